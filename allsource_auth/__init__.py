@@ -1,0 +1,71 @@
+"""An asyncio-native, event-sourced authentication store.
+
+Users and sessions live as immutable events in an embedded SQLite log, with their whole history, time travel and undo.
+Begin with `AllsourceAuthAdapter.embedded`.
+"""
+
+from msgspec import UNSET
+
+from .adapter import AllsourceAuthAdapter
+from .audit import Change, audit
+from .entities import Page, Session, SessionWithUser, User
+from .errors import (
+    AllsourceAuthError,
+    Api,
+    Conflict,
+    Http,
+    InvalidInput,
+    Json,
+    KeyMissing,
+    NotFound,
+    Overloaded,
+    RateLimited,
+    SessionNotFound,
+    Storage,
+    StoreClosed,
+    Unauthorized,
+    Unavailable,
+    UserNotFound,
+    VersionConflict,
+)
+from .kinds import EventLabel
+from .store.base import Acknowledged, Event, EventStore, Latest, NewEvent
+from .store.sqlite import SqliteLog, SqliteStore
+from .version import __version__
+
+__all__ = [
+    "UNSET",
+    "Acknowledged",
+    "AllsourceAuthAdapter",
+    "AllsourceAuthError",
+    "Api",
+    "Change",
+    "Conflict",
+    "Event",
+    "EventLabel",
+    "EventStore",
+    "Http",
+    "InvalidInput",
+    "Json",
+    "KeyMissing",
+    "Latest",
+    "NewEvent",
+    "NotFound",
+    "Overloaded",
+    "Page",
+    "RateLimited",
+    "Session",
+    "SessionNotFound",
+    "SessionWithUser",
+    "SqliteLog",
+    "SqliteStore",
+    "Storage",
+    "StoreClosed",
+    "Unauthorized",
+    "Unavailable",
+    "User",
+    "UserNotFound",
+    "VersionConflict",
+    "__version__",
+    "audit",
+]

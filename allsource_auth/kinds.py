@@ -1,0 +1,228 @@
+"""The mission's table as code: one declaration per kind of entity.
+
+A kind says how its streams are called, which values are unique, in which lists it stands, whose child it is, when it
+expires and what may be shown. The repositories read this table; an eleventh entity is a struct and one more declaration.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+import uuid
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any, Generic, TypeVar
+
+import msgspec
+
+from . import values
+from .entities import Entity, Session, User
+from .errors import InvalidInput, NotFound, SessionNotFound, UserNotFound
+from .store.base import Event
+from .wire import Codec
+
+__all__ = ["KINDS", "SESSION", "USER", "EventLabel", "Kind", "Listed", "Unique"]
+
+E = TypeVar("E", bound=Entity)
+
+Check = Callable[[str, object], Any]
+"""Takes a field's name and a value; returns the value to store or raises `InvalidInput`."""
+
+FENCED = "auth.index.fenced"
+CLAIMED = "auth.index.claimed"
+RELEASED = "auth.index.released"
+ADDED = "auth.index.added"
+REMOVED = "auth.index.removed"
+SNAPSHOT = "auth.index.snapshot"
+SWEPT = "auth.index.swept"
+CONFIGURED = "auth.index.configured"
+
+
+class EventLabel(StrEnum):
+    """The events as people read them; the dotted names travel (``auth.user.created``)."""
+
+    USER_CREATED = "UserCreated"
+    USER_UPDATED = "UserUpdated"
+    USER_DELETED = "UserDeleted"
+    SESSION_CREATED = "SessionCreated"
+    SESSION_UPDATED = "SessionUpdated"
+    SESSION_EXPIRY_UPDATED = "SessionExpiryUpdated"
+    SESSION_DELETED = "SessionDeleted"
+    FENCED = "Fenced"
+
+
+def digest(*parts: str) -> str:
+    """The hash in the names of index streams: SHA-256 of the parts joined by a zero byte (``format.md``)."""
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
+class Unique:
+    """Values that only one living entity of a tenant may have. ``normal`` brings a value to the form that is compared."""
+
+    field: str
+    attributes: tuple[str, ...]
+    normal: Callable[[str], str] = str
+
+    def of(self, entity: Entity | None) -> tuple[str, ...] | None:
+        """The compared values of ``entity``; ``None`` where it has none, and so takes nothing."""
+        found = [getattr(entity, name, None) for name in self.attributes]
+        return None if None in found else tuple(self.normal(value) for value in found if value is not None)
+
+
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """A list of the entities that share ``attribute``. With ``owner``, deleting that kind's entity deletes them."""
+
+    field: str
+    attribute: str
+    owner: str | None = None
+
+
+@dataclass(frozen=True)
+class Kind(Generic[E]):
+    """One kind of entity.
+
+    ``checks`` has the updatable and creatable attributes and what they accept. ``make_key`` makes the key of a new
+    entity. ``unguarded`` marks the kind whose keys, made here, cannot collide, and whose creation is therefore not
+    guarded. Of a kind that is not ``restorable`` a removal is final.
+    """
+
+    name: str
+    entity: type[E]
+    prefix: str
+    checks: Mapping[str, Check]
+    not_found: type[NotFound]
+    key: str = "id"
+    unique: tuple[Unique, ...] = ()
+    lists: tuple[Listed, ...] = ()
+    expiry: str | None = None
+    secrets: frozenset[str] = frozenset()
+    left_out: tuple[str, ...] = ()
+    tombstone: tuple[str, ...] = ()
+    make_key: Callable[[], str] = lambda: str(uuid.uuid4())
+    unguarded: bool = False
+    restorable: bool = True
+    codec: Codec[E] = field(init=False, repr=False)
+    _room: int = field(init=False, repr=False)
+    _optional: frozenset[str] = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        codec = Codec(
+            self.entity, left_out=self.left_out, tombstone=self.tombstone, secret_key=self.key in self.secrets
+        )
+        object.__setattr__(self, "codec", codec)
+        object.__setattr__(self, "_room", values.MAX_ID_BYTES - len(self.prefix))
+        optional = frozenset(f.name for f in msgspec.structs.fields(self.entity) if f.default is None)
+        object.__setattr__(self, "_optional", optional)
+
+    @property
+    def types(self) -> str:
+        """What the types of this kind's events start with."""
+        return f"auth.{self.name}."
+
+    def type(self, verb: str) -> str:
+        return f"auth.{self.name}.{verb}"
+
+    def stream(self, key: object) -> str:
+        """The stream of the entity with ``key``; raises `InvalidInput` for a key that no entity can have."""
+        return self.prefix + values.identifier(self.key, key, prefix=self.prefix)
+
+    def find(self, key: str) -> str | None:
+        """The stream of the entity with ``key``, or ``None`` where no entity can have it. Not text: `InvalidInput`."""
+        if type(key) is str and values.is_plain_id(key, self._room):
+            return self.prefix + key
+        if not isinstance(key, str):
+            raise InvalidInput(self.key, f"must be text, not {type(key).__name__}")
+        try:
+            return self.stream(key)
+        except InvalidInput:
+            return None
+
+    def key_of(self, stream: str) -> str:
+        return stream.removeprefix(self.prefix)
+
+    def claim_stream(self, tenant: str, unique: Unique, wanted: tuple[str, ...]) -> str:
+        return f"auth-idx:{self.name}.{unique.field}:{digest(tenant, self.name, unique.field, *wanted)}"
+
+    def list_stream(self, tenant: str, listed: Listed, value: str) -> str:
+        return f"auth-idx:{self.name}.by_{listed.field}:{digest(tenant, self.name, listed.field, value)}"
+
+    def checked(self, given: Mapping[str, object]) -> dict[str, Any]:
+        """The given attributes as they are stored; ``None`` where the entity allows it. Raises `InvalidInput`."""
+        found: dict[str, Any] = {}
+        for name, value in given.items():
+            if value is None and name in self._optional:
+                found[name] = None
+            else:
+                found[name] = self.checks[name](name, value)
+        return found
+
+    def decode(self, event: Event) -> E | None:
+        """The state that ``event`` holds; ``None`` for a tombstone. Raises `Json`."""
+        return self.codec.decode(event)
+
+    def label(self, wire_type: str) -> str:
+        """The label of an event of this kind; capitalised types of old writers are labels already."""
+        if wire_type == FENCED:
+            return EventLabel.FENCED
+        if not wire_type.startswith(self.types):
+            return wire_type
+        words = f"{self.name}_{wire_type.removeprefix(self.types)}".replace(".", "_").split("_")
+        text = "".join(word.capitalize() for word in words)
+        try:
+            return EventLabel(text)
+        except ValueError:
+            return text
+
+
+USER = Kind(
+    name="user",
+    entity=User,
+    prefix="auth-user:",
+    not_found=UserNotFound,
+    checks={
+        "name": values.text,
+        "email": values.label,
+        "email_verified": values.flag,
+        "image": values.text,
+        "username": values.label,
+        "display_username": values.text,
+        "two_factor_enabled": values.flag,
+        "role": values.text,
+        "banned": values.flag,
+        "ban_reason": values.text,
+        "ban_expires": values.instant,
+        "metadata": values.user_metadata,
+    },
+    unique=(Unique("email", ("email",), normal=values.folded), Unique("username", ("username",))),
+    left_out=("metadata",),
+)
+
+SESSION = Kind(
+    name="session",
+    entity=Session,
+    prefix="auth-session:",
+    not_found=SessionNotFound,
+    key="token",
+    checks={
+        "id": values.identifier,
+        "user_id": values.identifier,
+        "expires_at": values.instant,
+        "ip_address": values.text,
+        "user_agent": values.text,
+        "impersonated_by": values.text,
+        "active_organization_id": values.text,
+    },
+    lists=(Listed("user", "user_id", owner="user"),),
+    expiry="expires_at",
+    secrets=frozenset({"token"}),
+    # 256 random bits; the Rust framework accepts tokens with this prefix only (section 10 of the design).
+    make_key=lambda: f"session_{secrets.token_urlsafe(32)}",
+    unguarded=True,
+    restorable=False,
+)
+
+KINDS: tuple[Kind[Any], ...] = (USER, SESSION)
+"""Every kind that the library knows."""

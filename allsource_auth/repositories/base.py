@@ -1,0 +1,410 @@
+"""What every repository can do, driven by the declaration of its kind.
+
+A repository is thin: it reads states, and it turns a wish into a plan (`plans.py`). Named operations of a kind are in the
+module of that kind.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from datetime import UTC, datetime
+from functools import partial
+from typing import Any, Generic, TypeVar
+
+import msgspec
+
+from ..audit import Change
+from ..entities import Entity
+from ..errors import Conflict, InvalidInput
+from ..kinds import ADDED, REMOVED, Kind, Listed, Unique
+from ..store.base import Event, NewEvent
+from ..wire import is_tombstone
+from .claims import Claims, never_lived
+from .concurrency import concurrently
+from .history import History
+from .lists import Lists, entry
+from .plans import NO_LINKS, Done, Mutations, Operation, Plan
+from .streams import Head, Streams
+
+__all__ = ["Core", "Repository"]
+
+E = TypeVar("E", bound=Entity)
+
+
+class Core:
+    """What the repositories of one adapter share: streams, mutations, claims, lists, the clock, and one another."""
+
+    def __init__(self, streams: Streams, clock: Callable[[], datetime]) -> None:
+        self.streams = streams
+        self.mutations = Mutations(streams)
+        self.claims = Claims(streams)
+        self.lists = Lists(streams)
+        self.clock = clock
+        self.repositories: dict[str, Repository[Any]] = {}
+
+    @property
+    def tenant(self) -> str:
+        return self.streams.store.tenant
+
+    def now(self) -> datetime:
+        """The present by the adapter's clock, in UTC."""
+        return self.clock().astimezone(UTC)
+
+
+class Repository(Generic[E]):
+    """The entities of one kind."""
+
+    def __init__(self, core: Core, kind: Kind[E]) -> None:
+        self.core = core
+        self.kind = kind
+        self._streams = core.streams
+        self._history = History(core.streams, kind)
+        core.repositories[kind.name] = self
+
+    # Reading
+
+    async def get(self, key: str) -> E | None:
+        """The entity with this key (its id; for sessions the token), or ``None`` if there is none or it was deleted.
+
+        One read. Raises `Json` if its state cannot be decoded.
+        """
+        stream = self.kind.find(key)
+        if stream is None:
+            return None
+        event = await self._streams.newest(stream)
+        return None if event is None else self.kind.decode(event)
+
+    async def get_many(self, keys: Iterable[str]) -> dict[str, E]:
+        """The living entities among ``keys``, by key, in the order given; a bounded number of reads at a time."""
+        wanted = dict.fromkeys(keys)
+        found = await concurrently(wanted, self.get)
+        return {key: entity for key, entity in found.items() if entity is not None}
+
+    async def exists(self, key: str) -> bool:
+        """Whether a living entity has this key. One read; the state is not decoded."""
+        stream = self.kind.find(key)
+        event = await self._streams.newest(stream) if stream else None
+        return event is not None and not is_tombstone(event.payload)
+
+    async def scan(self) -> AsyncIterator[E]:
+        """Every living entity, any number, ordered by key. One that is written meanwhile is met in its old or new state."""
+        async for events in self._streams.heads(self.kind.prefix, self.kind.types):
+            for event in events:
+                entity = self.kind.decode(event)
+                if entity is not None:
+                    yield entity
+
+    async def history(
+        self, key: str, *, limit: int | None = None, newest_first: bool = False, fences: bool = False
+    ) -> list[Change[E]]:
+        """What happened to an entity, deleted ones too; empty if there never was one.
+
+        At most ``limit`` changes, from the oldest or the newest on. ``fences`` includes the events that only kept a
+        writer of another entity from finishing late; they change nothing.
+        """
+        if limit is not None and (isinstance(limit, bool) or not isinstance(limit, int) or limit < 0):
+            raise InvalidInput("limit", "must be a whole number of at least 0")
+        stream = self.kind.find(key)
+        if stream is None or limit == 0:
+            return []
+        return await self._history.changes(stream, limit=limit, newest_first=newest_first, fences=fences)
+
+    async def iter_history(self, key: str, *, fences: bool = False) -> AsyncIterator[Change[E]]:
+        """Like `history`, oldest first and read in pages, for histories of any length."""
+        stream = self.kind.find(key)
+        if stream is not None:
+            async for change in self._history.iterate(stream, fences=fences):
+                yield change
+
+    async def as_of(self, key: str, when: datetime | str) -> E | None:
+        """The state right after everything that the store had recorded by the end of that microsecond.
+
+        ``when`` is a time in any zone, or the id of an event. Raises `InvalidInput` for a naive time, or an event id that
+        is not of this entity.
+        """
+        stream = self.kind.find(key)
+        event = await self._history.event_as_of(stream, when) if stream else None
+        return None if event is None else self.kind.decode(event)
+
+    # Writing, as the named operations use it
+
+    async def _create(self, given: Mapping[str, object], *, key: str | None) -> E:
+        """Create an entity under ``key``, or under a new one. Raises `Conflict`, `InvalidInput`."""
+        kind = self.kind
+        made_here = key is None
+        values = kind.checked(given)
+        now = self.core.now()
+        values |= {"created_at": now} | ({"updated_at": now} if "updated_at" in kind.codec.names else {})
+        name = kind.make_key() if key is None else key
+        kind.stream(name)
+
+        async def decide(operation: Operation) -> Plan:
+            nonlocal name
+            head = Head(stream=kind.stream(name), event=None, guard=0, seq=0)
+            if not made_here or operation.sent:
+                head = await self._streams.head(head.stream)
+            if made_here and head.event is not None:
+                # Somebody who wants one of the values fenced this id, or it was given up: a new one has no such past.
+                name = kind.make_key()
+                head = Head(stream=kind.stream(name), event=None, guard=0, seq=0)
+            if head.event is not None:
+                await self._make_room(name, head)
+            payload = kind.codec.new(values | {kind.key: name})
+            entity = self._entity(payload)
+            claims = await self.core.claims.take(operation, kind, _held(kind, entity), head)
+            guarded = not (kind.unguarded and made_here)
+            return Plan(
+                head=head,
+                before=claims + self._entries(operation, ADDED, entity, name),
+                commit=operation.event(kind.type("created"), head.stream, payload, after=head, guarded=guarded),
+                instead=None if guarded else partial(self._void, entity, name),
+            )
+
+        if made_here:
+            return await self._carried_out(decide)
+        async with self.core.mutations.turn(kind.stream(name)):
+            return await self._carried_out(decide)
+
+    def _void(self, entity: E, key: str, operation: Operation, head: Head) -> list[NewEvent]:
+        """A tombstone for an entity whose creation may still arrive; its ``seq`` outranks that of the creation."""
+        above = msgspec.structs.replace(head, seq=head.seq + 1)
+        tombstone = self.kind.codec.tombstone(entity)
+        return [
+            *self._entries(operation, REMOVED, entity, key),
+            operation.event(self.kind.type("deleted"), head.stream, tombstone, after=above),
+        ]
+
+    async def _make_room(self, key: str, head: Head) -> None:
+        """Allow the creation over a tombstone, once everything of the old entity is gone. Raises `Conflict`."""
+        if head.event is None or never_lived(head):
+            return
+        if not is_tombstone(head.event.payload) or not self.kind.restorable:
+            raise Conflict(self.kind.name, self.kind.key)
+        await self._cascade(key)
+
+    async def _update(
+        self,
+        key: str,
+        given: Mapping[str, object],
+        *,
+        verb: str = "updated",
+        rule: Callable[[dict[str, Any]], None] = lambda changes: None,
+    ) -> E:
+        """Set the given attributes, whatever else happens to the entity meanwhile.
+
+        ``UNSET`` attributes are left alone; if all are, nothing is written. ``rule`` may adjust the changes.
+        Raises the kind's `NotFound`, `Conflict`, `InvalidInput`; `VersionConflict` if others were faster for ten seconds.
+        """
+        kind = self.kind
+        changes = kind.checked({name: value for name, value in given.items() if value is not msgspec.UNSET})
+        stream = kind.find(key)
+        if stream is None:
+            raise kind.not_found
+        if not changes:
+            event = (await self._streams.head(stream)).event
+            return self._living(event)
+        rule(changes)
+
+        async def decide(operation: Operation) -> Plan:
+            head = await self._streams.head(stream)
+            before = self._living(head.event)
+            assert head.event is not None
+            payload = kind.codec.merged(head.event.payload, {**changes, "updated_at": self.core.now()})
+            return await self._rewrite(operation, head, before, payload, verb)
+
+        async with self.core.mutations.turn(stream):
+            return await self._carried_out(decide)
+
+    async def _rewrite(
+        self,
+        operation: Operation,
+        head: Head,
+        before: E | None,
+        payload: bytes,
+        verb: str,
+        links: Mapping[str, str] = NO_LINKS,
+    ) -> Plan:
+        """The plan that gives an entity a new state: takes the values that it did not have, releases those it gives up."""
+        kind = self.kind
+        old, new = _held(kind, before), _held(kind, self._entity(payload))
+        taken = {unique: value for unique, value in new.items() if old.get(unique) != value}
+        given_up = {unique: value for unique, value in old.items() if new.get(unique) != value}
+        return Plan(
+            head=head,
+            before=await self.core.claims.take(operation, kind, taken, head),
+            commit=operation.event(kind.type(verb), head.stream, payload, after=head, links=links),
+            after=await self.core.claims.give_up(operation, kind, given_up, head.stream),
+        )
+
+    async def _delete(self, key: str, *, only_if: Callable[[E], bool] = lambda entity: True) -> bool:
+        """Delete an entity and everything that is its own; whether this call did it. What is not there stays so.
+
+        Deleting again finishes what an interrupted deletion left. ``only_if`` is asked of the state that the deletion is
+        decided on.
+        """
+        kind = self.kind
+        stream = kind.find(key)
+        if stream is None:
+            return False
+        dead = False
+
+        async def decide(operation: Operation) -> Plan | None:
+            nonlocal dead
+            head = await self._streams.head(stream)
+            entity = None if head.event is None else kind.decode(head.event)
+            dead = head.event is not None and entity is None
+            if entity is None or not only_if(entity):
+                return None
+            releases = await self.core.claims.give_up(operation, kind, _held(kind, entity), stream)
+            return Plan(
+                head=head,
+                commit=operation.event(kind.type("deleted"), stream, kind.codec.tombstone(entity), after=head),
+                after=releases + self._entries(operation, REMOVED, entity, key),
+            )
+
+        async with self.core.mutations.turn(stream):
+            done = await self.core.mutations.carry_out(decide)
+            if done is not None:
+                await self._lists_grown(done)
+            if done is not None or dead:
+                await self._cascade(key)
+        return done is not None
+
+    async def _cascade(self, key: str) -> None:
+        """Delete the entities that belong to a deleted one. Can be run again at any time."""
+        for repository in self.core.repositories.values():
+            for listed in repository.kind.lists:
+                if listed.owner == self.kind.name:
+                    await repository._delete_listed(listed, key)
+
+    async def restore(self, key: str) -> E:
+        """Bring a deleted entity back as it was, with its unique values; a living one is returned as it is.
+
+        What was deleted with it stays deleted. Raises `Conflict` if somebody else has one of its values by now, and then
+        nothing changes; the kind's `NotFound` if there never was one; `InvalidInput` for a kind whose removals are final.
+        """
+        kind, stream = self._final_refused("restore", key)
+
+        async def decide(operation: Operation) -> Plan | None:
+            head = await self._streams.head(stream)
+            if head.event is not None and not is_tombstone(head.event.payload):
+                return None
+            lived = await self._history.last_state(stream)
+            if lived is None:
+                raise kind.not_found
+            await self._cascade(key)
+            payload = kind.codec.merged(lived.payload, {"updated_at": self.core.now()})
+            return await self._rewrite(operation, head, None, payload, "updated", {"restores": lived.id})
+
+        async with self.core.mutations.turn(stream):
+            done = await self.core.mutations.carry_out(decide)
+            if done is None:
+                return self._living((await self._streams.head(stream)).event)
+            return self._entity(done.payload)
+
+    async def revert(self, key: str, to: datetime | str) -> E:
+        """Give a living entity the state that it had at a time, or right after the event with this id.
+
+        Raises `Conflict` if somebody else has one of its former unique values; the kind's `NotFound` if it is not alive;
+        `InvalidInput` if it did not live then, or for a kind whose removals are final.
+        """
+        kind, stream = self._final_refused("revert", key)
+
+        async def decide(operation: Operation) -> Plan:
+            head = await self._streams.head(stream)
+            before = self._living(head.event)
+            former = await self._history.event_as_of(stream, to)
+            if former is None or is_tombstone(former.payload):
+                raise InvalidInput("to", f"the {kind.name} was not alive then")
+            payload = kind.codec.merged(former.payload, {"updated_at": self.core.now()})
+            return await self._rewrite(operation, head, before, payload, "updated", {"revertedTo": former.id})
+
+        async with self.core.mutations.turn(stream):
+            return await self._carried_out(decide)
+
+    def _final_refused(self, wish: str, key: str) -> tuple[Kind[E], str]:
+        kind = self.kind
+        if not kind.restorable:
+            raise InvalidInput(kind.key, f"cannot {wish} a {kind.name}: that would bring a secret back")
+        stream = kind.find(key)
+        if stream is None:
+            raise kind.not_found
+        return kind, stream
+
+    # Lists
+
+    async def _listed(self, field: str, value: str) -> list[E]:
+        """The living entities in a list, newest first. Reads of the list, and one read per entity in it."""
+        listed = next(found for found in self.kind.lists if found.field == field)
+        members = await self._members(listed, value)
+        members.sort(key=lambda entity: (entity.created_at, entity.id), reverse=True)
+        return members
+
+    async def _members(self, listed: Listed, value: str) -> list[E]:
+        stream = self.kind.list_stream(self.core.tenant, listed, value)
+        fold = await self.core.lists.read(stream)
+        newest = await concurrently(fold.streams, self._streams.newest)
+        states = {member: self.kind.decode(event) for member, event in newest.items() if event is not None}
+        dead = {member for member, state in states.items() if state is None}
+        await self.core.lists.shorten(stream, fold, dead)
+        return [state for state in states.values() if state is not None and getattr(state, listed.attribute) == value]
+
+    async def _delete_listed(self, listed: Listed, value: str) -> int:
+        """Delete all entities in a list; how many this call deleted."""
+        members = await self._members(listed, value)
+        deleted = await concurrently([getattr(entity, self.kind.key) for entity in members], self._delete)
+        return sum(deleted.values())
+
+    async def delete_where(self, keys: Iterable[str], test: Callable[[E], bool]) -> int:
+        """Delete those of ``keys`` whose state passes ``test`` when it is decided; how many this call deleted."""
+        deleted = await concurrently(keys, partial(self._delete, only_if=test))
+        return sum(deleted.values())
+
+    def _entries(self, operation: Operation, type: str, entity: E, key: str) -> list[NewEvent]:  # noqa: A002
+        """The entries for every list that an entity stands in."""
+        kind = self.kind
+        return [
+            entry(operation, type, kind.list_stream(self.core.tenant, listed, value), kind.stream(key))
+            for listed in kind.lists
+            if (value := getattr(entity, listed.attribute)) is not None
+        ]
+
+    # Details
+
+    async def _carried_out(self, decide: Callable[[Operation], Awaitable[Plan]]) -> E:
+        """Carry out a mutation that always has something to do; the entity as it is then."""
+        done = await self.core.mutations.carry_out(decide)
+        assert done is not None
+        await self._lists_grown(done)
+        return self._entity(done.payload)
+
+    async def _lists_grown(self, done: Done) -> None:
+        for event, stored in done.stored:
+            if event.type in (ADDED, REMOVED):
+                await self.core.lists.grown(event.stream, stored.version)
+
+    def _entity(self, payload: bytes) -> E:
+        """The entity in a payload that was just written, exactly as a later read will see it."""
+        event = Event(
+            id="new",
+            type="",
+            stream=self.kind.prefix,
+            payload=msgspec.Raw(payload),
+            metadata=msgspec.Raw(b"null"),
+            time=0,
+            version=0,
+        )
+        entity = self.kind.decode(event)
+        assert entity is not None
+        return entity
+
+    def _living(self, event: Event | None) -> E:
+        entity = None if event is None else self.kind.decode(event)
+        if entity is None:
+            raise self.kind.not_found
+        return entity
+
+
+def _held(kind: Kind[E], entity: E | None) -> dict[Unique, tuple[str, ...]]:
+    """The unique values that an entity has."""
+    return {unique: value for unique in kind.unique if (value := unique.of(entity)) is not None}

@@ -1,0 +1,138 @@
+"""Claims: how a value belongs to at most one living entity (section 3 of the design, "Claims").
+
+A claim names its owner's stream and the version that the owner's commit point is guarded with. Whoever wants a value that
+is claimed looks at the owner, never at a clock, to decide:
+
+1. the owner has the value: *live*, the value is taken;
+2. the owner's stream has moved on since, without the value: *free*;
+3. the owner's stream is still where the claim found it: *pending*, the commit may yet come. After a grace period whoever
+   wants the value **fences** the owner: appends to its stream an event that changes nothing, so that the late commit's
+   guard can only fail. Then the value is free.
+
+Taking a free value is a claim event guarded by the claim stream's version. The grace period is a courtesy to slow writers;
+nothing depends on it being long enough.
+"""
+
+from __future__ import annotations
+
+from typing import Any, TypeVar
+
+import msgspec
+
+from ..entities import Entity
+from ..errors import Conflict, VersionConflict
+from ..kinds import CLAIMED, FENCED, Kind, Unique
+from ..store.base import Event, NewEvent
+from ..wire import is_tombstone
+from .plans import Claim, Operation, release
+from .streams import SECOND, Head, Streams
+
+__all__ = ["Claims"]
+
+E = TypeVar("E", bound=Entity)
+
+GRACE = 2 * SECOND
+"""Nanoseconds that a pending claim is left alone at least."""
+
+GRACE_APPENDS = 20
+"""... and at least so many times as long as this client's slow appends take."""
+
+
+class Claims:
+    """The claims of one tenant."""
+
+    def __init__(self, streams: Streams) -> None:
+        self._streams = streams
+
+    async def owner(self, kind: Kind[E], unique: Unique, wanted: tuple[str, ...]) -> E | None:
+        """The entity that has these values; two reads. A pending claim reads as nobody."""
+        claim = await self._streams.newest(kind.claim_stream(self._streams.store.tenant, unique, wanted))
+        if claim is None or claim.type != CLAIMED:
+            return None
+        event = await self._streams.newest(_read(claim).owner)
+        entity = None if event is None else kind.decode(event)
+        return entity if unique.of(entity) == wanted else None
+
+    async def take(
+        self,
+        operation: Operation,
+        kind: Kind[Any],
+        wanted: dict[Unique, tuple[str, ...]],
+        owner: Head,
+    ) -> list[NewEvent]:
+        """The events that claim ``wanted`` for the stream ``owner``, whose commit point is guarded with ``owner.guard``.
+
+        Raises `Conflict` for a value that another entity has, or is about to have.
+        """
+        payload = msgspec.json.encode({"v": 1, "owner": owner.stream, "ownerVersion": owner.guard})
+        found = []
+        for unique, value in wanted.items():
+            stream = kind.claim_stream(self._streams.store.tenant, unique, value)
+            free = await self._settled(kind, unique, value, stream, owner.stream)
+            found.append(operation.event(CLAIMED, stream, payload, after=free))
+        return found
+
+    async def give_up(
+        self,
+        operation: Operation,
+        kind: Kind[Any],
+        held: dict[Unique, tuple[str, ...]],
+        owner: str,
+    ) -> list[NewEvent]:
+        """The events that release ``held``, for the end of the plan that gives the values up."""
+        found = []
+        for unique, value in held.items():
+            head = await self._streams.head(kind.claim_stream(self._streams.store.tenant, unique, value))
+            if head.event is not None and head.event.type == CLAIMED and _read(head.event).owner == owner:
+                found.append(release(operation, head.stream, owner, head))
+        return found
+
+    async def _settled(
+        self,
+        kind: Kind[Any],
+        unique: Unique,
+        wanted: tuple[str, ...],
+        stream: str,
+        wants: str,
+    ) -> Head:
+        """The claim stream at a moment when nobody but ``wants`` had the value or could still get it by an older claim."""
+        while True:
+            head = await self._streams.head(stream)
+            if head.event is None or head.event.type != CLAIMED:
+                return head
+            claim = _read(head.event)
+            if claim.owner == wants:
+                # Both commits would be guarded on the same stream, so only one of them can come.
+                return head
+            owner = await self._streams.head(claim.owner)
+            if owner.event is not None and unique.of(kind.decode(owner.event)) == wanted:
+                raise Conflict(kind.name, unique.field)
+            if owner.guard != claim.owner_version or (owner.op is not None and owner.op == head.op):
+                return head
+            if self._is_young(head.event):
+                raise Conflict(kind.name, unique.field)
+            await self._fence(kind, owner)
+
+    def _is_young(self, claim: Event) -> bool:
+        grace = max(GRACE, GRACE_APPENDS * round(self._streams.slowest_append * SECOND))
+        return self._streams.store.server_time() - claim.time < grace
+
+    async def _fence(self, kind: Kind[Any], owner: Head) -> None:
+        """Make a commit on ``owner`` that was decided on its present version impossible, without changing its state."""
+        if owner.event is not None:
+            payload = bytes(owner.event.payload)
+        else:
+            payload = msgspec.json.encode({"_deleted": True, "id": kind.key_of(owner.stream)})
+        try:
+            await self._streams.append([Operation().event(FENCED, owner.stream, payload, after=owner)])
+        except VersionConflict:
+            return  # It has moved on by itself: look again.
+
+
+def _read(claim: Event) -> Claim:
+    return msgspec.json.decode(claim.payload, type=Claim)
+
+
+def never_lived(head: Head) -> bool:
+    """Whether a stream holds nothing but a fence: no entity was ever there."""
+    return head.event is not None and head.event.type == FENCED and is_tombstone(head.event.payload)

@@ -1,0 +1,236 @@
+"""A mutation: one plan, one append, one commit point (section 3 of the design).
+
+A store may keep only the first events of a batch. So a plan orders its events such that every prefix is harmless: claims and
+list entries first, then the one event that makes the mutation true (the commit point, guarded by the version that was
+decided on), then what tidies up. Whether a mutation has happened is asked of one stream only: does the stream of the
+commit point hold an event of this operation?
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import uuid
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
+from types import MappingProxyType
+from typing import TypeVar
+
+import msgspec
+
+from ..audit import encode_metadata
+from ..errors import AllsourceAuthError, Http, RateLimited, Unavailable, VersionConflict
+from ..kinds import CLAIMED, RELEASED
+from ..logs import noticed
+from ..store.base import Acknowledged, Event, NewEvent
+from .streams import Head, Streams
+
+__all__ = ["Mutations", "Operation", "Plan"]
+
+PATIENCE = 10.0
+"""Seconds that a mutation may take to win against others, or to find out whether a lost write was stored."""
+
+
+TRANSIENT = (Http, RateLimited, Unavailable)
+"""Trouble on the way to a store, which may pass."""
+
+NO_LINKS: Mapping[str, str] = MappingProxyType({})
+
+T = TypeVar("T")
+
+
+class Plan(msgspec.Struct, kw_only=True):
+    """The events of one mutation. ``head`` is the commit stream as it was when the plan was made.
+
+    ``instead`` belongs to a commit without a guard: the events that make it void if it should arrive late.
+    """
+
+    head: Head
+    commit: NewEvent
+    before: list[NewEvent] = []
+    after: list[NewEvent] = []
+    instead: Callable[[Operation, Head], list[NewEvent]] | None = None
+
+    @property
+    def events(self) -> list[NewEvent]:
+        return [*self.before, self.commit, *self.after]
+
+
+class Done(msgspec.Struct, kw_only=True):
+    """What a mutation came to: the commit event's payload, and what was stored where a reply says so."""
+
+    payload: bytes
+    stored: list[tuple[NewEvent, Acknowledged]] = []
+
+
+class Operation:
+    """One mutation on its way: its id, which every event of it carries, and what was sent so far."""
+
+    def __init__(self) -> None:
+        self.id = uuid.uuid4().hex
+        self.sent: list[Plan] = []
+        self.ambiguous = False
+
+    def event(
+        self,
+        type: str,  # noqa: A002
+        stream: str,
+        payload: bytes,
+        *,
+        after: Head | None = None,
+        guarded: bool = True,
+        links: Mapping[str, str] = NO_LINKS,
+    ) -> NewEvent:
+        """An event of this operation.
+
+        ``after`` is what it was decided on: it gives the ``seq`` and, unless ``guarded`` is false, the guard. An entry of a
+        list is decided on nothing. ``links``: members of the metadata such as ``restores``.
+        """
+        seq = None if after is None else after.seq + 1
+        guard = after.guard if after is not None and guarded else None
+        metadata = encode_metadata(op=self.id, seq=seq, links=links)
+        return NewEvent(type=type, stream=stream, payload=payload, metadata=metadata, guard=guard)
+
+
+Decide = Callable[[Operation], Awaitable[Plan | None]]
+"""Reads what it needs and makes the plan, or returns ``None`` when there is nothing to do."""
+
+
+class Mutations:
+    """Carries mutations out, with at most one of this process under way per stream."""
+
+    def __init__(self, streams: Streams) -> None:
+        self._streams = streams
+        self._queues: dict[str, tuple[asyncio.Lock, int]] = {}
+        self.pause = _pause
+
+    @asynccontextmanager
+    async def turn(self, stream: str) -> AsyncIterator[None]:
+        """Wait until no other mutation of this process is working on ``stream``, in the order of arrival."""
+        lock, users = self._queues.get(stream) or (asyncio.Lock(), 0)
+        self._queues[stream] = lock, users + 1
+        try:
+            async with lock:
+                yield
+        finally:
+            lock, users = self._queues[stream]
+            if users > 1:
+                self._queues[stream] = lock, users - 1
+            else:
+                del self._queues[stream]
+
+    async def carry_out(self, decide: Decide) -> Done | None:
+        """Decide, append, and settle what became of it; ``None`` if there was nothing to do.
+
+        Raises what ``decide`` raises, and then nothing has happened. Raises `VersionConflict` when others were faster
+        for ten seconds; an error with ``ambiguous`` when a reply was lost and the outcome could not be found out.
+        """
+        operation = Operation()
+        deadline = asyncio.get_running_loop().time() + PATIENCE
+        while True:
+            try:
+                plan = await self._insist(decide, operation, deadline)
+            except AllsourceAuthError:
+                await self._withdraw(operation)
+                raise
+            if plan is None:
+                return None
+            operation.sent.append(plan)
+            try:
+                stored = await self._streams.append(plan.events)
+            except AllsourceAuthError as error:
+                failure = error
+            else:
+                return Done(payload=plan.commit.payload, stored=list(zip(plan.events, stored, strict=True)))
+            operation.ambiguous = operation.ambiguous or failure.ambiguous
+            look = self._stored if plan.instead is None or not failure.ambiguous else self._abandoned
+            if (found := await self._insist(look, operation, deadline, unknown=True)) is not None:
+                return Done(payload=bytes(found.payload))
+            late = asyncio.get_running_loop().time() >= deadline
+            if late or not (isinstance(failure, VersionConflict) or failure.ambiguous):
+                await self._withdraw(operation)
+                failure.ambiguous = operation.ambiguous
+                raise failure
+            await self.pause(len(operation.sent))
+
+    async def _insist(
+        self, step: Callable[[Operation], Awaitable[T]], operation: Operation, deadline: float, *, unknown: bool = False
+    ) -> T:
+        """Take a step that reads; while the outcome of an append is open, passing trouble does not end it.
+
+        ``unknown``: the outcome of the last append was not looked up yet.
+        """
+        while True:
+            try:
+                return await step(operation)
+            except TRANSIENT as error:
+                error.ambiguous = unknown or operation.ambiguous
+                if not error.ambiguous or asyncio.get_running_loop().time() >= deadline:
+                    operation.ambiguous = error.ambiguous
+                    raise
+            await self.pause(len(operation.sent) + 1)
+
+    async def _stored(self, operation: Operation) -> Event | None:
+        """The commit event of an operation whose append failed, if it was stored all the same.
+
+        On a store that keeps the first events of a batch, the event that failed may be one after the commit point.
+        """
+        if self._streams.store.atomic and not operation.ambiguous:
+            return None
+        decided_on = {plan.commit.stream: plan.head.event for plan in reversed(operation.sent)}
+        for stream, since in decided_on.items():
+            head = await self._streams.head(stream)
+            if (found := await self._streams.written_since(head, operation.id, since=since)) is not None:
+                return found
+        return None
+
+    async def _abandoned(self, operation: Operation) -> Event | None:
+        """The commit event, if an unguarded one was stored after all; ``None`` once its late arrival can do nothing."""
+        plan = operation.sent[-1]
+        assert plan.instead is not None
+        while True:
+            if (found := await self._stored(operation)) is not None:
+                return found
+            head = await self._streams.head(plan.commit.stream)
+            if head.event is not None:
+                return None
+            try:
+                await self._streams.append(plan.instead(Operation(), head))
+            except VersionConflict:
+                continue
+            return None
+
+    async def _withdraw(self, operation: Operation) -> None:
+        """Release the claims that a refused operation left, so that the values are free at once.
+
+        Not when an append of it may still arrive: then its claims stay, and whoever wants the values fences it.
+        """
+        if self._streams.store.atomic or operation.ambiguous:
+            return
+        claims = {event.stream for plan in operation.sent for event in plan.before if event.type == CLAIMED}
+        for stream in claims:
+            try:
+                head = await self._streams.head(stream)
+                if head.op == operation.id and head.event is not None and head.event.type == CLAIMED:
+                    owner = msgspec.json.decode(head.event.payload, type=Claim).owner
+                    await self._streams.append([release(operation, stream, owner, head)])
+            except AllsourceAuthError as error:
+                noticed("a claim could not be withdrawn; it is free after the grace period", error)
+
+
+class Claim(msgspec.Struct, rename="camel"):
+    """The payload of a claim or of its release."""
+
+    owner: str
+    owner_version: int = -1
+
+
+def release(operation: Operation, stream: str, owner: str, after: Head) -> NewEvent:
+    """The event that gives a claimed value up; guarded, so that it never hits somebody else's newer claim."""
+    payload = msgspec.json.encode({"v": 1, "owner": owner})
+    return operation.event(RELEASED, stream, payload, after=after)
+
+
+async def _pause(attempt: int) -> None:
+    """Give way after a lost race: not at all at first, then up to 50 ms, at random so that two do not stay in step."""
+    await asyncio.sleep(random.uniform(0, min(0.0005 * 2**attempt, 0.05)) if attempt > 1 else 0)  # noqa: S311

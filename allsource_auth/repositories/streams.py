@@ -1,0 +1,215 @@
+"""Streams: which event of a stream is its newest, and what a write that follows must be guarded with.
+
+Core orders a stream by time, and its clock may step back; so every guarded event of ours carries a sequence of its own
+(``seq``), and where two events have one, it decides (section 4 of the design). Everything that the repositories ask a store
+for goes through here.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import AsyncGenerator, Iterable, Sequence
+from time import perf_counter
+
+import msgspec
+
+from ..audit import metadata_of
+from ..errors import InvalidInput
+from ..logs import observed
+from ..store.base import Acknowledged, Event, EventStore, Latest, NewEvent
+from ..values import MAX_REQUEST_BYTES
+from .settings import Settings
+
+__all__ = ["Head", "Streams"]
+
+PAGE = 1000
+SECOND = 1_000_000_000
+
+
+class Head(msgspec.Struct, frozen=True, kw_only=True):
+    """The newest event of a stream, as a decision sees it.
+
+    ``guard`` is what the next append must expect: the larger of the store's counter and the highest version in the events,
+    because either can be too low after a crash or an upgrade. ``seq`` is the sequence of the newest event; the number of
+    events for a stream that others began.
+    """
+
+    stream: str
+    event: Event | None
+    guard: int
+    seq: int
+
+    @property
+    def op(self) -> str | None:
+        """The operation that wrote the newest event."""
+        return metadata_of(self.event).op if self.event else None
+
+
+def in_order(events: Iterable[Event]) -> list[Event]:
+    """The events of one stream, given by time, in the order in which they were decided: by ``seq`` where they have one."""
+    found = list(events)
+    places = [place for place, event in enumerate(found) if metadata_of(event).seq is not None]
+    sequenced = sorted((found[place] for place in places), key=lambda event: metadata_of(event).seq or 0)
+    for place, event in zip(places, sequenced, strict=True):
+        found[place] = event
+    return found
+
+
+class Streams:
+    """A store's streams. ``settings`` are held against the store's own before the first read and the first write."""
+
+    def __init__(self, store: EventStore, settings: Settings | None = None) -> None:
+        self.store = store
+        self._recent: deque[float] = deque(maxlen=100)
+        self._unread = self._unwritten = settings
+
+    @property
+    def slowest_append(self) -> float:
+        """About the 99th percentile of the last appends, in seconds."""
+        return max(self._recent, default=0.0)
+
+    async def append(self, events: Sequence[NewEvent]) -> list[Acknowledged]:
+        """Append in one round trip. Raises `InvalidInput` for more than one request may carry; nothing is sent then."""
+        size = sum(len(event.payload) + len(event.metadata) + len(event.stream) + 200 for event in events)
+        if size > MAX_REQUEST_BYTES:
+            raise InvalidInput(
+                "payload", f"this takes {size} bytes, at most {MAX_REQUEST_BYTES} can be written at once"
+            )
+        if self._unwritten is not None:
+            await self._unwritten.write(self.store)
+            self._unread = self._unwritten = None
+        began = perf_counter()
+        try:
+            return await observed("append", events[-1].stream, self.store.append(events))
+        finally:
+            self._recent.append(perf_counter() - began)
+
+    async def newest(self, stream: str) -> Event | None:
+        """The newest event, for a reader: one read."""
+        if self._unread is not None:
+            await self._read_settings()
+        latest = await observed("latest", stream, self.store.latest(stream))
+        if self.store.time_skew and _doubtful(latest):
+            return newest_of(await self._numbered_highest(stream, latest.version, decisive=False))
+        return latest.event
+
+    async def head(self, stream: str) -> Head:
+        """The newest event, for a decision: asked of the side that accepts writes."""
+        if self._unread is not None:
+            await self._read_settings()
+        latest = await observed("latest", stream, self.store.latest(stream, decisive=True))
+        event, highest = latest.event, latest.event.version if latest.event else 0
+        if self.store.time_skew and _doubtful(latest):
+            found = await self._numbered_highest(stream, latest.version, decisive=True)
+            event, highest = newest_of(found), max([highest, *(other.version for other in found)])
+        seq = 0
+        if event is not None:
+            known = metadata_of(event).seq
+            seq = known if known is not None else await self._count(stream)
+        return Head(stream=stream, event=event, guard=max(latest.version, highest), seq=seq)
+
+    async def _numbered_highest(self, stream: str, version: int, *, decisive: bool) -> list[Event]:
+        """The events of a stream, newest first by time, as far back as the one that is numbered highest may stand."""
+        found: list[Event] = []
+        while True:
+            page = await self.page(stream, newest_first=True, offset=len(found), decisive=decisive)
+            found += page
+            if len(page) < PAGE or max((metadata_of(event).seq or 0 for event in found), default=0) >= version:
+                return found
+
+    async def page(
+        self,
+        stream: str,
+        *,
+        newest_first: bool = False,
+        offset: int = 0,
+        limit: int = PAGE,
+        until: int | None = None,
+        decisive: bool = False,
+    ) -> list[Event]:
+        """A page of a stream as the store orders it."""
+        if self._unread is not None:
+            await self._read_settings()
+        call = self.store.read(
+            stream, until=until, newest_first=newest_first, offset=offset, limit=limit, decisive=decisive
+        )
+        return await observed("read", stream, call)
+
+    async def scan(self, type_prefix: str, *, since: int | None = None) -> AsyncGenerator[list[Event]]:
+        """The events whose type starts so, in time order, in pages."""
+        if self._unread is not None:
+            await self._read_settings()
+        async for events in self.store.scan(type_prefix, since=since):
+            yield events
+
+    async def heads(self, stream_prefix: str, type_prefix: str) -> AsyncGenerator[list[Event]]:
+        """The newest event of every stream that starts so, in pages."""
+        if self._unread is not None:
+            await self._read_settings()
+        async for events in self.store.heads(stream_prefix, type_prefix):
+            yield events
+
+    async def _read_settings(self) -> None:
+        if self._unread is not None and await self._unread.check(self.store):
+            self._unwritten = None
+        self._unread = None
+
+    async def whole(self, stream: str, *, until: int | None = None) -> list[Event]:
+        """All events of a stream, oldest first, in the order in which they were decided."""
+        found: list[Event] = []
+        while True:
+            page = await self.page(stream, offset=len(found), until=until)
+            found += page
+            if len(page) < PAGE:
+                return in_order(found) if self.store.time_skew else found
+
+    async def _count(self, stream: str) -> int:
+        count = 0
+        while True:
+            page = await self.page(stream, offset=count, decisive=True)
+            count += len(page)
+            if len(page) < PAGE:
+                return count
+
+    async def written_since(self, head: Head, op: str, *, since: Event | None) -> Event | None:
+        """The event that operation ``op`` wrote to a stream after ``since`` (``None``: ever), or ``None``.
+
+        ``head`` is the stream as it was just read.
+        """
+        if head.event is None or (since is not None and head.event.id == since.id):
+            return None
+        if head.op == op:
+            return head.event
+        seen = 0
+        while True:
+            page = await self.page(head.stream, newest_first=True, offset=seen, decisive=True)
+            for event in page:
+                if metadata_of(event).op == op:
+                    return event
+                if since is not None and event.id == since.id and not self.store.time_skew:
+                    return None
+            seen += len(page)
+            if len(page) < PAGE:
+                return None
+
+
+def _doubtful(latest: Latest) -> bool:
+    """Whether the newest event by time may not be the newest one: something of the stream is numbered higher.
+
+    An event that was stored without a guard (``seq`` 1, a session made here) may arrive after its own tombstone.
+    """
+    if latest.event is None:
+        return False
+    seq = metadata_of(latest.event).seq
+    return seq is not None and seq < latest.version and (latest.event.version < latest.version or seq == 1)
+
+
+def newest_of(newest_first: list[Event]) -> Event | None:
+    """The newest event of a page that came newest first."""
+    newest: Event | None = None
+    seq: int | None = None
+    for event in reversed(newest_first):
+        its = metadata_of(event).seq
+        if newest is None or its is None or seq is None or its >= seq:
+            newest, seq = event, its
+    return newest

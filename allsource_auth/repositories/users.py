@@ -1,0 +1,151 @@
+"""Users (sections A.1 and B.1 of the model)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+
+from msgspec import UNSET, UnsetType
+
+from ..entities import Page, User
+from ..errors import InvalidInput
+from ..kinds import USER, Unique
+from .base import Core, Repository
+from .listing import Listing
+
+__all__ = ["Users"]
+
+
+class Users(Repository[User]):
+    """The users of one tenant. Their key is the id."""
+
+    def __init__(self, core: Core) -> None:
+        super().__init__(core, USER)
+        self._email, self._username = USER.unique
+
+    async def create(
+        self,
+        *,
+        email: str | None = None,
+        name: str | None = None,
+        image: str | None = None,
+        email_verified: bool = False,
+        username: str | None = None,
+        display_username: str | None = None,
+        role: str | None = None,
+        metadata: Mapping[str, Any] | None = None,
+        id: str | None = None,  # noqa: A002
+    ) -> User:
+        """Sign a user up. An id is made unless one is given.
+
+        Raises `Conflict` for an email (in any capitals), a username or an id that somebody has; `InvalidInput`.
+        """
+        given = {
+            "email": email,
+            "name": name,
+            "image": image,
+            "email_verified": email_verified,
+            "username": username,
+            "display_username": display_username,
+            "role": role,
+            "metadata": metadata,
+        }
+        return await self._create(given, key=id)
+
+    async def get_by_email(self, email: str) -> User | None:
+        """The user with this email, in any capitals; at most two reads, however many users there are."""
+        return await self._find(self._email, email)
+
+    async def get_by_username(self, username: str) -> User | None:
+        """The user with exactly this username; at most two reads, however many users there are."""
+        return await self._find(self._username, username)
+
+    async def _find(self, unique: Unique, value: str) -> User | None:
+        if not isinstance(value, str):
+            raise InvalidInput(unique.field, f"must be text, not {type(value).__name__}")
+        try:
+            self.kind.checks[unique.field](unique.field, value)
+        except InvalidInput:
+            return None  # Nobody can have it.
+        return await self.core.claims.owner(self.kind, unique, (unique.normal(value),))
+
+    async def update(
+        self,
+        id: str,  # noqa: A002
+        *,
+        email: str | UnsetType | None = UNSET,
+        name: str | UnsetType | None = UNSET,
+        image: str | UnsetType | None = UNSET,
+        email_verified: bool | UnsetType = UNSET,
+        username: str | UnsetType | None = UNSET,
+        display_username: str | UnsetType | None = UNSET,
+        role: str | UnsetType | None = UNSET,
+        banned: bool | UnsetType = UNSET,
+        ban_reason: str | UnsetType | None = UNSET,
+        ban_expires: datetime | UnsetType | None = UNSET,
+        two_factor_enabled: bool | UnsetType = UNSET,
+        metadata: Mapping[str, Any] | UnsetType | None = UNSET,
+    ) -> User:
+        """Change the given fields; ``None`` clears one. Changes of other fields at the same time survive.
+
+        ``banned=False`` clears the reason and the end of the ban. Without any field nothing is written.
+        Raises `UserNotFound`, `Conflict`, `InvalidInput`; `VersionConflict` if others were faster for ten seconds.
+        """
+        given = {
+            "email": email,
+            "name": name,
+            "image": image,
+            "email_verified": email_verified,
+            "username": username,
+            "display_username": display_username,
+            "role": role,
+            "banned": banned,
+            "ban_reason": ban_reason,
+            "ban_expires": ban_expires,
+            "two_factor_enabled": two_factor_enabled,
+            "metadata": metadata,
+        }
+        return await self._update(id, given, rule=_unbanned)
+
+    async def delete(self, id: str) -> None:  # noqa: A002
+        """Delete a user and its sessions; its email and username are free again. It can be restored.
+
+        A missing one stays missing; deleting again finishes what an interrupted deletion left.
+        """
+        await self._delete(id)
+
+    async def list(
+        self,
+        *,
+        limit: int = 100,
+        offset: int = 0,
+        search_value: str | None = None,
+        search_field: str = "email",
+        search_operator: str = "contains",
+        filter_value: str | None = None,
+        filter_field: str = "email",
+        filter_operator: str = "eq",
+        sort_by: str | None = None,
+        sort_direction: str = "asc",
+    ) -> Page[User]:
+        """A page of the users that match, and how many match in all (section B.1 of the model).
+
+        The search (``contains``, ``starts_with``, ``ends_with`` in ``email`` or ``name``) ignores capitals. The filter
+        (``eq``, ``ne``, ``contains``, ``starts_with``, ``ends_with`` on ``email``, ``name`` or ``role``) ignores them except for
+        ``eq`` and ``ne``. Sorted by ``name``, ``createdAt`` or ``email``, else newest first. Raises `InvalidInput`.
+        """
+        listing = Listing(
+            limit=limit,
+            offset=offset,
+            search=(search_field, search_operator, search_value),
+            filter=(filter_field, filter_operator, filter_value),
+            sort_by=sort_by,
+            descending=sort_direction == "desc",
+        )
+        return await listing.of(self._streams.heads(USER.prefix, USER.types), USER)
+
+
+def _unbanned(changes: dict[str, Any]) -> None:
+    if changes.get("banned") is False:
+        changes |= {"ban_reason": None, "ban_expires": None}

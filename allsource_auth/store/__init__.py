@@ -1,0 +1,1 @@
+"""Where events are kept: the `EventStore` protocol and its implementations."""

@@ -1,0 +1,133 @@
+"""``EventStore``: what a place must be able to do to keep events, and the structs that travel.
+
+A store appends and reads the events of one tenant. It knows nothing of users or sessions; payloads and metadata stay
+raw JSON. Three attributes say what it promises beyond that, because Allsource and SQLite differ (section 3 of the design):
+
+* ``atomic``: a batch is stored whole or not at all. Core keeps the events before the first failing one.
+* ``time_skew``: how far, in nanoseconds, stored order and time order may differ. 0 where they are the same.
+* ``tenant``: the tenant whose events this store sees.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from typing import Protocol
+
+import msgspec
+
+__all__ = ["Acknowledged", "Event", "EventStore", "Latest", "NewEvent"]
+
+
+class Event(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """One immutable record, as the store keeps it."""
+
+    id: str
+    type: str
+    stream: str
+    payload: msgspec.Raw
+    metadata: msgspec.Raw
+    """Raw JSON; ``null`` where the writer gave none."""
+    time: int
+    """The server's time, nanoseconds since the epoch."""
+    version: int
+    """The stream's version right after this event; 1 for every event on Core 0.23 and 0.24."""
+
+    def __repr__(self) -> str:
+        return f"Event(type={self.type!r}, version={self.version}, time={self.time})"
+
+
+class NewEvent(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """An event to append. ``guard`` is the version that the stream must be at; ``None`` appends in any case."""
+
+    type: str
+    stream: str
+    payload: bytes
+    metadata: bytes
+    guard: int | None = None
+
+    def __repr__(self) -> str:
+        return f"NewEvent(type={self.type!r}, guard={self.guard})"
+
+
+class Acknowledged(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """What the store says of a stored event: its id, its time (nanoseconds), the stream's version after it."""
+
+    id: str
+    time: int
+    version: int
+
+
+class Latest(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """The newest event of a stream (``None``: the tenant has none) and the version of the stream.
+
+    The version counts the events of every tenant that uses the same stream id (section 6 of the contract).
+    """
+
+    event: Event | None
+    version: int
+
+    def __repr__(self) -> str:
+        return f"Latest(event={self.event!r}, version={self.version})"
+
+
+class EventStore(Protocol):
+    """Something that appends and reads the events of one tenant."""
+
+    @property
+    def tenant(self) -> str: ...
+
+    @property
+    def atomic(self) -> bool: ...
+
+    @property
+    def time_skew(self) -> int: ...
+
+    async def append(self, events: Sequence[NewEvent]) -> list[Acknowledged]:
+        """Append ``events`` in order, in one round trip.
+
+        Raises `VersionConflict` when a guard fails; the events before the failing one are kept unless the store is
+        ``atomic``. An error whose ``ambiguous`` is true leaves open what was stored. A caller that is cancelled
+        leaves either all of the batch, none of it, or, on a store that is not atomic, a prefix.
+        """
+        ...
+
+    async def latest(self, stream: str, *, decisive: bool = False) -> Latest:
+        """The newest event of ``stream``. ``decisive`` asks the side that accepts writes."""
+        ...
+
+    async def read(
+        self,
+        stream: str,
+        *,
+        until: int | None = None,
+        newest_first: bool = False,
+        offset: int = 0,
+        limit: int = 1000,
+        decisive: bool = False,
+    ) -> list[Event]:
+        """A page of at most ``limit`` (up to 1,000) events of ``stream``, by time, skipping ``offset``.
+
+        ``until``: only events whose time is at most this, in nanoseconds.
+        """
+        ...
+
+    def scan(
+        self, type_prefix: str, *, since: int | None = None, until: int | None = None
+    ) -> AsyncIterator[list[Event]]:
+        """The events whose type starts with ``type_prefix``, in time order, in pages; both times inclusive."""
+        ...
+
+    def heads(self, stream_prefix: str, type_prefix: str) -> AsyncIterator[list[Event]]:
+        """The newest event of every stream that starts with ``stream_prefix``, in pages, each stream once.
+
+        ``type_prefix`` is that of the streams' own types, for stores that can only search by type.
+        """
+        ...
+
+    def server_time(self) -> int:
+        """The newest time of the store that is known here, in nanoseconds: what the age of an event is held against."""
+        ...
+
+    async def close(self) -> None:
+        """Finish what was accepted, then release files and connections. Closing twice does nothing."""
+        ...

@@ -1,0 +1,107 @@
+"""The checks of the project, each a session: ``nox -s tests`` is the one to begin with, ``nox -l`` lists all."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import nox
+
+nox.needs_version = ">=2024.4.15"
+nox.options.sessions = ["tests"]
+nox.options.default_venv_backend = "venv"
+
+SUPPORTED = ("3.11", "3.12", "3.13")
+TEST_TOOLS = (
+    "pytest>=8.2",
+    "pytest-asyncio>=0.24",
+    "pytest-httpx>=0.30",
+    "pytest-xdist>=3.6",
+    "hypothesis>=6.100",
+)
+
+
+def _answers(python: str, version: str) -> bool:
+    code = "import sys; print('%d.%d' % sys.version_info[:2])"
+    try:
+        done = subprocess.run([python, "-c", code], capture_output=True, text=True, timeout=30, check=False)
+    except OSError:
+        return False
+    return done.returncode == 0 and done.stdout.strip() == version
+
+
+def _find(version: str) -> str | None:
+    """An interpreter of this version that runs; a version manager's shim on the path may not."""
+    if "%d.%d" % sys.version_info[:2] == version:
+        return sys.executable
+    candidates = [shutil.which(f"python{version}")]
+    root = os.environ.get("PYENV_ROOT") or str(Path.home() / ".pyenv")
+    candidates += [str(found) for found in sorted(Path(root).glob(f"versions/{version}.*/bin/python{version}"))]
+    return next((found for found in candidates if found and _answers(found, version)), None)
+
+
+FOUND = {version: found for version in SUPPORTED if (found := _find(version))}
+for _python in FOUND.values():
+    os.environ["PATH"] = f"{Path(_python).parent}{os.pathsep}{os.environ['PATH']}"
+PYTHONS = list(FOUND)
+NEWEST = PYTHONS[-1]
+
+
+def _install(session: nox.Session, *tools: str) -> None:
+    session.install("-q", ".[all]", *tools)
+
+
+@nox.session(python=PYTHONS)
+def tests(session: nox.Session) -> None:
+    """All tests but the long ones, on each interpreter that is found."""
+    _install(session, *TEST_TOOLS)
+    session.run("pytest", "-n", "2", "-m", "not crash and not long", *session.posargs)
+
+
+@nox.session(python=PYTHONS[:1])
+def crash(session: nox.Session) -> None:
+    """Processes that are killed again and again while they write."""
+    _install(session, *TEST_TOOLS)
+    session.run("pytest", "-m", "crash", *session.posargs)
+
+
+@nox.session(python=PYTHONS[:1])
+def protocol(session: nox.Session) -> None:
+    """Every interleaving of two mutations with a fault at every step, samples of three, and the planted bugs."""
+    _install(session, *TEST_TOOLS)
+    session.run("pytest", "-n", "2", "-m", "long", *session.posargs)
+
+
+@nox.session(python=NEWEST)
+def lint(session: nox.Session) -> None:
+    """Format and lint."""
+    session.install("-q", "ruff")
+    session.run("ruff", "format", "--check", ".")
+    session.run("ruff", "check", ".")
+
+
+@nox.session(python=PYTHONS[:1])
+def types(session: nox.Session) -> None:
+    """Strict types, of the tests as well."""
+    _install(session, "mypy", "nox", *TEST_TOOLS)
+    session.run("mypy")
+
+
+@nox.session(python=PYTHONS[:1])
+def docs(session: nox.Session) -> None:
+    """The README's commands on a fresh copy, its snippets, and the examples."""
+    _install(session, *TEST_TOOLS)
+    session.run("pytest", "tests/docs", *session.posargs)
+    session.run("python", "tests/docs/readme_commands.py")
+
+
+@nox.session(python=PYTHONS[:1])
+def bench(session: nox.Session) -> None:
+    """The benchmarks, in their quick form."""
+    _install(session)
+    session.run("python", "benchmarks/latest_state.py", *session.posargs)
+    session.run("python", "benchmarks/sign_up.py", *session.posargs)
+    session.run("python", "benchmarks/startup.py", *session.posargs)
