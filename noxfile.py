@@ -35,7 +35,7 @@ def _answers(python: str, version: str) -> bool:
 
 def _find(version: str) -> str | None:
     """An interpreter of this version that runs; a version manager's shim on the path may not."""
-    if "%d.%d" % sys.version_info[:2] == version:
+    if sys.version_info[:2] == tuple(map(int, version.split("."))):
         return sys.executable
     candidates = [shutil.which(f"python{version}")]
     root = os.environ.get("PYENV_ROOT") or str(Path.home() / ".pyenv")

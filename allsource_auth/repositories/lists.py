@@ -17,7 +17,7 @@ from ..audit import metadata_of
 from ..errors import AllsourceAuthError, Json
 from ..kinds import ADDED, REMOVED, SNAPSHOT
 from ..logs import noticed
-from ..store.base import Event, NewEvent
+from ..store.base import Event, NewEvent, Quiet
 from .plans import Operation
 from .streams import PAGE, Streams
 
@@ -32,18 +32,18 @@ FIRST_READ = 256
 """Entries that are read first; a list is rarely longer than this beyond its snapshot."""
 
 
-class Entry(msgspec.Struct):
+class Entry(Quiet):
     stream: str
 
 
-class Snapshot(msgspec.Struct):
+class Snapshot(Quiet):
     until: str
     streams: list[str]
     part: int
     parts: int
 
 
-class Fold(msgspec.Struct):
+class Fold(Quiet):
     """A list as it was read: the streams of its newest snapshot, and the entries beyond its horizon in time order."""
 
     base: dict[str, None]

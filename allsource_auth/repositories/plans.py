@@ -22,7 +22,7 @@ from ..audit import encode_metadata
 from ..errors import AllsourceAuthError, Http, RateLimited, Unavailable, VersionConflict
 from ..kinds import CLAIMED, RELEASED
 from ..logs import noticed
-from ..store.base import Acknowledged, Event, NewEvent
+from ..store.base import Acknowledged, Event, NewEvent, Quiet
 from .streams import Head, Streams
 
 __all__ = ["Mutations", "Operation", "Plan"]
@@ -39,7 +39,7 @@ NO_LINKS: Mapping[str, str] = MappingProxyType({})
 T = TypeVar("T")
 
 
-class Plan(msgspec.Struct, kw_only=True):
+class Plan(Quiet, kw_only=True):
     """The events of one mutation. ``head`` is the commit stream as it was when the plan was made.
 
     ``instead`` belongs to a commit without a guard: the events that make it void if it should arrive late.
@@ -47,8 +47,8 @@ class Plan(msgspec.Struct, kw_only=True):
 
     head: Head
     commit: NewEvent
-    before: list[NewEvent] = []
-    after: list[NewEvent] = []
+    before: list[NewEvent] = msgspec.field(default_factory=list)
+    after: list[NewEvent] = msgspec.field(default_factory=list)
     instead: Callable[[Operation, Head], list[NewEvent]] | None = None
 
     @property
@@ -56,11 +56,11 @@ class Plan(msgspec.Struct, kw_only=True):
         return [*self.before, self.commit, *self.after]
 
 
-class Done(msgspec.Struct, kw_only=True):
+class Done(Quiet, kw_only=True):
     """What a mutation came to: the commit event's payload, and what was stored where a reply says so."""
 
     payload: bytes
-    stored: list[tuple[NewEvent, Acknowledged]] = []
+    stored: list[tuple[NewEvent, Acknowledged]] = msgspec.field(default_factory=list)
 
 
 class Operation:
@@ -164,9 +164,10 @@ class Mutations:
             try:
                 return await step(operation)
             except TRANSIENT as error:
-                error.ambiguous = unknown or operation.ambiguous
-                if not error.ambiguous or asyncio.get_running_loop().time() >= deadline:
-                    operation.ambiguous = error.ambiguous
+                if not (unknown or operation.ambiguous):
+                    raise
+                if asyncio.get_running_loop().time() >= deadline:
+                    operation.ambiguous = error.ambiguous = True
                     raise
             await self.pause(len(operation.sent) + 1)
 
@@ -218,7 +219,7 @@ class Mutations:
                 noticed("a claim could not be withdrawn; it is free after the grace period", error)
 
 
-class Claim(msgspec.Struct, rename="camel"):
+class Claim(Quiet, rename="camel"):
     """The payload of a claim or of its release."""
 
     owner: str

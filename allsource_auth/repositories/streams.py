@@ -11,12 +11,10 @@ from collections import deque
 from collections.abc import AsyncGenerator, Iterable, Sequence
 from time import perf_counter
 
-import msgspec
-
 from ..audit import metadata_of
 from ..errors import InvalidInput
 from ..logs import observed
-from ..store.base import Acknowledged, Event, EventStore, Latest, NewEvent
+from ..store.base import Acknowledged, Event, EventStore, Latest, NewEvent, Quiet
 from ..values import MAX_REQUEST_BYTES
 from .settings import Settings
 
@@ -26,7 +24,7 @@ PAGE = 1000
 SECOND = 1_000_000_000
 
 
-class Head(msgspec.Struct, frozen=True, kw_only=True):
+class Head(Quiet, frozen=True, kw_only=True):
     """The newest event of a stream, as a decision sees it.
 
     ``guard`` is what the next append must expect: the larger of the store's counter and the highest version in the events,

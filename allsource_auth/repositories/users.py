@@ -132,8 +132,7 @@ class Users(Repository[User]):
         """A page of the users that match, and how many match in all (section B.1 of the model).
 
         The search (``contains``, ``starts_with``, ``ends_with`` in ``email`` or ``name``) ignores capitals. The filter
-        (``eq``, ``ne``, ``contains``, ``starts_with``, ``ends_with`` on ``email``, ``name`` or ``role``) ignores them except for
-        ``eq`` and ``ne``. Sorted by ``name``, ``createdAt`` or ``email``, else newest first. Raises `InvalidInput`.
+        (the same and ``eq``, ``ne``, on ``email``, ``name`` or ``role``) ignores them too, but for ``eq`` and ``ne``. Sorted by ``name``, ``createdAt`` or ``email``, else newest first. Raises `InvalidInput`.
         """
         listing = Listing(
             limit=limit,

@@ -18,6 +18,13 @@ import msgspec
 __all__ = ["Acknowledged", "Event", "EventStore", "Latest", "NewEvent"]
 
 
+class Quiet(msgspec.Struct):
+    """A struct whose ``repr`` tells nothing but its class: streams of sessions hold tokens."""
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}(...)"
+
+
 class Event(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """One immutable record, as the store keeps it."""
 
