@@ -34,7 +34,9 @@ class Redacted(msgspec.Struct, frozen=True, kw_only=True):
     def __repr__(self) -> str:
         def shown(name: str) -> str:
             value = getattr(self, name)
-            if value is None or isinstance(value, bool | int | float | datetime | Redacted) or name in self._shown:
+            if isinstance(value, datetime):
+                return value.isoformat()
+            if value is None or isinstance(value, bool | int | float | Redacted) or name in self._shown:
                 return repr(value)
             return HIDDEN
 

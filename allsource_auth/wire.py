@@ -91,6 +91,9 @@ class Codec(Generic[E]):
         self._secret_key = secret_key
         fields = msgspec.structs.fields(entity)
         self.names = {field.name: field.encode_name for field in fields}
+        self._defaults = {
+            field.name: None if field.default is msgspec.NODEFAULT else field.default for field in fields
+        }
         self._left_out = frozenset(left_out)
         self._tombstone = tuple(tombstone)
         self._decode = msgspec.json.Decoder(entity).decode
@@ -99,9 +102,8 @@ class Codec(Generic[E]):
     def new(self, values: Mapping[str, Any]) -> bytes:
         """The payload of a new entity from its attributes; what is not given has its default."""
         members: RawMembers = {}
-        for field in msgspec.structs.fields(self.entity):
-            value = values.get(field.name, None if field.default is msgspec.NODEFAULT else field.default)
-            self._put(members, field.name, value)
+        for name, default in self._defaults.items():
+            self._put(members, name, values.get(name, default))
         return _encode(members)
 
     def merged(self, payload: msgspec.Raw, changes: Mapping[str, Any]) -> bytes:

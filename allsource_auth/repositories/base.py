@@ -142,7 +142,7 @@ class Repository(Generic[E]):
             nonlocal name
             head = Head(stream=kind.stream(name), event=None, guard=0, seq=0)
             if not made_here or operation.sent:
-                head = await self._streams.head(head.stream)
+                head = await self.core.mutations.head(operation, head.stream)
             if made_here and head.event is not None:
                 # Somebody who wants one of the values fenced this id, or it was given up: a new one has no such past.
                 name = kind.make_key()
@@ -206,7 +206,7 @@ class Repository(Generic[E]):
         rule(changes)
 
         async def decide(operation: Operation) -> Plan:
-            head = await self._streams.head(stream)
+            head = await self.core.mutations.head(operation, stream)
             before = self._living(head.event)
             assert head.event is not None
             payload = kind.codec.merged(head.event.payload, {**changes, "updated_at": self.core.now()})
@@ -250,7 +250,7 @@ class Repository(Generic[E]):
 
         async def decide(operation: Operation) -> Plan | None:
             nonlocal dead
-            head = await self._streams.head(stream)
+            head = await self.core.mutations.head(operation, stream)
             entity = None if head.event is None else kind.decode(head.event)
             dead = head.event is not None and entity is None
             if entity is None or not only_if(entity):
@@ -286,7 +286,7 @@ class Repository(Generic[E]):
         kind, stream = self._final_refused("restore", key)
 
         async def decide(operation: Operation) -> Plan | None:
-            head = await self._streams.head(stream)
+            head = await self.core.mutations.head(operation, stream)
             if head.event is not None and not is_tombstone(head.event.payload):
                 return None
             lived = await self._history.last_state(stream)
@@ -311,9 +311,9 @@ class Repository(Generic[E]):
         kind, stream = self._final_refused("revert", key)
 
         async def decide(operation: Operation) -> Plan:
-            head = await self._streams.head(stream)
+            head = await self.core.mutations.head(operation, stream)
             before = self._living(head.event)
-            former = await self._history.event_as_of(stream, to)
+            former = await self._history.event_as_of(stream, to, field="to")
             if former is None or is_tombstone(former.payload):
                 raise InvalidInput("to", f"the {kind.name} was not alive then")
             payload = kind.codec.merged(former.payload, {"updated_at": self.core.now()})

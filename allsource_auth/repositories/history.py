@@ -105,20 +105,20 @@ class History(Generic[E]):
             reverted_to=said.reverted_to,
         )
 
-    async def event_as_of(self, stream: str, when: datetime | str) -> Event | None:
+    async def event_as_of(self, stream: str, when: datetime | str, *, field: str = "when") -> Event | None:
         """The newest event of a stream at the end of the microsecond ``when``, or the event with the id ``when``.
 
-        Raises `InvalidInput` for a naive time and for an id that is not in the stream.
+        Raises `InvalidInput` for a naive time and for an id that is not in the stream, naming ``field``.
         """
         if isinstance(when, str):
-            return await self._event(stream, when)
-        until = nanoseconds(values.instant("when", when)) + 999
+            return await self._event(stream, when, field)
+        until = nanoseconds(values.instant(field, when)) + 999
         if self._streams.store.time_skew:
             return newest_of((await self._streams.whole(stream, until=until))[::-1])
         page = await self._streams.page(stream, newest_first=True, until=until, limit=1)
         return page[0] if page else None
 
-    async def _event(self, stream: str, event_id: str) -> Event:
+    async def _event(self, stream: str, event_id: str, field: str) -> Event:
         seen = 0
         while True:
             page = await self._streams.page(stream, newest_first=True, offset=seen)
@@ -127,7 +127,7 @@ class History(Generic[E]):
                     return event
             seen += len(page)
             if len(page) < PAGE:
-                raise InvalidInput("when", f"there is no such event in the history of this {self._kind.name}")
+                raise InvalidInput(field, f"there is no such event in the history of this {self._kind.name}")
 
     async def last_state(self, stream: str) -> Event | None:
         """The newest event of a stream that is not a tombstone."""

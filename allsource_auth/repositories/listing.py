@@ -49,8 +49,10 @@ class Listing:
         search: Condition,
         filter: Condition,  # noqa: A002
         sort_by: str | None,
-        descending: bool,
+        direction: str,
     ) -> None:
+        if direction not in ("asc", "desc"):
+            raise InvalidInput("sort_direction", "must be asc or desc")
         self._limit = _count("limit", limit)
         self._offset = _count("offset", offset)
         self._tests = [
@@ -59,7 +61,7 @@ class Listing:
             if test is not None
         ]
         attribute = "created_at" if sort_by is None else SORTED.get(sort_by, "email")
-        self._reverse = descending or sort_by is None
+        self._reverse = direction == "desc" or sort_by is None
         self._attribute = attribute
 
     async def of(self, pages: AsyncIterator[list[Event]], kind: Kind[User]) -> Page[User]:

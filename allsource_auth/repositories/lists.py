@@ -32,18 +32,18 @@ FIRST_READ = 256
 """Entries that are read first; a list is rarely longer than this beyond its snapshot."""
 
 
-class Entry(Quiet):
+class Entry(Quiet, frozen=True):
     stream: str
 
 
-class Snapshot(Quiet):
+class Snapshot(Quiet, frozen=True):
     until: str
     streams: list[str]
     part: int
     parts: int
 
 
-class Fold(Quiet):
+class Fold(Quiet, frozen=True):
     """A list as it was read: the streams of its newest snapshot, and the entries beyond its horizon in time order."""
 
     base: dict[str, None]

@@ -39,7 +39,7 @@ NO_LINKS: Mapping[str, str] = MappingProxyType({})
 T = TypeVar("T")
 
 
-class Plan(Quiet, kw_only=True):
+class Plan(Quiet, frozen=True, kw_only=True):
     """The events of one mutation. ``head`` is the commit stream as it was when the plan was made.
 
     ``instead`` belongs to a commit without a guard: the events that make it void if it should arrive late.
@@ -56,11 +56,19 @@ class Plan(Quiet, kw_only=True):
         return [*self.before, self.commit, *self.after]
 
 
-class Done(Quiet, kw_only=True):
+class Done(Quiet, frozen=True, kw_only=True):
     """What a mutation came to: the commit event's payload, and what was stored where a reply says so."""
 
     payload: bytes
     stored: list[tuple[NewEvent, Acknowledged]] = msgspec.field(default_factory=list)
+
+
+class _Landed(Exception):
+    """An earlier append of the operation was stored after all."""
+
+    def __init__(self, event: Event) -> None:
+        super().__init__()
+        self.event = event
 
 
 class Operation:
@@ -102,7 +110,8 @@ class Mutations:
     def __init__(self, streams: Streams) -> None:
         self._streams = streams
         self._queues: dict[str, tuple[asyncio.Lock, int]] = {}
-        self.pause = _pause
+        self.pause: Callable[[int], Awaitable[None]] = _pause
+        self.now: Callable[[], float] = lambda: asyncio.get_running_loop().time()
 
     @asynccontextmanager
     async def turn(self, stream: str) -> AsyncIterator[None]:
@@ -126,10 +135,12 @@ class Mutations:
         for ten seconds; an error with ``ambiguous`` when a reply was lost and the outcome could not be found out.
         """
         operation = Operation()
-        deadline = asyncio.get_running_loop().time() + PATIENCE
+        deadline = self.now() + PATIENCE
         while True:
             try:
                 plan = await self._insist(decide, operation, deadline)
+            except _Landed as landed:
+                return Done(payload=bytes(landed.event.payload))
             except AllsourceAuthError:
                 await self._withdraw(operation)
                 raise
@@ -146,12 +157,27 @@ class Mutations:
             look = self._stored if plan.instead is None or not failure.ambiguous else self._abandoned
             if (found := await self._insist(look, operation, deadline, unknown=True)) is not None:
                 return Done(payload=bytes(found.payload))
-            late = asyncio.get_running_loop().time() >= deadline
+            late = self.now() >= deadline
             if late or not (isinstance(failure, VersionConflict) or failure.ambiguous):
                 await self._withdraw(operation)
                 failure.ambiguous = operation.ambiguous
                 raise failure
             await self.pause(len(operation.sent))
+
+    async def head(self, operation: Operation, stream: str) -> Head:
+        """The head of the stream that ``operation`` is about, for its decision.
+
+        A late append of the operation may land between looking for it and deciding again; so the read that the decision
+        rests on is itself looked through, and ends the operation as stored if it is found there.
+        """
+        head = await self._streams.head(stream)
+        for plan in operation.sent:
+            if plan.commit.stream == stream:
+                found = await self._streams.written_since(head, operation.id, since=plan.head.event)
+                if found is not None:
+                    raise _Landed(found)
+                break
+        return head
 
     async def _insist(
         self, step: Callable[[Operation], Awaitable[T]], operation: Operation, deadline: float, *, unknown: bool = False
@@ -166,7 +192,7 @@ class Mutations:
             except TRANSIENT as error:
                 if not (unknown or operation.ambiguous):
                     raise
-                if asyncio.get_running_loop().time() >= deadline:
+                if self.now() >= deadline:
                     operation.ambiguous = error.ambiguous = True
                     raise
             await self.pause(len(operation.sent) + 1)
@@ -180,8 +206,8 @@ class Mutations:
             return None
         decided_on = {plan.commit.stream: plan.head.event for plan in reversed(operation.sent)}
         for stream, since in decided_on.items():
-            head = await self._streams.head(stream)
-            if (found := await self._streams.written_since(head, operation.id, since=since)) is not None:
+            found = await self._streams.written_since(await self._streams.head(stream), operation.id, since=since)
+            if found is not None:
                 return found
         return None
 
@@ -219,7 +245,7 @@ class Mutations:
                 noticed("a claim could not be withdrawn; it is free after the grace period", error)
 
 
-class Claim(Quiet, rename="camel"):
+class Claim(Quiet, frozen=True, rename="camel"):
     """The payload of a claim or of its release."""
 
     owner: str

@@ -131,8 +131,9 @@ class Users(Repository[User]):
     ) -> Page[User]:
         """A page of the users that match, and how many match in all (section B.1 of the model).
 
-        The search (``contains``, ``starts_with``, ``ends_with`` in ``email`` or ``name``) ignores capitals. The filter
-        (the same and ``eq``, ``ne``, on ``email``, ``name`` or ``role``) ignores them too, but for ``eq`` and ``ne``. Sorted by ``name``, ``createdAt`` or ``email``, else newest first. Raises `InvalidInput`.
+        The search (``contains``, ``starts_with``, ``ends_with``, in ``email`` or ``name``) ignores capitals. The filter (the
+        same and ``eq``, ``ne``, on ``email``, ``name`` or ``role``) ignores them too, but for ``eq`` and ``ne``. Sorted by
+        ``name``, ``createdAt`` or ``email``; without ``sort_by`` newest first. Raises `InvalidInput`.
         """
         listing = Listing(
             limit=limit,
@@ -140,7 +141,7 @@ class Users(Repository[User]):
             search=(search_field, search_operator, search_value),
             filter=(filter_field, filter_operator, filter_value),
             sort_by=sort_by,
-            descending=sort_direction == "desc",
+            direction=sort_direction,
         )
         return await listing.of(self._streams.heads(USER.prefix, USER.types), USER)
 

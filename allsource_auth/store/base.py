@@ -18,7 +18,7 @@ import msgspec
 __all__ = ["Acknowledged", "Event", "EventStore", "Latest", "NewEvent"]
 
 
-class Quiet(msgspec.Struct):
+class Quiet(msgspec.Struct, frozen=True):
     """A struct whose ``repr`` tells nothing but its class: streams of sessions hold tokens."""
 
     def __repr__(self) -> str:
