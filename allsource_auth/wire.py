@@ -91,9 +91,7 @@ class Codec(Generic[E]):
         self._secret_key = secret_key
         fields = msgspec.structs.fields(entity)
         self.names = {field.name: field.encode_name for field in fields}
-        self._defaults = {
-            field.name: None if field.default is msgspec.NODEFAULT else field.default for field in fields
-        }
+        self._defaults = {field.name: None if field.default is msgspec.NODEFAULT else field.default for field in fields}
         self._left_out = frozenset(left_out)
         self._tombstone = tuple(tombstone)
         self._decode = msgspec.json.Decoder(entity).decode

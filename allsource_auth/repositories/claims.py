@@ -24,7 +24,7 @@ from ..errors import Conflict, VersionConflict
 from ..kinds import CLAIMED, FENCED, Kind, Unique
 from ..store.base import Event, NewEvent
 from ..wire import is_tombstone
-from .plans import Claim, Operation, release
+from .plans import Claim, Operation, fence, release
 from .streams import SECOND, Head, Streams
 
 __all__ = ["Claims"]
@@ -111,22 +111,20 @@ class Claims:
                 return head
             if self._is_young(head.event):
                 raise Conflict(kind.name, unique.field)
-            await self._fence(kind, owner)
+            if await self._fence(owner):
+                return head
+
+    async def _fence(self, owner: Head) -> bool:
+        """Make a commit that was decided on ``owner`` impossible; false if the stream has moved on by itself."""
+        try:
+            await self._streams.append([fence(owner)])
+        except VersionConflict:
+            return False
+        return True
 
     def _is_young(self, claim: Event) -> bool:
         grace = max(GRACE, GRACE_APPENDS * round(self._streams.slowest_append * SECOND))
         return self._streams.store.server_time() - claim.time < grace
-
-    async def _fence(self, kind: Kind[Any], owner: Head) -> None:
-        """Make a commit on ``owner`` that was decided on its present version impossible, without changing its state."""
-        if owner.event is not None:
-            payload = bytes(owner.event.payload)
-        else:
-            payload = msgspec.json.encode({"_deleted": True, "id": kind.key_of(owner.stream)})
-        try:
-            await self._streams.append([Operation().event(FENCED, owner.stream, payload, after=owner)])
-        except VersionConflict:
-            return  # It has moved on by itself: look again.
 
 
 def _read(claim: Event) -> Claim:

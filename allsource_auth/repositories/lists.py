@@ -26,6 +26,9 @@ __all__ = ["Lists"]
 WORTH = 64
 """A snapshot is written when it covers more new entries than this, and more than a quarter of the living."""
 
+LOOK_EVERY = 64
+"""Events of a list after which the writer of an entry looks whether a snapshot is due."""
+
 PART_BYTES = 128 * 1024
 
 FIRST_READ = 256
@@ -62,7 +65,7 @@ class Lists:
 
     async def grown(self, stream: str, version: int) -> None:
         """Shorten a list after an entry made it ``version`` events long; now and then only, and never a failure."""
-        if version % WORTH:
+        if version % LOOK_EVERY:
             return
         try:
             await self.shorten(stream, await self.read(stream))

@@ -20,7 +20,7 @@ import msgspec
 
 from ..audit import encode_metadata
 from ..errors import AllsourceAuthError, Http, RateLimited, Unavailable, VersionConflict
-from ..kinds import CLAIMED, RELEASED
+from ..kinds import CLAIMED, FENCED, RELEASED
 from ..logs import noticed
 from ..store.base import Acknowledged, Event, NewEvent, Quiet
 from .streams import Head, Streams
@@ -154,11 +154,12 @@ class Mutations:
             else:
                 return Done(payload=plan.commit.payload, stored=list(zip(plan.events, stored, strict=True)))
             operation.ambiguous = operation.ambiguous or failure.ambiguous
-            look = self._stored if plan.instead is None or not failure.ambiguous else self._abandoned
-            if (found := await self._insist(look, operation, deadline, unknown=True)) is not None:
-                return Done(payload=bytes(found.payload))
-            late = self.now() >= deadline
-            if late or not (isinstance(failure, VersionConflict) or failure.ambiguous):
+            again = self.now() < deadline and (isinstance(failure, VersionConflict) or failure.ambiguous)
+            if not again or (plan.instead is not None and failure.ambiguous):
+                look = self._stored if plan.instead is None else self._abandoned
+                if (found := await self._insist(look, operation, deadline)) is not None:
+                    return Done(payload=bytes(found.payload))
+            if not again:
                 await self._withdraw(operation)
                 failure.ambiguous = operation.ambiguous
                 raise failure
@@ -179,18 +180,16 @@ class Mutations:
                 break
         return head
 
-    async def _insist(
-        self, step: Callable[[Operation], Awaitable[T]], operation: Operation, deadline: float, *, unknown: bool = False
-    ) -> T:
+    async def _insist(self, step: Callable[[Operation], Awaitable[T]], operation: Operation, deadline: float) -> T:
         """Take a step that reads; while the outcome of an append is open, passing trouble does not end it.
 
-        ``unknown``: the outcome of the last append was not looked up yet.
+        On a store that keeps the first events of a batch every failed append leaves it open, until it is looked up.
         """
         while True:
             try:
                 return await step(operation)
             except TRANSIENT as error:
-                if not (unknown or operation.ambiguous):
+                if not operation.ambiguous and (self._streams.store.atomic or not operation.sent):
                     raise
                 if self.now() >= deadline:
                     operation.ambiguous = error.ambiguous = True
@@ -228,21 +227,23 @@ class Mutations:
             return None
 
     async def _withdraw(self, operation: Operation) -> None:
-        """Release the claims that a refused operation left, so that the values are free at once.
+        """Free at once what a refused operation has claimed, on a store that keeps the first events of a batch.
 
-        Not when an append of it may still arrive: then its claims stay, and whoever wants the values fences it.
+        By a fence on the stream of the commit point, not by a release: another operation on the same entity may count on
+        the very same claim, and after a fence it decides again. An append that is still on its way is void then, too.
         """
-        if self._streams.store.atomic or operation.ambiguous:
+        if self._streams.store.atomic or not operation.sent:
             return
         claims = {event.stream for plan in operation.sent for event in plan.before if event.type == CLAIMED}
-        for stream in claims:
-            try:
-                head = await self._streams.head(stream)
-                if head.op == operation.id and head.event is not None and head.event.type == CLAIMED:
-                    owner = msgspec.json.decode(head.event.payload, type=Claim).owner
-                    await self._streams.append([release(operation, stream, owner, head)])
-            except AllsourceAuthError as error:
-                noticed("a claim could not be withdrawn; it is free after the grace period", error)
+        try:
+            for stream in claims:
+                if (await self._streams.head(stream)).op == operation.id:
+                    await self._streams.append([fence(operation.sent[-1].head)])
+                    return
+        except VersionConflict:
+            return  # The stream has moved on by itself, which frees the values as well.
+        except AllsourceAuthError as error:
+            noticed("a claim could not be withdrawn; it is free after the grace period", error)
 
 
 class Claim(Quiet, frozen=True, rename="camel"):
@@ -250,6 +251,15 @@ class Claim(Quiet, frozen=True, rename="camel"):
 
     owner: str
     owner_version: int = -1
+
+
+def fence(head: Head) -> NewEvent:
+    """The event that changes nothing, but makes a commit that was decided on ``head`` impossible."""
+    if head.event is not None:
+        payload = bytes(head.event.payload)
+    else:
+        payload = msgspec.json.encode({"_deleted": True, "id": head.stream.partition(":")[2]})
+    return Operation().event(FENCED, head.stream, payload, after=head)
 
 
 def release(operation: Operation, stream: str, owner: str, after: Head) -> NewEvent:

@@ -10,7 +10,7 @@ raw JSON. Three attributes say what it promises beyond that, because Allsource a
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from typing import Protocol
 
 import msgspec
@@ -44,7 +44,10 @@ class Event(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 
 
 class NewEvent(msgspec.Struct, frozen=True, kw_only=True, gc=False):
-    """An event to append. ``guard`` is the version that the stream must be at; ``None`` appends in any case."""
+    """An event to append.
+
+    ``guard`` is the version that the stream must be at; ``None`` appends in any case. Empty ``metadata`` reads as ``null``.
+    """
 
     type: str
     stream: str
@@ -92,9 +95,10 @@ class EventStore(Protocol):
     async def append(self, events: Sequence[NewEvent]) -> list[Acknowledged]:
         """Append ``events`` in order, in one round trip.
 
-        Raises `VersionConflict` when a guard fails; the events before the failing one are kept unless the store is
-        ``atomic``. An error whose ``ambiguous`` is true leaves open what was stored. A caller that is cancelled
-        leaves either all of the batch, none of it, or, on a store that is not atomic, a prefix.
+        Raises `VersionConflict` when a guard fails (its ``actual`` counts earlier events of the same batch); the events
+        before the failing one are kept unless the store is ``atomic``. An error whose ``ambiguous`` is true leaves open
+        what was stored. A caller that is cancelled leaves either all of the batch, none of it, or, on a store that is not
+        atomic, a prefix.
         """
         ...
 
@@ -120,12 +124,12 @@ class EventStore(Protocol):
 
     def scan(
         self, type_prefix: str, *, since: int | None = None, until: int | None = None
-    ) -> AsyncIterator[list[Event]]:
+    ) -> AsyncGenerator[list[Event], None]:
         """The events whose type starts with ``type_prefix``, in time order, in pages; both times inclusive."""
         ...
 
-    def heads(self, stream_prefix: str, type_prefix: str) -> AsyncIterator[list[Event]]:
-        """The newest event of every stream that starts with ``stream_prefix``, in pages, each stream once.
+    def heads(self, stream_prefix: str, type_prefix: str) -> AsyncGenerator[list[Event], None]:
+        """The newest event of every stream that starts with ``stream_prefix``, in pages, ordered by stream, each once.
 
         ``type_prefix`` is that of the streams' own types, for stores that can only search by type.
         """

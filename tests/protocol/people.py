@@ -1,0 +1,185 @@
+"""The real repositories on a simulated Core, and the promises that every schedule must keep.
+
+A client acts in an audit context with its own name as the actor, so that what it did can be told from the events.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import unicodedata
+from collections import Counter
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime, timedelta
+
+from allsource_auth import Conflict, NotFound, User, VersionConflict, audit
+from allsource_auth.audit import metadata_of
+from allsource_auth.entities import Session
+from allsource_auth.errors import InvalidInput
+from allsource_auth.kinds import FENCED, SESSION, USER, Kind
+from allsource_auth.repositories.base import Core
+from allsource_auth.repositories.sessions import Sessions
+from allsource_auth.repositories.streams import Streams, in_order
+from allsource_auth.repositories.users import Users
+from allsource_auth.store.base import Event, EventStore
+
+from .scenario import Client
+from .store import SimStore
+from .world import World
+
+__all__ = ["NOW", "Auth", "client", "keeps_its_promises"]
+
+NOW = datetime(2026, 11, 23, 12, tzinfo=UTC)
+LATER = NOW + timedelta(days=7)
+
+REFUSALS = (Conflict, NotFound, VersionConflict, InvalidInput)
+"""Errors after which nothing has happened."""
+
+
+class Auth:
+    """Users and sessions on a store, with a time of its own: a retry takes so long that there is only one."""
+
+    def __init__(self, store: EventStore, note: Callable[[object], None] = lambda value: None) -> None:
+        self.note = note
+        core = Core(Streams(store), lambda: NOW)
+        core.mutations.pause = self._pause
+        core.mutations.now = lambda: self._seconds
+        self._seconds = 0.0
+        self.users = Users(core)
+        self.sessions = Sessions(core)
+
+    async def _pause(self, attempt: int) -> None:
+        self._seconds += 11
+        await asyncio.sleep(0)
+
+
+def client(name: str, act: Callable[[Auth, World], Awaitable[object]]) -> Client:
+    """A client program that acts under its name."""
+
+    async def program(store: SimStore, world: World) -> object:
+        with audit(actor=name):
+            result = await act(Auth(store, world.note), world)
+        if isinstance(result, Session):
+            return result.token
+        return result.id if isinstance(result, User) else result
+
+    return program
+
+
+def states(world: World, kind: Kind[User]) -> dict[str, User]:
+    """The living users as the log has them, by id: the truth that reads are held against."""
+    found = {}
+    for stream in world.core.streams():
+        if stream.startswith(kind.prefix):
+            event = decided_last(world.core.events(stream))
+            state = kind.decode(event)
+            if state is not None:
+                found[kind.key_of(stream)] = state
+    return found
+
+
+def living_sessions(world: World) -> dict[str, Session]:
+    found = {}
+    for stream in world.core.streams():
+        if stream.startswith(SESSION.prefix):
+            state = SESSION.decode(decided_last(world.core.events(stream)))
+            if state is not None:
+                found[state.token] = state
+    return found
+
+
+def decided_last(events: list[Event]) -> Event:
+    return in_order(events)[-1]
+
+
+def folded(email: str) -> str:
+    return unicodedata.normalize("NFC", email).lower()
+
+
+async def keeps_its_promises(world: World) -> None:
+    """What must hold at the end of every schedule, whatever the clients tried."""
+    users = states(world, USER)
+    no_value_has_two_owners(users)
+    a_refused_mutation_has_no_effect(world)
+    an_acknowledged_mutation_happened_once(world)
+    auth = Auth(world.store())
+    await reads_agree(auth, users)
+    await lists_agree(auth, living_sessions(world))
+    await nothing_is_blocked(auth, world, users)
+    no_value_has_two_owners(states(world, USER))
+
+
+def no_value_has_two_owners(users: dict[str, User]) -> None:
+    emails = Counter(folded(user.email) for user in users.values() if user.email is not None)
+    names = Counter(user.username for user in users.values() if user.username is not None)
+    for found in (emails, names):
+        twice = [value for value, owners in found.items() if owners > 1]
+        assert not twice, f"two living owners of {twice[0]!r}"
+
+
+def written_by(world: World, name: str) -> list[Event]:
+    """The events of entities that a client's mutations wrote, fences left out."""
+    return [
+        event
+        for stream in world.core.streams()
+        if stream.startswith((USER.prefix, SESSION.prefix))
+        for event in world.core.events(stream)
+        if event.type != FENCED and metadata_of(event).actor == name
+    ]
+
+
+def a_refused_mutation_has_no_effect(world: World) -> None:
+    for name, outcome in world.outcomes.items():
+        if isinstance(outcome.error, REFUSALS) and not getattr(outcome.error, "ambiguous", False):
+            done = world.notes.get(name, [0])[-1]
+            found = [event for event in written_by(world, name) if not event.type.startswith("auth.session.")]
+            assert len(found) == done, f"{name} was refused, but wrote {found[-1].type}"
+
+
+def an_acknowledged_mutation_happened_once(world: World) -> None:
+    """No operation is stored twice on a stream, and one that returned an entity is on that entity's stream."""
+    for name, outcome in world.outcomes.items():
+        written = [(event.stream, metadata_of(event).op) for event in written_by(world, name)]
+        assert len(written) == len(set(written)), f"an operation of {name} was stored twice"
+        if outcome.how == "returned" and isinstance(outcome.value, str):
+            streams = world.core.streams()
+            assert any(stream.endswith(":" + outcome.value) for stream in streams), f"what {name} got is not stored"
+
+
+async def reads_agree(auth: Auth, users: dict[str, User]) -> None:
+    for user in users.values():
+        assert await auth.users.get(user.id) == user, "a read by id shows another state than the log"
+        if user.email is not None:
+            assert await auth.users.get_by_email(user.email.upper()) == user, "a living user is not found by its email"
+        if user.username is not None:
+            assert await auth.users.get_by_username(user.username) == user, "a living user is not found by its name"
+
+
+async def lists_agree(auth: Auth, sessions: dict[str, Session]) -> None:
+    for token, session in sessions.items():
+        assert await auth.sessions.get(token) == session, "a read by token shows another state than the log"
+    for owner in {session.user_id for session in sessions.values()} | {"u1"}:
+        listed = {session.token for session in await auth.sessions.list_for_user(owner)}
+        living = {token for token, session in sessions.items() if session.user_id == owner}
+        assert listed == living, f"the list of a user has {len(listed)} sessions, {len(living)} are alive"
+
+
+async def nothing_is_blocked(auth: Auth, world: World, users: dict[str, User]) -> None:
+    """A value that nobody has can be taken, one that somebody has cannot: whatever dead writers left behind."""
+    emails = {folded(user.email) for user in users.values() if user.email is not None}
+    names = {user.username for user in users.values()}
+    for email in world.facts.get("emails", ("x@e", "y@e")):
+        found = await auth.users.get_by_email(email)
+        assert (found is not None) == (email in emails), f"{email} is found although nobody has it"
+        try:
+            await auth.users.create(email=email, id=f"probe-{email}")
+        except Conflict:
+            assert email in emails, f"{email} is blocked although nobody has it"
+        else:
+            assert email not in emails, f"{email} was given away although somebody has it"
+    for name in world.facts.get("names", ()):
+        try:
+            await auth.users.create(username=name, id=f"probe-{name}")
+        except Conflict:
+            assert name in names, f"{name} is blocked although nobody has it"
+        else:
+            assert name not in names, f"{name} was given away although somebody has it"

@@ -1,0 +1,233 @@
+"""Situations: two or three mutations on the same values, and what was there before. Tests explore them all."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import replace
+from typing import Any
+
+import msgspec
+
+from allsource_auth.audit import encode_metadata
+from allsource_auth.kinds import CLAIMED, USER
+from allsource_auth.store.base import NewEvent
+
+from .core import SECOND
+from .people import LATER, Auth, client, keeps_its_promises
+from .scenario import Client, Scenario
+from .world import World
+
+__all__ = ["SESSIONS", "USERS", "situation"]
+
+Act = Callable[[Auth], Awaitable[object]]
+Setup = Callable[[World], Awaitable[Mapping[str, Any] | None]]
+
+
+def situation(name: str, setup: Setup | None, check: Any = keeps_its_promises, **acts: Act) -> Scenario:
+    """A scenario of clients A, B, ... that each do one thing."""
+
+    def program(actor: str, act: Act) -> Client:
+        return client(actor, lambda auth, world: act(auth))
+
+    return Scenario(name=name, setup=setup, check=check, clients={who: program(who, act) for who, act in acts.items()})
+
+
+def before(*acts: Act, facts: Mapping[str, Any] | None = None) -> Setup:
+    """A setup in which these things happened one after the other."""
+
+    async def setup(world: World) -> Mapping[str, Any] | None:
+        auth = Auth(world.store())
+        for act in acts:
+            await act(auth)
+        return facts
+
+    return setup
+
+
+def sign_up(**values: Any) -> Act:
+    return lambda auth: auth.users.create(**values)
+
+
+def change(user: str = "u1", **values: Any) -> Act:
+    return lambda auth: auth.users.update(user, **values)
+
+
+def delete(user: str = "u1") -> Act:
+    return lambda auth: auth.users.delete(user)
+
+
+def restore(user: str = "u1") -> Act:
+    return lambda auth: auth.users.restore(user)
+
+
+async def there_and_back(auth: Auth) -> object:
+    await auth.users.update("u1", email="y@e")
+    auth.note(1)
+    return await auth.users.update("u1", email="x@e")
+
+
+async def back_to_the_first_state(auth: Auth) -> object:
+    first = (await auth.users.history("u1"))[0]
+    return await auth.users.revert("u1", first.event_id)
+
+
+def sign_in(user: str = "u1", **values: Any) -> Act:
+    return lambda auth: auth.sessions.create(user_id=user, expires_at=LATER, **values)
+
+
+def sign_out(token: str = "t1") -> Act:
+    return lambda auth: auth.sessions.delete(token)
+
+
+async def look_at_the_list(auth: Auth) -> None:
+    await auth.sessions.list_for_user("u1")
+
+
+def dead_claim(email: str, owner: str, version: int) -> Setup:
+    """The claim of a writer that died before its commit point, beside a user u1 with the email y@e."""
+
+    async def setup(world: World) -> None:
+        store = world.store()
+        await Auth(store).users.create(id="u1", email="y@e")
+        unique = USER.unique[0]
+        payload = msgspec.json.encode({"v": 1, "owner": f"auth-user:{owner}", "ownerVersion": version})
+        stream = USER.claim_stream(store.tenant, unique, (email,))
+        metadata = encode_metadata(op="of-the-dead", seq=1)
+        await store.append([NewEvent(type=CLAIMED, stream=stream, payload=payload, metadata=metadata, guard=0)])
+
+    return setup
+
+
+async def both_fields_survive(world: World) -> None:
+    """Updates of different fields of one user: whoever was acknowledged is seen."""
+    user = await Auth(world.store()).users.get("u1")
+    assert user is not None
+    for who, found, wanted in (("A", user.name, "Ada"), ("B", user.role, "admin")):
+        if world.outcomes[who].how == "returned":
+            assert found == wanted, f"the acknowledged change of {who} is lost"
+    await keeps_its_promises(world)
+
+
+ada = sign_up(id="u1", email="X@e", username="n")
+
+USERS = [
+    situation("two sign-ups with one email", None, A=sign_up(email="X@e"), B=sign_up(email="x@e")),
+    situation(
+        "two sign-ups that share the second of their values",
+        before(facts={"emails": ("x@e", "y@e"), "names": ("n",)}),
+        A=sign_up(email="x@e", username="n"),
+        B=sign_up(email="y@e", username="n"),
+    ),
+    situation("two sign-ups with one id", None, A=sign_up(id="u1", email="x@e"), B=sign_up(id="u1", email="y@e")),
+    situation(
+        "two sign-ups over a tombstone",
+        before(ada, delete()),
+        A=sign_up(id="u1", email="x@e"),
+        B=sign_up(id="u1", email="y@e"),
+    ),
+    situation(
+        "sign-up and change to its email", before(sign_up(id="u1")), A=change(email="x@e"), B=sign_up(email="x@e")
+    ),
+    situation("sign-up and change away from its email", before(ada), A=change(email="y@e"), B=sign_up(email="x@e")),
+    situation("sign-up and change there and back", before(ada), A=there_and_back, B=sign_up(email="x@e")),
+    situation("sign-up and deletion of the owner", before(ada), A=delete(), B=sign_up(email="x@e")),
+    situation("sign-up and restoration of the owner", before(ada, delete()), A=restore(), B=sign_up(email="x@e")),
+    situation(
+        "sign-up and return to the former email",
+        before(ada, change(email="y@e")),
+        A=back_to_the_first_state,
+        B=sign_up(email="x@e"),
+    ),
+    situation(
+        "two sign-ups over the claim of a dead one",
+        dead_claim("x@e", "gone", 0),
+        A=sign_up(email="x@e"),
+        B=sign_up(email="x@e"),
+    ),
+    situation(
+        "sign-up over the claim of a dead change, and another change",
+        dead_claim("x@e", "u1", 1),
+        A=change(name="Ada"),
+        B=sign_up(email="x@e"),
+    ),
+    situation(
+        "two users change to one email",
+        before(sign_up(id="u1", email="a@e"), sign_up(id="u2", email="b@e")),
+        A=change("u1", email="x@e"),
+        B=change("u2", email="x@e"),
+    ),
+    situation("two changes of one user's email", before(ada), A=change(email="y@e"), B=change(email="z@e")),
+    situation("two changes to the same email", before(ada), A=change(email="y@e"), B=change(email="y@e")),
+    situation(
+        "two changes of different fields",
+        before(ada),
+        both_fields_survive,
+        A=change(name="Ada"),
+        B=change(role="admin"),
+    ),
+    situation("change and deletion", before(ada), A=change(email="y@e"), B=delete()),
+    situation("two deletions", before(ada), A=delete(), B=delete()),
+    situation("deletion and restoration", before(ada, delete()), A=restore(), B=delete()),
+    situation("two restorations", before(ada, delete()), A=restore(), B=restore()),
+]
+"""Two mutations each, of users."""
+
+MILLISECOND = SECOND // 1000
+
+some_sessions = before(
+    *[act for number in (2, 3, 4) for act in (sign_in(token=f"t{number}"), sign_out(f"t{number}"))],
+    sign_in(token="t1"),
+    facts={"emails": ()},
+)
+"""A list with entries that are older than the horizon of a snapshot, and some that are not."""
+
+
+def listed(name: str, **acts: Act) -> Scenario:
+    """A situation of one list whose entries may be stored out of time order, by up to three milliseconds."""
+    found = situation(name, some_sessions, **acts)
+    return replace(found, stamps=True, tick=MILLISECOND, time_skew=3 * MILLISECOND)
+
+
+SESSIONS = [
+    listed("two sign-ins", A=sign_in(), B=sign_in()),
+    situation("two sign-ins with one token", before(facts={"emails": ()}), A=sign_in(token="t"), B=sign_in(token="t")),
+    listed("sign-in and sign-out", A=sign_in(), B=sign_out()),
+    listed("two sign-outs", A=sign_out(), B=sign_out()),
+    listed(
+        "sign-out and a longer life",
+        A=sign_out(),
+        B=lambda auth: auth.sessions.update_expiry("t1", LATER.replace(year=2027)),
+    ),
+    listed("sign-in and a reader that shortens the list", A=sign_in(), B=look_at_the_list),
+    listed("sign-out and a reader that shortens the list", A=sign_out(), B=look_at_the_list),
+    listed("two readers that shorten the list", A=look_at_the_list, B=look_at_the_list),
+    situation(
+        "deletion of the user and sign-out",
+        before(sign_up(id="u1", email="x@e"), sign_in(token="t1"), facts={"emails": ("x@e",)}),
+        A=delete(),
+        B=sign_out(),
+    ),
+]
+"""Two mutations each, of sessions and their lists; snapshots are written for every single entry (see the tests)."""
+
+THREE = [
+    situation(
+        "three sign-ups with one email", None, A=sign_up(email="x@e"), B=sign_up(email="X@e"), C=sign_up(email="x@E")
+    ),
+    situation(
+        "deletion, restoration and sign-up",
+        before(ada),
+        A=delete(),
+        B=restore(),
+        C=sign_up(email="x@e"),
+    ),
+    situation(
+        "change away, sign-up, change to",
+        before(ada, sign_up(id="u2", email="b@e")),
+        A=change(email="y@e"),
+        B=sign_up(email="x@e"),
+        C=change("u2", email="x@e"),
+    ),
+    listed("sign-in, sign-out and a reader", A=sign_in(), B=sign_out(), C=look_at_the_list),
+]
+"""Three mutations each, for samples."""

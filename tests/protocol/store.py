@@ -1,0 +1,289 @@
+"""`SimStore`: the `EventStore` of one client, and the requests that it sends.
+
+A request does nothing by itself: whoever owns the `Network` executes it step by step and delivers its reply.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Callable, Sequence
+from typing import Protocol, cast
+
+from allsource_auth.errors import AllsourceAuthError, Http, StoreClosed, VersionConflict
+from allsource_auth.store.base import Acknowledged, Event, Latest, NewEvent
+
+from .core import Answer, Interner, SimCore
+
+__all__ = ["Append", "Network", "Read", "SimStore"]
+
+
+class Append:
+    """An append on its way: one step for each event, or one for all of them on an atomic store."""
+
+    reads = False
+
+    def __init__(self, store: SimStore, events: Sequence[NewEvent], ids: Interner) -> None:
+        self.store = store
+        self.events = events
+        self.future: asyncio.Future[object] | None = None
+        self.finished = False
+        self.error: AllsourceAuthError | None = None
+        self.acknowledged: list[Acknowledged] = []
+        self.since = 0
+        self.trail = ids[tuple([(new.type, new.stream, new.payload, new.metadata, new.guard) for new in events])]
+        self._ids = ids
+        self._next = 0
+        self._await()
+
+    def _await(self) -> None:
+        """From now on the next event can be stamped; only lists depend on that, and their events have no guard."""
+        new = self.events[self._next]
+        self._early = self.store.stamps and new.guard is None
+        self.since = self.store.core.moment(new.stream) if self._early else 0
+
+    def stamps(self) -> list[int | None]:
+        """The times that the next event can carry; ``None`` is the time at which it is stored."""
+        if not self._early:
+            return [None]
+        return [None, *self.store.core.stamps(self.events[self._next], self.since, self.store.time_skew)]
+
+    def execute(self, stamp: int | None) -> None:
+        """Let the server take the next step."""
+        core, tenant = self.store.core, self.store.tenant
+        new = self.events[self._next]
+        try:
+            if self.store.atomic:
+                stored = core.append_all(tenant, self.events)
+            else:
+                if new.guard is not None and self.store.warm:
+                    core.load(tenant)
+                stored = [core.append(tenant, new, stamp)]
+        except VersionConflict as error:
+            self.error = error
+            self.finished = True
+            self.trail = self._ids[self.trail, "conflict", error.expected, error.actual]
+            return
+        for acknowledged, key in stored:
+            self.acknowledged.append(acknowledged)
+            self.trail = self._ids[self.trail, key, acknowledged.version]
+        self._next += len(stored)
+        self.finished = self._next == len(self.events)
+        if not self.finished:
+            self._await()
+
+    @property
+    def begun(self) -> bool:
+        """Whether the server has seen anything of it."""
+        return self._next > 0 or self.finished
+
+    def reply(self) -> object:
+        """What the client gets, if the append succeeded."""
+        for acknowledged in self.acknowledged:
+            self.store.saw(acknowledged.time)
+        return self.acknowledged
+
+    def lost(self) -> Http:
+        """What the client gets if there is no reply."""
+        return Http("no reply to an append", ambiguous=True)
+
+    def title(self) -> str:
+        """The step that comes next, in words."""
+        if self.store.atomic:
+            return "append " + " + ".join(_name(new) for new in self.events)
+        return f"append {self._next + 1}/{len(self.events)} {_name(self.events[self._next])}"
+
+    def story(self) -> str:
+        """What the last step did, in words."""
+        if isinstance(self.error, VersionConflict):
+            return f"refused, the stream is at version {self.error.actual}"
+        versions = [acknowledged.version for acknowledged in self.acknowledged]
+        last = versions if self.store.atomic else versions[-1:]
+        return "stored as version " + " and ".join(map(str, last))
+
+
+class Read:
+    """A read on its way: one step, which executes it and delivers the reply."""
+
+    reads = True
+    begun = False
+    finished = False
+    error = None
+
+    def __init__(self, store: SimStore, words: str, ask: Callable[[], Answer], ids: Interner) -> None:
+        self.store = store
+        self.future: asyncio.Future[object] | None = None
+        self.trail = ids["read", words]
+        self.since = 0
+        self._words = words
+        self._ask = ask
+        self._answer: Answer | None = None
+
+    def stamps(self) -> list[int | None]:
+        """A read carries no time."""
+        return [None]
+
+    def execute(self, stamp: int | None) -> None:
+        """Let the server answer."""
+        self._answer = self._ask()
+        self.trail = self._answer.key
+        self.finished = True
+
+    def reply(self) -> object:
+        """The answer."""
+        value = cast(Answer, self._answer).value
+        for event in value if isinstance(value, list) else [value.event]:
+            if event is not None:
+                self.store.saw(event.time)
+        return value
+
+    def lost(self) -> Http:
+        """What the client gets if there is no reply."""
+        return Http("no reply to a read")
+
+    def title(self) -> str:
+        """The step that comes next, in words."""
+        return self._words
+
+    def story(self) -> str:
+        """What the last step answered, in words."""
+        value = cast(Answer, self._answer).value
+        if isinstance(value, list):
+            return f"{len(value)} events" + "".join(f", {event.type}" for event in value[:4])
+        if value.event is None:
+            return f"nothing, version {value.version}"
+        return f"{value.event.type}, version {value.version}"
+
+
+class Network(Protocol):
+    """What a store sends its requests through."""
+
+    def submit(self, request: Append | Read) -> asyncio.Future[object]:
+        """Put a request on its way; the future gets its reply."""
+        ...
+
+    def abandon(self, request: Append | Read) -> None:
+        """Nobody waits for the reply any more."""
+        ...
+
+
+class SimStore:
+    """An `EventStore` on a `SimCore`.
+
+    ``atomic``: a batch is one step, stored whole or not at all. ``time_skew``: nanoseconds, as in `EventStore`.
+    ``stamps``: unguarded events may be stamped earlier than they are stored. ``warm``: guarded appends only reach a
+    server that has loaded the tenant, as the store for Core sees to. ``ahead``: how many nanoseconds `server_time` lies
+    beyond the newest time seen. ``page``: events in a page of `scan` and `heads`.
+    """
+
+    def __init__(
+        self,
+        network: Network,
+        core: SimCore,
+        ids: Interner,
+        *,
+        tenant: str,
+        atomic: bool,
+        time_skew: int,
+        stamps: bool,
+        warm: bool,
+        ahead: int,
+        page: int,
+    ) -> None:
+        self.core = core
+        self.tenant = tenant
+        self.atomic = atomic
+        self.time_skew = time_skew
+        self.stamps = stamps
+        self.warm = warm
+        self._network = network
+        self._ids = ids
+        self._ahead = ahead
+        self._page = page
+        self._seen = 0
+        self._closed = False
+
+    async def append(self, events: Sequence[NewEvent]) -> list[Acknowledged]:
+        if not events:
+            return []
+        return cast("list[Acknowledged]", await self._send(Append(self, list(events), self._ids)))
+
+    async def latest(self, stream: str, *, decisive: bool = False) -> Latest:
+        return cast(Latest, await self._ask(f"latest {stream}", lambda: self.core.latest(self.tenant, stream)))
+
+    async def read(
+        self,
+        stream: str,
+        *,
+        until: int | None = None,
+        newest_first: bool = False,
+        offset: int = 0,
+        limit: int = 1000,
+        decisive: bool = False,
+    ) -> list[Event]:
+        def ask() -> Answer:
+            return self.core.read(
+                self.tenant, stream, until=until, newest_first=newest_first, offset=offset, limit=limit
+            )
+
+        order = "newest" if newest_first else "oldest"
+        return cast("list[Event]", await self._ask(f"read {stream}, {order} {limit} from {offset}, until {until}", ask))
+
+    async def scan(
+        self, type_prefix: str, *, since: int | None = None, until: int | None = None
+    ) -> AsyncGenerator[list[Event], None]:
+        cursor, skip = since, frozenset[str]()
+        while True:
+
+            def ask(cursor: int | None = cursor, skip: frozenset[str] = skip) -> Answer:
+                return self.core.scan(self.tenant, type_prefix, since=cursor, until=until, skip=skip, limit=self._page)
+
+            page = cast("list[Event]", await self._ask(f"scan {type_prefix} from {cursor} until {until}", ask))
+            if page:
+                yield page
+            if len(page) < self._page:
+                return
+            last = page[-1].time
+            repeated = skip if last == cursor else frozenset()
+            cursor, skip = last, repeated | {event.id for event in page if event.time == last}
+
+    async def heads(self, stream_prefix: str, type_prefix: str) -> AsyncGenerator[list[Event], None]:
+        types = "" if self.atomic else type_prefix
+        after = ""
+        while True:
+
+            def ask(after: str = after) -> Answer:
+                return self.core.heads(self.tenant, stream_prefix, types, after=after, limit=self._page)
+
+            page = cast("list[Event]", await self._ask(f"heads {stream_prefix} after {after!r}", ask))
+            if page:
+                yield page
+            if len(page) < self._page:
+                return
+            after = page[-1].stream
+
+    def server_time(self) -> int:
+        return self._seen + self._ahead
+
+    async def close(self) -> None:
+        self._closed = True
+
+    def saw(self, time: int) -> None:
+        """Remember a time of the server that a reply showed."""
+        self._seen = max(self._seen, time)
+
+    async def _ask(self, words: str, ask: Callable[[], Answer]) -> object:
+        return await self._send(Read(self, words, ask, self._ids))
+
+    async def _send(self, request: Append | Read) -> object:
+        if self._closed:
+            raise StoreClosed
+        try:
+            return await self._network.submit(request)
+        except asyncio.CancelledError:
+            self._network.abandon(request)
+            raise
+
+
+def _name(new: NewEvent) -> str:
+    guard = "" if new.guard is None else f" guard {new.guard}"
+    return f"{new.type} on {new.stream}{guard}"

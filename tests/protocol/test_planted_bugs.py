@@ -1,0 +1,168 @@
+"""Every safeguard is needed: with one of them taken out, the exploration finds a schedule that breaks a promise.
+
+Each bug is planted in the real code, by replacing one small piece of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import replace
+from types import SimpleNamespace
+from typing import Any
+
+import msgspec
+import pytest
+
+from allsource_auth.kinds import CLAIMED
+from allsource_auth.repositories import lists, plans, streams
+from allsource_auth.repositories.claims import Claims
+from allsource_auth.repositories.lists import Lists
+from allsource_auth.repositories.plans import Operation, Plan
+from allsource_auth.store.base import NewEvent
+
+from .explore import Violation, explore, replay
+from .people import keeps_its_promises
+from .scenario import Scenario
+from .situations import LATER, SESSIONS, USERS, Auth, before, sign_in, situation
+
+
+def find(name: str) -> Scenario:
+    return next(scenario for scenario in USERS + SESSIONS if scenario.name == name)
+
+
+def broken(scenario: Scenario, *, faults: int = 0) -> str:
+    """The violation that the exploration finds; its schedule replays to the same end, told in steps."""
+    with pytest.raises(Violation) as found:
+        explore(scenario, faults=faults)
+    told = replay(scenario, found.value.choices, faults=faults)
+    assert told.violation is not None
+    assert str(told.violation) == str(found.value.cause)
+    assert len(told.lines) > 3
+    return str(told.violation)
+
+
+@pytest.fixture(autouse=True)
+def _snapshots_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lists, "WORTH", 0)
+    monkeypatch.setattr(lists, "LOOK_EVERY", 1)
+
+
+def test_without_the_fence_an_email_has_two_owners(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def only_wait(self: Claims, owner: object) -> bool:
+        return True  # the grace period is over, so the writer is taken for dead
+
+    monkeypatch.setattr(Claims, "_fence", only_wait)
+    assert "two living owners" in broken(find("two sign-ups with one email"))
+
+
+def without_guard(monkeypatch: pytest.MonkeyPatch, wanted: str) -> None:
+    """Leave the guard away in the events whose type ends like this."""
+    guarded = Operation.event
+
+    def event(self: Operation, *given: Any, **options: Any) -> NewEvent:
+        made = guarded(self, *given, **options)
+        return msgspec.structs.replace(made, guard=None) if made.type.endswith(wanted) else made
+
+    monkeypatch.setattr(Operation, "event", event)
+
+
+def test_with_unguarded_claims_an_email_has_two_owners(monkeypatch: pytest.MonkeyPatch) -> None:
+    without_guard(monkeypatch, CLAIMED)
+    assert "two living owners" in broken(find("two sign-ups with one email"))
+
+
+def test_with_unguarded_updates_an_acknowledged_change_is_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+    without_guard(monkeypatch, "user.updated")
+    assert "is lost" in broken(find("two changes of different fields"))
+
+
+def test_with_unguarded_creations_an_email_has_two_owners(monkeypatch: pytest.MonkeyPatch) -> None:
+    without_guard(monkeypatch, "user.created")
+    assert "two living owners" in broken(find("two sign-ups with one email"))
+
+
+def test_with_an_unguarded_release_a_living_user_is_not_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    without_guard(monkeypatch, "released")
+    assert "not found by its email" in broken(find("sign-up and deletion of the owner"))
+
+
+def test_with_the_commit_point_moved_forward_an_email_has_two_owners(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Plan, "events", property(lambda plan: [plan.commit, *plan.before, *plan.after]))
+    assert "two living owners" in broken(find("two sign-ups with one email"))
+
+
+def test_with_a_snapshot_that_trusts_order_a_living_session_is_not_listed(monkeypatch: pytest.MonkeyPatch) -> None:
+    careful = Lists.shorten
+
+    async def trusting(self: Lists, stream: str, fold: Any, dead: Collection[str] = ()) -> None:
+        ordered = SimpleNamespace(store=SimpleNamespace(time_skew=0), append=self._streams.append)
+        await careful(Lists(ordered), stream, fold, dead)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Lists, "shorten", trusting)
+    assert "are alive" in broken(find("two sign-ins"))
+
+
+def test_without_looking_for_the_operation_a_lost_reply_is_an_error_after_the_fact(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def never(*_: object, **__: object) -> None:
+        return None
+
+    monkeypatch.setattr(streams.Streams, "written_since", never)
+    assert broken(find("two sign-ups with one email"), faults=1)
+
+
+def test_with_a_release_instead_of_a_fence_a_refused_change_takes_anothers_claim(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def withdraw(self: plans.Mutations, operation: Operation) -> None:
+        for plan in operation.sent:
+            for event in plan.before:
+                head = await self._streams.head(event.stream)
+                if head.op == operation.id:
+                    await self._streams.append([plans.release(operation, event.stream, plan.head.stream, head)])
+
+    monkeypatch.setattr(plans.Mutations, "_withdraw", withdraw)
+    assert "not found by its email" in broken(find("two changes to the same email"))
+
+
+def test_with_cold_counters_an_email_has_two_owners() -> None:
+    """What the store promises: a guarded append only reaches a server that has loaded the tenant since it started."""
+    scenario = find("two sign-ups with one email")
+    cold = replace(scenario, warm=False, faults=frozenset({"restart"}))
+    assert broken(cold, faults=1)
+
+
+async def sign_out_for_good(auth: Auth) -> None:
+    await auth.sessions.delete("t1")
+    assert await auth.sessions.get("t1") is None, "a revoked session lives again"
+
+
+def clock_steps_back() -> Scenario:
+    scenario = situation(
+        "revocation while the clock steps back",
+        before(sign_in(token="t1"), facts={"emails": ()}),
+        keeps_its_promises,
+        A=sign_out_for_good,
+        B=lambda auth: auth.sessions.create(user_id="u1", expires_at=LATER),
+    )
+    return replace(scenario, faults=frozenset({"clock"}))
+
+
+@pytest.fixture
+def _no_snapshots(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A clock that steps back by more than a snapshot's horizon is a known limit of lists (ARCHITECTURE.md)."""
+    monkeypatch.setattr(lists, "WORTH", 64)
+
+
+@pytest.mark.usefixtures("_no_snapshots")
+@pytest.mark.parametrize("versions", ["ones", "true"])
+def test_a_revoked_session_stays_revoked_when_the_clock_steps_back(versions: str) -> None:
+    result = explore(replace(clock_steps_back(), versions=versions), faults=1)
+    assert result.complete
+
+
+@pytest.mark.usefixtures("_no_snapshots")
+def test_a_reader_that_trusts_times_revives_a_revoked_session(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(streams, "_doubtful", lambda latest: False)
+    broken(clock_steps_back(), faults=1)

@@ -1,0 +1,490 @@
+"""`World`: one run of a scenario: its clients, what is on its way between them and the server, and the faults.
+
+Whenever no client can go on by itself, `World` lists what can happen next and lets a `Chooser` pick:
+
+* the server executes the next element of an append, or a read; a reply arrives;
+* a timer comes due, when nothing else keeps the clients waiting;
+* a fault happens, while there are any left;
+* when all clients are done: the end, or late requests are executed first.
+
+With ``reduce``, what only one client can see is decided as early as possible, because everything that others do
+meanwhile could as well be done later, and a client that knows more sooner can do everything that it could do later:
+
+* a client's death, its cancellation and the delay of its requests are decided when it has just observed something:
+  what it has sent stays on its way in each case. A lost reply is a delayed append, executed before the client's next
+  step.
+* a reply arrives right after the last element, if its client waits for nothing else and neither a restart nor a timer
+  can come before it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol
+
+from .core import SECOND, Interner, SimCore
+from .draws import WHO, Identity
+from .loop import SimLoop
+from .scenario import Outcome, Scenario
+from .store import Append, Read, SimStore
+
+__all__ = ["Broken", "Chooser", "World"]
+
+Request = Append | Read
+Step = tuple[Callable[..., None], *tuple[Any, ...]]
+
+
+class Broken(Exception):
+    """A run that cannot go on: it does not terminate, or nothing can happen any more."""
+
+
+class Chooser(Protocol):
+    """Who decides what happens next."""
+
+    def pick(self, world: World, steps: int, faults: int) -> int:
+        """One of ``steps`` ordinary steps, or one of the ``faults`` that are numbered after them; -1 ends the run."""
+        ...
+
+    def ends(self, world: World) -> bool:
+        """The clients are done; false if nobody needs the check."""
+        ...
+
+
+class Process(Identity):
+    """One client."""
+
+    def __init__(self, name: str, index: int) -> None:
+        super().__init__(name)
+        self.index = index
+        self.sent = 0
+        self.trail = 0
+        self.notes = 0
+        self.fresh = True
+        self.cancelled = False
+        self.task: asyncio.Task[object] | None = None
+        self.outcome: Outcome | None = None
+        self.numbers: dict[Request, int] = {}
+        self.ended: object = None
+
+
+class World:
+    """One run."""
+
+    def __init__(
+        self,
+        scenario: Scenario,
+        loop: SimLoop,
+        ids: Interner,
+        core: SimCore,
+        chooser: Chooser,
+        *,
+        facts: Mapping[str, Any],
+        faults: int = 0,
+        reduce: bool = True,
+        lines: list[str] | None = None,
+    ) -> None:
+        self.core = core
+        self.facts = facts
+        """What ``setup`` returned."""
+        self.outcomes: dict[str, Outcome] = {}
+        """How each client ended."""
+        self.notes: dict[str, list[object]] = {}
+        """What each client noted."""
+        self.used = 0
+        """Faults so far."""
+        self._scenario = scenario
+        self._loop = loop
+        self._ids = ids
+        self._chooser = chooser
+        self._budget = faults
+        self._reduce = reduce
+        self._lines = lines
+        self._processes: list[Process] = []
+        self._running = 0
+        self._flying: list[tuple[Process, Request]] = []
+        self._steps = 0
+        self._alone = False
+        self._closed = False
+        self._said = 0
+        self._over = False
+        self._wanted = False
+
+    # -- for scenarios
+
+    def store(self, tenant: str = "t") -> SimStore:
+        """A new store, for whoever asks: the setup, the check, or a client that wants a second one."""
+        scenario = self._scenario
+        return SimStore(
+            self,
+            self.core,
+            self._ids,
+            tenant=tenant,
+            atomic=scenario.atomic,
+            time_skew=0 if scenario.atomic else scenario.time_skew,
+            stamps=scenario.stamps and not scenario.atomic,
+            warm=scenario.warm,
+            ahead=3600 * SECOND if scenario.grace_over else 0,
+            page=scenario.page,
+        )
+
+    def note(self, value: object) -> None:
+        """Remember something hashable for the check, in the name of the client that runs."""
+        process = WHO.get()
+        if not isinstance(process, Process):
+            raise TypeError("only a client can note something")
+        self.notes.setdefault(process.name, []).append(value)
+        process.notes = self._ids[process.notes, type(value), value]
+
+    # -- running
+
+    def run(self) -> bool:
+        """Run the clients to their end and check; false if the chooser ended the run before."""
+        for index, (name, client) in enumerate(self._scenario.clients.items()):
+            self._start(Process(name, index), client)
+        self._loop.run(self._idle)
+        self._raise_errors()
+        if not self._wanted:
+            return False
+        self.check_outcomes()
+        self.alone("check", self._scenario.check)
+        return True
+
+    def alone(self, name: str, program: Callable[[World], Any]) -> Any:
+        """Run one coroutine without anything else and return its result; what was still on its way is gone."""
+        self._flying.clear()
+        self._processes = []
+        self._alone = True
+        self._steps = 0
+        process = Process(name, 0)
+        self._running = 0
+        self._start(process, lambda store, world: program(world))
+        self._loop.run(self._idle)
+        self._raise_errors()
+        outcome = process.outcome
+        assert outcome is not None
+        if outcome.error is not None:
+            raise outcome.error
+        return outcome.value
+
+    def close(self) -> None:
+        """End all tasks; nothing that they still do has any effect."""
+        self._closed = True
+        self._flying.clear()
+        self._loop.wipe()
+
+    def check_outcomes(self) -> None:
+        """Raise for a client that ended with an error which is none of the expected ones."""
+        for name, outcome in self.outcomes.items():
+            if outcome.error is not None and not isinstance(outcome.error, self._scenario.expected):
+                raise Broken(f"{name} {outcome}") from outcome.error
+
+    def key(self) -> tuple[object, ...]:
+        """Everything that the rest of the run depends on."""
+        flying = [(process.index, process.numbers[request], request.trail, request.since, request.future is None)
+                  for process, request in self._flying]  # fmt: skip
+        timers = self._loop.has_timers
+        busy = {process.index for process, request in self._flying if request.future is not None}
+        return (
+            self.core.key(),
+            tuple(sorted(flying)),
+            *[self._process_key(process, timers or process.index in busy) for process in self._processes],
+            self._loop.now,
+        )
+
+    def _process_key(self, process: Process, busy: bool) -> object:
+        if process.outcome is None:
+            return process.trail, process.notes, process.fresh
+        if busy:
+            return process.trail, process.notes, process.ended
+        return process.ended
+
+    def _start(self, process: Process, client: Callable[[SimStore, World], Any]) -> None:
+        context = contextvars.copy_context()
+        context.run(WHO.set, process)
+        store = self.store(self._scenario.tenants.get(process.name, "t"))
+        process.task = self._loop.create_task(_main(client, store, self), name=process.name, context=context)
+        process.task.add_done_callback(lambda task: self._ended(process, task))
+        self._processes.append(process)
+        self._running += 1
+
+    def _ended(self, process: Process, task: asyncio.Task[object]) -> None:
+        if process.outcome is not None or self._closed:
+            return
+        if task.cancelled():
+            outcome = Outcome("cancelled")
+        elif (error := task.exception()) is not None:
+            outcome = Outcome("raised", error=error)
+        else:
+            outcome = Outcome("returned", task.result())
+        self._finish(process, outcome)
+
+    def _finish(self, process: Process, outcome: Outcome) -> None:
+        process.outcome = outcome
+        process.ended = self._ids["ended", outcome.how, _fingerprint(outcome, process.trail), process.notes]
+        self._running -= 1
+        if not self._alone:
+            self.outcomes[process.name] = outcome
+        if self._lines is not None and not self._alone and outcome.how != "died":
+            self._lines.append(f"     {process.name} {outcome}")
+
+    def _raise_errors(self) -> None:
+        if self._loop.errors:
+            raise Broken("; ".join(self._loop.errors))
+
+    # -- the network
+
+    def submit(self, request: Request) -> asyncio.Future[object]:
+        """Put a request on its way."""
+        process = WHO.get()
+        if self._closed or not isinstance(process, Process):
+            raise asyncio.CancelledError
+        request.future = self._loop.create_future()
+        process.sent += 1
+        process.numbers[request] = process.sent
+        self._flying.append((process, request))
+        return request.future
+
+    def abandon(self, request: Request) -> None:
+        """The client does not wait for the reply any more; an append may still be executed."""
+        for index, (_, flying) in enumerate(self._flying):
+            if flying is request:
+                request.future = None
+                if request.reads or request.finished:
+                    del self._flying[index]
+                return
+
+    def _deliver(self, process: Process, request: Request, error: Exception | None, seen: int) -> None:
+        future, request.future = request.future, None
+        assert future is not None
+        if error is None:
+            future.set_result(request.reply())
+        else:
+            future.set_exception(error)
+        process.trail = self._ids[process.trail, process.numbers[request], seen, self._loop.now]
+        process.fresh = True
+
+    # -- what happens next
+
+    def _idle(self) -> bool:
+        self._steps += 1
+        if self._steps > self._scenario.steps:
+            who = self._processes[0].name if self._alone else "the run"
+            raise Broken(f"{who} does not terminate within {self._scenario.steps} steps")
+        if self._alone:
+            return self._go_on()
+        steps, faults = self._options()
+        count = len(steps) + len(faults)
+        if count == 0:
+            raise Broken("nothing can happen any more, but " + self._unfinished() + " not done")
+        choice = 0
+        if count > 1:
+            choice = self._chooser.pick(self, len(steps), len(faults))
+            if choice < 0:
+                return False
+        if choice >= len(steps):
+            self.used += 1
+            act, *arguments = faults[choice - len(steps)]
+        else:
+            act, *arguments = steps[choice]
+        act(*arguments)
+        return not self._over
+
+    def _go_on(self) -> bool:
+        if self._flying:
+            process, request = self._flying[0]
+            if request.finished:
+                self._reply(process, request)
+            else:
+                self._execute(process, request, None)
+            return True
+        if self._running and self._loop.has_timers:
+            self._jump()
+            return True
+        if self._running:
+            raise Broken("nothing can happen any more, but " + self._unfinished() + " not done")
+        return False
+
+    def _options(self) -> tuple[list[Step], list[Step]]:
+        left = self._used_up()
+        if left and self._reduce:
+            for process in self._processes:
+                if process.fresh and process.outcome is None:
+                    if fates := self._fates(process):
+                        return [(self._carry_on, process)], fates
+                    process.fresh = False
+        steps: list[Step] = [] if self._running else [(self._end,)]
+        waiting = False
+        for process, request in self._flying:
+            waiting = waiting or request.future is not None
+            if not request.finished:
+                steps += [(self._execute, process, request, stamp) for stamp in request.stamps()]
+            elif self._forced(process, left):
+                return [(self._reply, process, request)], self._losses(process, request) if left else []
+            else:
+                steps.append((self._reply, process, request))
+        if self._running and (not waiting or self._scenario.timers == "any") and self._loop.has_timers:
+            steps.append((self._jump,))
+        return steps, self._mishaps() if left else []
+
+    def _used_up(self) -> int:
+        left = self._budget - self.used
+        if not left or not self._reduce:
+            for process in self._processes:
+                process.fresh = False
+        return left
+
+    def _forced(self, process: Process, left: int) -> bool:
+        if not self._reduce or (left and "restart" in self._scenario.faults):
+            return False
+        if self._scenario.timers == "any" and self._loop.has_timers:
+            return False
+        return sum(owner is process for owner, _ in self._flying) == 1
+
+    def _unfinished(self) -> str:
+        names = [process.name for process in self._processes if process.outcome is None]
+        return " and ".join(names) + (" is" if len(names) == 1 else " are")
+
+    # -- faults
+
+    def _fates(self, process: Process) -> list[Step]:
+        kinds = self._scenario.faults
+        fates: list[Step] = [(self._die, process)] if "death" in kinds else []
+        for owner, request in self._flying:
+            if owner is process and request.future is not None and not request.finished:
+                fates += self._losses(process, request)
+        if "cancel" in kinds and not process.cancelled:
+            fates.append((self._cancel, process))
+        return fates
+
+    def _losses(self, process: Process, request: Request) -> list[Step]:
+        kinds = self._scenario.faults
+        if request.reads:
+            possible = "lost" in kinds or "delay" in kinds
+        elif not request.finished:
+            possible = "delay" in kinds
+        elif self._reduce:
+            possible = "lost" in kinds and "delay" not in kinds
+        else:
+            possible = "lost" in kinds or "delay" in kinds
+        return [(self._lose, process, request)] if possible else []
+
+    def _mishaps(self) -> list[Step]:
+        kinds = self._scenario.faults
+        mishaps: list[Step] = []
+        for process, request in self._flying:
+            if request.future is not None and (request.finished or not self._reduce):
+                mishaps += self._losses(process, request)
+        if not self._reduce:
+            for process in self._processes:
+                if process.outcome is None and "death" in kinds:
+                    mishaps.append((self._die, process))
+                if process.outcome is None and "cancel" in kinds and not process.cancelled:
+                    mishaps.append((self._cancel, process))
+        if self._running and "restart" in kinds:
+            mishaps.append((self._restart, True))
+            if any(not request.reads and not request.begun for _, request in self._flying):
+                mishaps.append((self._restart, False))
+        if self._running and "clock" in kinds:
+            mishaps.append((self._turn_clock,))
+        return mishaps
+
+    def _die(self, process: Process) -> None:
+        self._say(f"FAULT: {process.name} dies")
+        for owner, request in self._flying.copy():
+            if owner is process:
+                self.abandon(request)
+        self._loop.drop(lambda context: context.get(WHO) is process)
+        self._finish(process, Outcome("died"))
+
+    def _cancel(self, process: Process) -> None:
+        self._say(f"FAULT: {process.name} is cancelled")
+        assert process.task is not None
+        process.cancelled = process.fresh = True
+        process.trail = self._ids[process.trail, "cancelled", self._loop.now]
+        process.task.cancel()
+
+    def _lose(self, process: Process, request: Request) -> None:
+        late = not (request.reads or request.finished)
+        what = "is delayed, no reply" if late else "the reply is lost"
+        self._say(f"FAULT: {process.name}: {request.title() if late else 'request'}: {what}")
+        self._deliver(process, request, request.lost(), 0)
+        if not late:
+            self._flying.remove((process, request))
+
+    def _restart(self, sent: bool) -> None:
+        """The server dies and comes back. What had been sent is gone; what was about to be sent meets the new server."""
+        self._say("FAULT: the server dies and restarts" + ("" if sent else ", before what is about to be sent"))
+        cold = False if self._scenario.atomic else self._scenario.cold
+        self.core.restart(cold=cold)
+        flying, self._flying = self._flying, []
+        for process, request in flying:
+            if not sent and not request.reads and not request.begun:
+                self._flying.append((process, request))
+            elif request.future is not None:
+                self._deliver(process, request, request.lost(), 0)
+
+    def _turn_clock(self) -> None:
+        self._say(f"FAULT: the server's clock moves by {self._scenario.clock_step / SECOND} s")
+        self.core.step_clock(self._scenario.clock_step)
+
+    # -- ordinary steps
+
+    def _execute(self, process: Process, request: Request, stamp: int | None) -> None:
+        title = request.title() if self._lines is not None else ""
+        request.execute(stamp)
+        if self._lines is not None:
+            late = "" if stamp is None else f", stamped {stamp}"
+            orphan = "" if request.future is not None else " (late)"
+            self._say(f"{process.name}: {title}{orphan} -> {request.story()}{late}")
+        if request.future is None:
+            if request.finished:
+                self._flying.remove((process, request))
+        elif request.reads:
+            self._flying.remove((process, request))
+            self._deliver(process, request, None, request.trail)
+
+    def _reply(self, process: Process, request: Request) -> None:
+        self._say(f"{process.name}: reply")
+        self._flying.remove((process, request))
+        self._deliver(process, request, request.error, request.trail)
+
+    def _carry_on(self, process: Process) -> None:
+        process.fresh = False
+        self._steps -= 1
+
+    def _jump(self) -> None:
+        self._loop.advance()
+        self.core.elapsed = round(self._loop.now * SECOND)
+        self._say(f"time passes: {self._loop.now:g} s")
+        for process in self._processes:
+            process.fresh = True
+
+    def _end(self) -> None:
+        dropped = "".join(f"; never executed: {request.title()}" for _, request in self._flying if not request.finished)
+        self._say(f"end{dropped}" if self._lines is not None else "")
+        self._over = True
+        self._wanted = self._chooser.ends(self)
+
+    def _say(self, line: str) -> None:
+        if self._lines is not None and not self._alone:
+            self._said += 1
+            self._lines.append(f"{self._said:3}. {line}")
+
+
+async def _main(client: Callable[[SimStore, World], Any], store: SimStore, world: World) -> object:
+    return await client(store, world)
+
+
+def _fingerprint(outcome: Outcome, trail: int) -> object:
+    """What tells this outcome from others, or else what led to it."""
+    if outcome.how == "died":
+        return 0
+    error = outcome.error
+    value = outcome.value if error is None else (type(error), error.args, tuple(sorted(vars(error).items())))
+    try:
+        hash(value)
+    except TypeError:
+        return trail
+    return type(value), value
