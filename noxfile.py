@@ -72,7 +72,7 @@ def crash(session: nox.Session) -> None:
 def protocol(session: nox.Session) -> None:
     """Every interleaving of two mutations with a fault at every step, samples of three, and the planted bugs."""
     _install(session, *TEST_TOOLS)
-    session.run("pytest", "-n", "2", "-m", "long", *session.posargs)
+    session.run("pytest", "-n", "2", "--dist", "worksteal", "-m", "long", "--durations", "5", *session.posargs)
 
 
 @nox.session(python=NEWEST)

@@ -10,7 +10,7 @@ from time import perf_counter_ns
 from typing import Any, TextIO
 
 import msgspec
-from hdrh.histogram import HdrHistogram  # type: ignore[import-untyped]
+from hdrh.histogram import HdrHistogram
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text

@@ -166,12 +166,15 @@ class Repository(Generic[E]):
             return await self._carried_out(decide)
 
     def _void(self, entity: E, key: str, operation: Operation, head: Head) -> list[NewEvent]:
-        """A tombstone for an entity whose creation may still arrive; its ``seq`` outranks that of the creation."""
+        """A tombstone for an entity whose creation may still arrive; its ``seq`` outranks that of the creation.
+
+        The list entry follows it: had the creation arrived, the tombstone is refused, and the entity stays listed.
+        """
         above = msgspec.structs.replace(head, seq=head.seq + 1)
         tombstone = self.kind.codec.tombstone(entity)
         return [
-            *self._entries(operation, REMOVED, entity, key),
             operation.event(self.kind.type("deleted"), head.stream, tombstone, after=above),
+            *self._entries(operation, REMOVED, entity, key),
         ]
 
     async def _make_room(self, key: str, head: Head) -> None:

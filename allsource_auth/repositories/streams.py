@@ -87,7 +87,7 @@ class Streams:
         if self._unread is not None:
             await self._read_settings()
         latest = await observed("latest", stream, self.store.latest(stream))
-        if self.store.time_skew and _doubtful(latest):
+        if _doubtful(latest, ordered=not self.store.time_skew):
             return newest_of(await self._numbered_highest(stream, latest.version, decisive=False))
         return latest.event
 
@@ -97,7 +97,7 @@ class Streams:
             await self._read_settings()
         latest = await observed("latest", stream, self.store.latest(stream, decisive=True))
         event, highest = latest.event, latest.event.version if latest.event else 0
-        if self.store.time_skew and _doubtful(latest):
+        if _doubtful(latest, ordered=not self.store.time_skew):
             found = await self._numbered_highest(stream, latest.version, decisive=True)
             event, highest = newest_of(found), max([highest, *(other.version for other in found)])
         seq = 0
@@ -191,15 +191,20 @@ class Streams:
                 return None
 
 
-def _doubtful(latest: Latest) -> bool:
-    """Whether the newest event by time may not be the newest one: something of the stream is numbered higher.
+def _doubtful(latest: Latest, *, ordered: bool) -> bool:
+    """Whether the newest event may not be the one that was decided last: something of the stream is numbered higher.
 
-    An event that was stored without a guard (``seq`` 1, a session made here) may arrive after its own tombstone.
+    By time it need not be where stored order and time order differ. And a creation that is stored without a guard (a session
+    made here, ``seq`` 1) may arrive after its own tombstone, on any store.
     """
-    if latest.event is None:
+    event = latest.event
+    if event is None:
         return False
-    seq = metadata_of(latest.event).seq
-    return seq is not None and seq < latest.version and (latest.event.version < latest.version or seq == 1)
+    late = latest.version > 1 and event.type.endswith(".created")
+    if ordered and not late:
+        return False
+    seq = metadata_of(event).seq
+    return seq is not None and seq < latest.version and (event.version < latest.version or (late and seq == 1))
 
 
 def newest_of(newest_first: list[Event]) -> Event | None:

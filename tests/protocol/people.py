@@ -26,7 +26,7 @@ from .scenario import Client
 from .store import SimStore
 from .world import World
 
-__all__ = ["NOW", "Auth", "client", "keeps_its_promises"]
+__all__ = ["LATER", "NOW", "Auth", "client", "keeps_its_promises"]
 
 NOW = datetime(2026, 11, 23, 12, tzinfo=UTC)
 LATER = NOW + timedelta(days=7)

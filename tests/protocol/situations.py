@@ -183,9 +183,9 @@ some_sessions = before(
 
 
 def listed(name: str, **acts: Act) -> Scenario:
-    """A situation of one list whose entries may be stored out of time order, by up to three milliseconds."""
+    """A situation of one list whose entries may be stored out of time order, by up to a millisecond."""
     found = situation(name, some_sessions, **acts)
-    return replace(found, stamps=True, tick=MILLISECOND, time_skew=3 * MILLISECOND)
+    return replace(found, stamps=True, tick=MILLISECOND, time_skew=MILLISECOND)
 
 
 SESSIONS = [

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import replace
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 import pytest
@@ -21,9 +21,9 @@ from allsource_auth.repositories.plans import Operation, Plan
 from allsource_auth.store.base import NewEvent
 
 from .explore import Violation, explore, replay
-from .people import keeps_its_promises
+from .people import LATER, Auth, keeps_its_promises
 from .scenario import Scenario
-from .situations import LATER, SESSIONS, USERS, Auth, before, sign_in, situation
+from .situations import SESSIONS, USERS, before, sign_in, situation
 
 
 def find(name: str) -> Scenario:
@@ -157,12 +157,12 @@ def _no_snapshots(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("_no_snapshots")
 @pytest.mark.parametrize("versions", ["ones", "true"])
-def test_a_revoked_session_stays_revoked_when_the_clock_steps_back(versions: str) -> None:
+def test_a_revoked_session_stays_revoked_when_the_clock_steps_back(versions: Literal["ones", "true"]) -> None:
     result = explore(replace(clock_steps_back(), versions=versions), faults=1)
     assert result.complete
 
 
 @pytest.mark.usefixtures("_no_snapshots")
 def test_a_reader_that_trusts_times_revives_a_revoked_session(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(streams, "_doubtful", lambda latest: False)
+    monkeypatch.setattr(streams, "_doubtful", lambda latest, ordered: False)
     broken(clock_steps_back(), faults=1)
