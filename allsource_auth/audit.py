@@ -27,6 +27,7 @@ MAX_AUDIT_BYTES = 512
 FORMAT = 1
 LIB = f"allsource_auth/{__version__}"
 _ELLIPSIS = "…"
+_WIRE_NAMES = {"user_agent": "userAgent", "request_id": "requestId"}
 
 _encode = msgspec.json.Encoder().encode
 _context: ContextVar[Mapping[str, str]] = ContextVar("allsource_auth.audit", default={})  # noqa: B039 - never mutated
@@ -93,11 +94,15 @@ def audit(
         "actor": actor,
         "impersonator": impersonator,
         "ip": ip,
-        "userAgent": user_agent,
-        "requestId": request_id,
+        "user_agent": user_agent,
+        "request_id": request_id,
         "reason": reason,
     }
-    said = {name: _fitting(values.text(name, value)) for name, value in given.items() if value is not None}
+    said = {
+        _WIRE_NAMES.get(name, name): _fitting(values.text(name, value))
+        for name, value in given.items()
+        if value is not None
+    }
     token = _context.set({**_context.get(), **said})
     try:
         yield

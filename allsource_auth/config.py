@@ -46,15 +46,15 @@ def durability(value: object) -> Durability:
     raise InvalidInput("durability", f"must be one of {', '.join(get_args(Durability))}")
 
 
-def path(value: object) -> str | None:
+def path(value: object, *, name: str = "path") -> str | None:
     """The file of an embedded store; ``None`` for one in memory."""
     if value is None:
         return None
     if not isinstance(value, str | os.PathLike):
-        raise InvalidInput("path", f"must be a path, not {type(value).__name__}")
+        raise InvalidInput(name, f"must be a path, not {type(value).__name__}")
     found = os.fspath(value)
     if not isinstance(found, str) or not found or "\0" in found:
-        raise InvalidInput("path", "must be the path of a file, as text")
+        raise InvalidInput(name, "must be the path of a file, as text")
     return str(Path(found))
 
 
@@ -67,5 +67,5 @@ class Environment:
         found = environment.get(EMBEDDED_PATH)
         if not found:
             raise InvalidInput(EMBEDDED_PATH, "is not set; it is the path of the file of the embedded store")
-        self.path = found
+        self.path = path(found, name=EMBEDDED_PATH)
         self.tenant_id = values.tenant(TENANT, environment.get(TENANT) or "default")

@@ -111,7 +111,8 @@ class Unavailable(Api):
 class VersionConflict(Api):
     """A stream is not at the version that an append was guarded with (409).
 
-    ``stream`` is the stream whose guard failed, where the store knows it; ``actual`` is its version now.
+    ``stream`` is the stream whose guard failed, where the store knows it, without a key that is a secret; ``actual`` is its
+    version now.
     """
 
     def __init__(self, *, expected: int, actual: int, stream: str | None = None) -> None:

@@ -17,7 +17,7 @@ from typing import Any, Generic, TypeVar
 import msgspec
 
 from . import values
-from .entities import Entity, Session, User
+from .entities import HIDDEN, Entity, Session, User
 from .errors import InvalidInput, NotFound, SessionNotFound, UserNotFound
 from .store.base import Event
 from .wire import Codec
@@ -223,6 +223,15 @@ SESSION = Kind(
     unguarded=True,
     restorable=False,
 )
+
+
+def shown(stream: str) -> str:
+    """A stream's id as it may be shown: without the key where that is a secret."""
+    for kind in KINDS:
+        if kind.key in kind.secrets and stream.startswith(kind.prefix):
+            return kind.prefix + HIDDEN
+    return stream
+
 
 KINDS: tuple[Kind[Any], ...] = (USER, SESSION)
 """Every kind that the library knows."""

@@ -25,7 +25,7 @@ def _emit(level: int, event: str, **facts: object) -> None:
 
     log = structlog.wrap_logger(
         _standard,
-        processors=[structlog.stdlib.add_log_level, structlog.stdlib.render_to_log_kwargs],
+        processors=[structlog.stdlib.render_to_log_kwargs],
         wrapper_class=structlog.stdlib.BoundLogger,
     )
     log.log(level, event, **facts)

@@ -51,8 +51,6 @@ class Listing:
         sort_by: str | None,
         direction: str,
     ) -> None:
-        if direction not in ("asc", "desc"):
-            raise InvalidInput("sort_direction", "must be asc or desc")
         self._limit = _count("limit", limit)
         self._offset = _count("offset", offset)
         self._tests = [

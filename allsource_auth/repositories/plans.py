@@ -20,7 +20,7 @@ import msgspec
 
 from ..audit import encode_metadata
 from ..errors import AllsourceAuthError, Http, RateLimited, Unavailable, VersionConflict
-from ..kinds import CLAIMED, FENCED, RELEASED
+from ..kinds import CLAIMED, FENCED, RELEASED, shown
 from ..logs import noticed
 from ..store.base import Acknowledged, Event, NewEvent, Quiet
 from .streams import Head, Streams
@@ -162,6 +162,8 @@ class Mutations:
             if not again:
                 await self._withdraw(operation)
                 failure.ambiguous = operation.ambiguous
+                if isinstance(failure, VersionConflict) and failure.stream is not None:
+                    failure.stream = shown(failure.stream)
                 raise failure
             await self.pause(len(operation.sent))
 

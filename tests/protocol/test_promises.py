@@ -64,7 +64,9 @@ def test_promises_hold_with_a_fault_at_every_step(scenario: Scenario, half: str)
 @pytest.mark.long
 @pytest.mark.parametrize("versions", ["ones", "true"])
 @pytest.mark.parametrize("scenario", THREE, ids=named)
-def test_promises_hold_in_a_sample_of_three_with_two_faults(scenario: Scenario, versions: Literal["ones", "true"]) -> None:
+def test_promises_hold_in_a_sample_of_three_with_two_faults(
+    scenario: Scenario, versions: Literal["ones", "true"]
+) -> None:
     result = sample(replace(scenario, versions=versions), seed=20261123, runs=1500, faults=2, chance=0.05)
     print(f"{scenario.name}: {result}")
     assert result.schedules == 1500

@@ -1,0 +1,1 @@
+"""What is promised of every store, run unchanged on each of them."""

@@ -1,0 +1,96 @@
+"""One store at a time, empty, on every target; and adapters on it.
+
+Whatever a test logs, returns or raises is looked through for secrets.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Iterator
+from datetime import timedelta
+from pathlib import Path
+from typing import Protocol
+
+import pytest
+
+from allsource_auth import AllsourceAuthAdapter, EventStore, Session, User
+from tests.support.canaries import Watch, email, watched
+from tests.support.clocks import ManualClock
+from tests.support.targets import TARGETS, Site, Target
+
+
+class MakeAdapter(Protocol):
+    def __call__(
+        self, *, tenant_id: str = "default", clock: ManualClock | None = None, store: EventStore | None = None
+    ) -> AllsourceAuthAdapter: ...
+
+
+MakeStore = Callable[[str], EventStore]
+
+
+@pytest.fixture(params=TARGETS, ids=lambda target: target.name)
+def target(request: pytest.FixtureRequest) -> Target:
+    found: Target = request.param
+    return found
+
+
+@pytest.fixture
+def clock() -> ManualClock:
+    return ManualClock()
+
+
+@pytest.fixture
+async def site(target: Target, tmp_path: Path, clock: ManualClock) -> AsyncIterator[Site]:
+    async with target.start(tmp_path, clock) as started:
+        yield started
+
+
+@pytest.fixture
+def dated(target: Target, clock: ManualClock) -> ManualClock:
+    """The clock, for tests that need it to date the events as well."""
+    if not target.dates_events:
+        pytest.skip("the events of this target carry the time of its own clock")
+    return clock
+
+
+@pytest.fixture
+def make_store(site: Site) -> MakeStore:
+    return site.store
+
+
+@pytest.fixture
+def store(make_store: MakeStore) -> EventStore:
+    return make_store("default")
+
+
+@pytest.fixture
+def make_adapter(make_store: MakeStore, clock: ManualClock) -> MakeAdapter:
+    ours = clock
+
+    def make(
+        *, tenant_id: str = "default", clock: ManualClock | None = None, store: EventStore | None = None
+    ) -> AllsourceAuthAdapter:
+        return AllsourceAuthAdapter.with_store(store or make_store(tenant_id), clock=clock or ours)
+
+    return make
+
+
+@pytest.fixture
+def adapter(make_adapter: MakeAdapter) -> AllsourceAuthAdapter:
+    return make_adapter()
+
+
+@pytest.fixture(autouse=True)
+def watch(monkeypatch: pytest.MonkeyPatch) -> Iterator[Watch]:
+    with watched(monkeypatch) as watch:
+        yield watch
+
+
+@pytest.fixture
+async def ada(adapter: AllsourceAuthAdapter) -> User:
+    return await adapter.users.create(email=email("Ada"), username="ada", name="Ada")
+
+
+@pytest.fixture
+async def session(adapter: AllsourceAuthAdapter, ada: User, clock: ManualClock) -> Session:
+    """A session of Ada's that lasts a week."""
+    return await adapter.sessions.create(user_id=ada.id, expires_at=clock() + timedelta(days=7))

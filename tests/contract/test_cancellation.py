@@ -1,0 +1,153 @@
+"""Callers that are cancelled at any moment leave a whole mutation or none, and nothing else."""
+
+import asyncio
+import gc
+import random
+from collections.abc import Coroutine
+from contextlib import suppress
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from allsource_auth import AllsourceAuthAdapter, AllsourceAuthError
+from tests.contract.conftest import MakeAdapter
+from tests.support.canaries import email
+from tests.support.clocks import ManualClock
+from tests.support.ownership import assert_sound
+
+CALLS = 1000
+AT_ONCE = 20
+PEOPLE = 12
+TURNS = (0, 1, 1, 1, 2, 2, 3, 4, 6, 10, 16, 25)
+
+
+class Caller:
+    """Draws calls that have a lot to do with each other."""
+
+    def __init__(self, adapter: AllsourceAuthAdapter, clock: ManualClock, seed: int) -> None:
+        self._adapter = adapter
+        self._clock = clock
+        self.drawn = random.Random(seed)
+        self._tokens: list[str] = []
+
+    def _id(self) -> str:
+        return f"u{self.drawn.randrange(PEOPLE)}"
+
+    def _email(self) -> str:
+        return self.drawn.choice((str.upper, str.lower))(email(str(self.drawn.randrange(PEOPLE))))
+
+    def _username(self) -> str:
+        return f"name{self.drawn.randrange(PEOPLE)}"
+
+    async def _sign_in(self) -> None:
+        end = self._clock() + timedelta(hours=self.drawn.randrange(-1, 3))
+        session = await self._adapter.sessions.create(user_id=self._id(), expires_at=end)
+        self._tokens.append(session.token)
+
+    def call(self) -> Coroutine[Any, Any, Any]:
+        users, sessions = self._adapter.users, self._adapter.sessions
+        token = self.drawn.choice(self._tokens) if self._tokens else "none"
+        choices: list[Coroutine[Any, Any, Any]] = [
+            users.create(id=self._id(), email=self._email(), username=self._username()),
+            users.create(email=self._email()),
+            users.update(self._id(), email=self._email(), username=self._username()),
+            users.update(self._id(), email=None, name="x"),
+            users.delete(self._id()),
+            users.restore(self._id()),
+            self._sign_in(),
+            sessions.update_expiry(token, self._clock() + timedelta(hours=2)),
+            sessions.delete(token),
+            sessions.delete_for_user(self._id()),
+            sessions.delete_expired(),
+            sessions.list_for_user(self._id()),
+            users.list(search_value="1"),
+        ]
+        chosen = self.drawn.randrange(len(choices))
+        for number, other in enumerate(choices):
+            if number != chosen:
+                other.close()
+        return choices[chosen]
+
+    async def cancelled(self) -> bool:
+        """Begin a call and cancel it after a random number of turns of the loop; whether it was cancelled."""
+        task = asyncio.ensure_future(self.call())
+        for _ in range(self.drawn.choice(TURNS)):
+            await asyncio.sleep(0)
+        task.cancel()
+        try:
+            await task
+        except asyncio.CancelledError:
+            return True
+        except AllsourceAuthError:
+            return False
+        return False
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+async def test_cancelled_calls_leave_nothing_half_done(
+    make_adapter: MakeAdapter, clock: ManualClock, seed: int
+) -> None:
+    adapter, reading = make_adapter(), make_adapter()
+    await adapter.users.create(id="warm")
+    await reading.users.get("warm")
+    before = asyncio.all_tasks()
+    caller = Caller(adapter, clock, seed)
+    cancelled = 0
+    for round_ in range(CALLS // AT_ONCE):
+        cancelled += sum(await asyncio.gather(*[caller.cancelled() for _ in range(AT_ONCE)]))
+        clock.move(timedelta(minutes=5))
+        if round_ % 10 == 9:
+            await adapter.users.update("warm", name=str(round_))
+            await assert_sound(reading)
+    assert CALLS * 0.1 < cancelled < CALLS
+    assert asyncio.all_tasks() == before
+    assert adapter._core.mutations._queues == {}
+    await assert_sound(adapter)
+    await assert_everything_works(adapter, clock)
+    gc.collect()
+
+
+async def assert_everything_works(adapter: AllsourceAuthAdapter, clock: ManualClock) -> None:
+    """No id, value or session is blocked by what was cancelled."""
+    for number in range(PEOPLE):
+        await adapter.users.delete(f"u{number}")
+        await adapter.sessions.delete_for_user(f"u{number}")
+    async for user in adapter.users.scan():
+        await adapter.users.delete(user.id)
+    for number in range(PEOPLE):
+        user = await adapter.users.create(id=f"u{number}", email=email(str(number)), username=f"name{number}")
+        session = await adapter.sessions.create(user_id=user.id, expires_at=clock() + timedelta(hours=1))
+        assert await adapter.load_session(session.token) is not None
+        assert await adapter.sessions.list_for_user(user.id) == [session]
+    await assert_sound(adapter)
+
+
+async def test_cancelled_waiter_lets_the_others_pass(make_adapter: MakeAdapter, clock: ManualClock) -> None:
+    """Of many that wait for one user, those that are cancelled in the queue leave no hole in it."""
+    adapter = make_adapter()
+    await adapter.users.create(id="u")
+    waiting = [asyncio.ensure_future(adapter.users.update("u", name=str(number))) for number in range(50)]
+    await asyncio.sleep(0)
+    for task in waiting[1::2]:
+        task.cancel()
+    outcomes = await asyncio.gather(*waiting, return_exceptions=True)
+    assert all(isinstance(outcome, asyncio.CancelledError) for outcome in outcomes[1::2])
+    assert [outcome.name for outcome in outcomes[::2] if not isinstance(outcome, BaseException)] == [
+        str(number) for number in range(0, 50, 2)
+    ]
+    names = [change.state.name for change in await adapter.users.history("u") if change.state]
+    assert names == [None, *[str(number) for number in range(0, 50, 2)]]
+    assert adapter._core.mutations._queues == {}
+
+
+async def test_time_limit_on_a_call_is_kept(make_adapter: MakeAdapter, clock: ManualClock) -> None:
+    adapter = make_adapter()
+    for number in range(40):
+        with suppress(TimeoutError):
+            async with asyncio.timeout(0):
+                await adapter.users.create(id=f"t{number}", email=email(f"t{number}"))
+    for number in range(40):
+        user = await adapter.users.get(f"t{number}")
+        assert await adapter.users.get_by_email(email(f"t{number}")) == user
+    await assert_sound(adapter)

@@ -1,0 +1,100 @@
+"""A session with its user: only while both authenticate."""
+
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from allsource_auth import AllsourceAuthAdapter, EventStore, Session, SessionWithUser, User
+from tests.contract.conftest import MakeAdapter
+from tests.support.clocks import START, ManualClock
+from tests.support.events import new_event
+
+MICROSECOND = timedelta(microseconds=1)
+
+
+async def test_live_session_comes_with_its_user(adapter: AllsourceAuthAdapter, ada: User, session: Session) -> None:
+    assert await adapter.load_session(session.token) == SessionWithUser(session=session, user=ada)
+
+
+async def test_user_is_the_newest_state(adapter: AllsourceAuthAdapter, ada: User, session: Session) -> None:
+    changed = await adapter.users.update(ada.id, name="Ada L.")
+    found = await adapter.load_session(session.token)
+    assert found is not None
+    assert found.user == changed
+
+
+@pytest.mark.parametrize("token", ["nothing", "", " x", "x" * 500, "\ud800"])
+async def test_missing_session_is_none(adapter: AllsourceAuthAdapter, token: str) -> None:
+    assert await adapter.load_session(token) is None
+
+
+async def test_revoked_session_is_none_everywhere(
+    adapter: AllsourceAuthAdapter, make_adapter: MakeAdapter, session: Session
+) -> None:
+    other = make_adapter()
+    assert await other.load_session(session.token) is not None
+    await adapter.sessions.delete(session.token)
+    assert await adapter.load_session(session.token) is None
+    assert await other.load_session(session.token) is None
+
+
+@pytest.mark.parametrize(("left", "authenticates"), [(MICROSECOND, True), (timedelta(0), False), (-MICROSECOND, False)])
+async def test_expiry_is_the_first_moment_that_does_not_count(
+    adapter: AllsourceAuthAdapter, clock: ManualClock, session: Session, left: timedelta, authenticates: bool
+) -> None:
+    clock.now = session.expires_at - left
+    assert (await adapter.load_session(session.token) is not None) == authenticates
+
+
+async def test_moved_expiry_counts(adapter: AllsourceAuthAdapter, clock: ManualClock, session: Session) -> None:
+    clock.now = session.expires_at
+    assert await adapter.load_session(session.token) is None
+    await adapter.sessions.update_expiry(session.token, clock() + MICROSECOND)
+    assert await adapter.load_session(session.token) is not None
+
+
+async def test_session_of_nobody_is_none(adapter: AllsourceAuthAdapter, clock: ManualClock) -> None:
+    session = await adapter.sessions.create(user_id="nobody", expires_at=clock() + timedelta(days=1))
+    assert await adapter.load_session(session.token) is None
+
+
+async def test_session_of_a_deleted_user_is_none(adapter: AllsourceAuthAdapter, ada: User, session: Session) -> None:
+    await adapter.users.delete(ada.id)
+    assert await adapter.load_session(session.token) is None
+
+
+async def test_session_of_a_user_whose_deletion_was_interrupted_is_none(
+    adapter: AllsourceAuthAdapter, store: EventStore, ada: User, session: Session
+) -> None:
+    tombstone = {"_deleted": True, "id": ada.id}
+    await store.append([new_event(f"auth-user:{ada.id}", tombstone, type="auth.user.deleted")])
+    assert await adapter.sessions.get(session.token) == session
+    assert await adapter.load_session(session.token) is None
+
+
+@pytest.mark.parametrize(
+    ("ban", "authenticates"),
+    [
+        ({"banned": True}, False),
+        ({"banned": True, "ban_expires": START + MICROSECOND}, False),
+        ({"banned": True, "ban_expires": START}, True),
+        ({"banned": True, "ban_expires": START - MICROSECOND}, True),
+        ({"banned": False}, True),
+        ({"ban_reason": "once", "ban_expires": START + timedelta(days=1)}, True),
+    ],
+    ids=["for-ever", "one-moment-more", "over-now", "over", "lifted", "only-the-end"],
+)
+async def test_banned_user_does_not_authenticate_until_the_ban_is_over(
+    adapter: AllsourceAuthAdapter, ada: User, session: Session, ban: dict[str, Any], authenticates: bool
+) -> None:
+    await adapter.users.update(ada.id, **ban)
+    assert (await adapter.load_session(session.token) is not None) == authenticates
+
+
+async def test_each_adapter_goes_by_its_own_clock(
+    make_adapter: MakeAdapter, adapter: AllsourceAuthAdapter, session: Session
+) -> None:
+    late = make_adapter(clock=ManualClock(session.expires_at))
+    assert await adapter.load_session(session.token) is not None
+    assert await late.load_session(session.token) is None

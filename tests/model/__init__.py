@@ -1,0 +1,1 @@
+"""Users and sessions against a plain model, under random sequences of operations."""

@@ -1,0 +1,25 @@
+"""How far the random sequences go: briefly and always the same, or, with ``ALLSOURCE_AUTH_EXPLORE=1``, far and anew."""
+
+from __future__ import annotations
+
+import os
+
+from hypothesis import HealthCheck, settings
+
+__all__ = ["PROFILE"]
+
+_NEVER_SLOW = (HealthCheck.too_slow, HealthCheck.data_too_large)
+
+_BRIEF = settings(
+    max_examples=60,
+    stateful_step_count=50,
+    derandomize=True,
+    database=None,
+    deadline=None,
+    suppress_health_check=_NEVER_SLOW,
+)
+_FAR = settings(
+    max_examples=2000, stateful_step_count=100, deadline=None, print_blob=True, suppress_health_check=_NEVER_SLOW
+)
+
+PROFILE = _FAR if os.environ.get("ALLSOURCE_AUTH_EXPLORE") == "1" else _BRIEF

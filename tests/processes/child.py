@@ -1,0 +1,108 @@
+"""A process that works on a file: ``python -m tests.processes.child TASK FILE ...``.
+
+It says ``ready`` once its adapter is open, waits for a line, works, and reports on its standard output, line by line.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import random
+import sys
+from collections import Counter
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from allsource_auth import AllsourceAuthAdapter, AllsourceAuthError, Conflict
+from tests.support.crowds import spellings
+from tests.support.updates import writes
+
+WORKERS = 6
+
+
+def say(**facts: Any) -> None:
+    """Report in one write, so that a killed process leaves whole lines."""
+    os.write(1, json.dumps(facts).encode() + b"\n")
+
+
+async def sign_ups(adapter: AllsourceAuthAdapter, text: str, first: str, count: str) -> None:
+    """Sign up with ``count`` spellings of one email at once."""
+    wanted = spellings(text, int(first) + int(count))[int(first) :]
+    outcomes = await asyncio.gather(*[adapter.users.create(email=email) for email in wanted], return_exceptions=True)
+    counted = Counter(type(outcome).__name__ for outcome in outcomes)
+    assert all(isinstance(outcome, Conflict) for outcome in outcomes if isinstance(outcome, BaseException)), counted
+    say(**counted)
+
+
+async def updates(adapter: AllsourceAuthAdapter, id: str, first: str, step: str, count: str) -> None:  # noqa: A002
+    """Write every ``step``-th of ``count`` updates, from ``first`` on, at once."""
+    mine = writes(int(count))[int(first) :: int(step)]
+    await asyncio.gather(*[adapter.users.update(id, **{field: value}) for field, value in mine])
+    say(User=len(mine))
+
+
+async def load(adapter: AllsourceAuthAdapter, seed: str) -> None:
+    """Work for ever; every step is announced before and acknowledged after it."""
+    await asyncio.gather(*[_work(adapter, f"{seed}-{number}") for number in range(WORKERS)])
+
+
+async def _work(adapter: AllsourceAuthAdapter, worker: str) -> None:
+    drawn = random.Random(worker)
+    users: list[str] = []
+    sessions: list[str] = []
+    number = 0
+    while True:
+        number += 1
+        task = drawn.choice(("sign up", "update", "update", "delete", "sign in", "sign in", "sign out"))
+        if task == "sign up" or not users:
+            id = f"{worker}-{number}"  # noqa: A001
+            say(worker=worker, doing="sign up", id=id)
+            await adapter.users.create(id=id, email=f"{id}@Example.org", username=id)
+            users.append(id)
+            say(worker=worker, done="sign up", id=id, email=f"{id}@Example.org")
+        elif task == "update":
+            id, email = drawn.choice(users), f"{worker}-{number}@Example.org"  # noqa: A001
+            say(worker=worker, doing="update", id=id, email=email)
+            await adapter.users.update(id, email=email, name=str(number))
+            say(worker=worker, done="update", id=id, email=email)
+        elif task == "delete":
+            id = users.pop(drawn.randrange(len(users)))  # noqa: A001
+            say(worker=worker, doing="delete", id=id)
+            await adapter.users.delete(id)
+            sessions = [token for token in sessions if not token.startswith(f"{id}/")]
+            say(worker=worker, done="delete", id=id)
+        elif task == "sign in":
+            id = drawn.choice(users)  # noqa: A001
+            say(worker=worker, doing="sign in", id=id)
+            token = f"{id}/{number}"
+            end = datetime.now(UTC) + timedelta(days=1)
+            await adapter.sessions.create(user_id=id, expires_at=end, token=token)
+            sessions.append(token)
+            say(worker=worker, done="sign in", id=id, token=token)
+        elif sessions:
+            token = sessions.pop(drawn.randrange(len(sessions)))
+            say(worker=worker, doing="sign out", id=token.split("/")[0], token=token)
+            await adapter.sessions.delete(token)
+            say(worker=worker, done="sign out", id=token.split("/")[0], token=token)
+
+
+TASKS: dict[str, Callable[..., Awaitable[None]]] = {"sign-ups": sign_ups, "updates": updates, "load": load}
+
+
+async def main() -> None:
+    task, path, *arguments = sys.argv[1:]
+    async with AllsourceAuthAdapter.embedded(path) as adapter:
+        try:
+            await adapter.users.get("nobody")
+            say(ready=True)
+            await asyncio.to_thread(sys.stdin.readline)
+            await TASKS[task](adapter, *arguments)
+        except AllsourceAuthError as error:
+            say(failed=repr(error))
+            raise
+
+
+if __name__ == "__main__":
+    asyncio.run(main())

@@ -1,0 +1,141 @@
+"""Secrets that must not show: what the suites store holds a canary, and nothing that may be logged repeats it.
+
+While `watched` is active every log record, every result of the public calls and every exception of the package is looked
+through, in the test that made it.
+"""
+
+from __future__ import annotations
+
+import inspect
+import logging
+import re
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import wraps
+from typing import Any
+
+import pytest
+
+from allsource_auth import AllsourceAuthAdapter, AllsourceAuthError, SqliteStore
+from allsource_auth.repositories.base import Repository
+from allsource_auth.repositories.sessions import Sessions
+from allsource_auth.repositories.users import Users
+
+__all__ = ["CANARY", "email", "revealed", "token", "watched"]
+
+CANARY = "c4n4ry"
+
+LOGGER = "allsource_auth"
+LOGGED = {"operation", "kind", "milliseconds", "outcome"}
+
+_MADE_TOKEN = re.compile(r"session_[A-Za-z0-9_-]{43}")
+_ORDINARY = set(logging.makeLogRecord({}).__dict__) | {"message", "asctime", "taskName"}
+
+
+def email(name: str) -> str:
+    return f"{name}.{CANARY}@Example.org"
+
+
+def token(name: str) -> str:
+    return f"session_{CANARY}_{name}"
+
+
+def revealed(text: str) -> bool:
+    """Whether a text holds a canary, in any capitals, or a token that the package made."""
+    return CANARY in text.lower() or _MADE_TOKEN.search(text) is not None
+
+
+class Watch(logging.Handler):
+    """Collects what was logged, returned and raised."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.DEBUG)
+        self.records: list[logging.LogRecord] = []
+        self.errors: list[AllsourceAuthError] = []
+        self.leaks: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.records.append(record)
+
+    def look(self, where: str, value: object) -> None:
+        if isinstance(value, dict | list | tuple):
+            for item in value.values() if isinstance(value, dict) else value:
+                self.look(where, item)
+        elif not isinstance(value, str | bool | int | float) and revealed(repr(value)):
+            self.leaks.append(f"the repr of a {type(value).__name__} from {where}")
+
+    def facts(self, record: logging.LogRecord) -> dict[str, object]:
+        """What a record says beyond what every record of the standard library says."""
+        return {name: value for name, value in record.__dict__.items() if name not in _ORDINARY}
+
+    def settle(self) -> None:
+        """Fail if anything leaked."""
+        for record in self.records:
+            if revealed(f"{record.getMessage()} {self.facts(record)}"):
+                self.leaks.append(f"a log record {record.msg!r}")
+        for error in self.errors:
+            if revealed(repr(error)):
+                self.leaks.append(f"the repr of a {type(error).__name__}")
+            shown = traceback.TracebackException.from_exception(error, lookup_lines=False)
+            if revealed("".join(shown.format_exception_only())) or _chain_reveals(shown):
+                self.leaks.append(f"the text of a {type(error).__name__}")
+        assert self.leaks == []
+
+
+def _chain_reveals(shown: traceback.TracebackException) -> bool:
+    cause = shown.__cause__ or (None if shown.__suppress_context__ else shown.__context__)
+    return cause is not None and (revealed("".join(cause.format_exception_only())) or _chain_reveals(cause))
+
+
+@contextmanager
+def watched(monkeypatch: pytest.MonkeyPatch) -> Iterator[Watch]:
+    """Watch everything that the package logs, returns and raises inside the block; fails at its end if a canary shows."""
+    watch = Watch()
+    for owner in (AllsourceAuthAdapter, Repository, Users, Sessions, SqliteStore):
+        for name, call in list(vars(owner).items()):
+            if not name.startswith("_") and (inspect.iscoroutinefunction(call) or inspect.isasyncgenfunction(call)):
+                monkeypatch.setattr(owner, name, _looked_at(watch, f"{owner.__name__}.{name}", call))
+    monkeypatch.setattr(AllsourceAuthError, "__new__", _remembered(watch))
+    logger = logging.getLogger(LOGGER)
+    level, propagate = logger.level, logger.propagate
+    logger.addHandler(watch)
+    logger.setLevel(logging.DEBUG)
+    logger.propagate = False
+    try:
+        yield watch
+    finally:
+        logger.propagate = propagate
+        logger.setLevel(level)
+        logger.removeHandler(watch)
+    watch.settle()
+
+
+def _looked_at(watch: Watch, where: str, call: Any) -> Any:
+    if inspect.iscoroutinefunction(call):
+
+        @wraps(call)
+        async def awaited(*args: Any, **named: Any) -> Any:
+            result = await call(*args, **named)
+            watch.look(where, args[0])
+            watch.look(where, result)
+            return result
+
+        return awaited
+
+    @wraps(call)
+    async def iterated(*args: Any, **named: Any) -> Any:
+        async for item in call(*args, **named):
+            watch.look(where, item)
+            yield item
+
+    return iterated
+
+
+def _remembered(watch: Watch) -> Any:
+    def new(cls: type[AllsourceAuthError], *args: Any, **named: Any) -> AllsourceAuthError:
+        error = Exception.__new__(cls, *args)
+        watch.errors.append(error)
+        return error
+
+    return new

@@ -1,0 +1,27 @@
+"""Time that a test moves."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+__all__ = ["START", "ManualClock"]
+
+START = datetime(2026, 11, 23, 12, 0, 0, tzinfo=UTC)
+
+
+class ManualClock:
+    """A clock that stands still until it is set or moved; forwards or back."""
+
+    def __init__(self, now: datetime = START) -> None:
+        self.now = now
+
+    def __call__(self) -> datetime:
+        return self.now
+
+    def move(self, by: timedelta) -> datetime:
+        self.now += by
+        return self.now
+
+    def nanoseconds(self) -> int:
+        delta = self.now - datetime(1970, 1, 1, tzinfo=UTC)
+        return ((delta.days * 86_400 + delta.seconds) * 1_000_000 + delta.microseconds) * 1000

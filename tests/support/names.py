@@ -1,0 +1,27 @@
+"""The names of index streams and of their events as the format says, made here once more to hold the package to it."""
+
+from __future__ import annotations
+
+import hashlib
+
+__all__ = ["claim_stream", "hashed", "list_stream", "settings_stream", "sweep_stream"]
+
+
+def hashed(*parts: str) -> str:
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()
+
+
+def claim_stream(field: str, value: str, *, kind: str = "user", tenant: str = "default") -> str:
+    return f"auth-idx:{kind}.{field}:{hashed(tenant, kind, field, value)}"
+
+
+def list_stream(user_id: str, *, tenant: str = "default") -> str:
+    return f"auth-idx:session.by_user:{hashed(tenant, 'session', 'user', user_id)}"
+
+
+def settings_stream(tenant: str = "default") -> str:
+    return f"auth-idx:store:{hashed(tenant)}"
+
+
+def sweep_stream(tenant: str = "default") -> str:
+    return f"auth-idx:sweep.session:{hashed(tenant)}"

@@ -1,0 +1,127 @@
+"""Stores around a store: one that counts the calls, one whose guarded writers always lose."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Sequence
+
+from allsource_auth import Acknowledged, Event, EventStore, Latest, NewEvent
+
+__all__ = ["ContendedStore", "CountingStore", "WrappedStore"]
+
+
+class WrappedStore:
+    """Passes every call on to another store."""
+
+    def __init__(self, store: EventStore) -> None:
+        self._store = store
+
+    @property
+    def tenant(self) -> str:
+        return self._store.tenant
+
+    @property
+    def atomic(self) -> bool:
+        return self._store.atomic
+
+    @property
+    def time_skew(self) -> int:
+        return self._store.time_skew
+
+    async def append(self, events: Sequence[NewEvent]) -> list[Acknowledged]:
+        return await self._store.append(events)
+
+    async def latest(self, stream: str, *, decisive: bool = False) -> Latest:
+        return await self._store.latest(stream, decisive=decisive)
+
+    async def read(
+        self,
+        stream: str,
+        *,
+        until: int | None = None,
+        newest_first: bool = False,
+        offset: int = 0,
+        limit: int = 1000,
+        decisive: bool = False,
+    ) -> list[Event]:
+        return await self._store.read(
+            stream, until=until, newest_first=newest_first, offset=offset, limit=limit, decisive=decisive
+        )
+
+    def scan(
+        self, type_prefix: str, *, since: int | None = None, until: int | None = None
+    ) -> AsyncGenerator[list[Event], None]:
+        return self._store.scan(type_prefix, since=since, until=until)
+
+    def heads(self, stream_prefix: str, type_prefix: str) -> AsyncGenerator[list[Event], None]:
+        return self._store.heads(stream_prefix, type_prefix)
+
+    def server_time(self) -> int:
+        return self._store.server_time()
+
+    async def close(self) -> None:
+        await self._store.close()
+
+
+class CountingStore(WrappedStore):
+    """Remembers the streams that were read and the batches that were appended, and counts the events of scans."""
+
+    def __init__(self, store: EventStore) -> None:
+        super().__init__(store)
+        self.reads: list[str] = []
+        self.appends: list[list[NewEvent]] = []
+        self.scanned = 0
+
+    def forget(self) -> None:
+        self.reads.clear()
+        self.appends.clear()
+        self.scanned = 0
+
+    async def append(self, events: Sequence[NewEvent]) -> list[Acknowledged]:
+        self.appends.append(list(events))
+        return await super().append(events)
+
+    async def latest(self, stream: str, *, decisive: bool = False) -> Latest:
+        self.reads.append(stream)
+        return await super().latest(stream, decisive=decisive)
+
+    async def read(
+        self,
+        stream: str,
+        *,
+        until: int | None = None,
+        newest_first: bool = False,
+        offset: int = 0,
+        limit: int = 1000,
+        decisive: bool = False,
+    ) -> list[Event]:
+        self.reads.append(stream)
+        return await super().read(
+            stream, until=until, newest_first=newest_first, offset=offset, limit=limit, decisive=decisive
+        )
+
+    async def scan(
+        self, type_prefix: str, *, since: int | None = None, until: int | None = None
+    ) -> AsyncGenerator[list[Event], None]:
+        async for page in super().scan(type_prefix, since=since, until=until):
+            self.scanned += len(page)
+            yield page
+
+
+class ContendedStore(WrappedStore):
+    """Just before every guarded append to ``stream``, somebody else appends the newest state of it once more."""
+
+    def __init__(self, store: EventStore, stream: str) -> None:
+        super().__init__(store)
+        self._stream = stream
+        self.lost = 0
+
+    async def append(self, events: Sequence[NewEvent]) -> list[Acknowledged]:
+        if any(event.stream == self._stream and event.guard is not None for event in events):
+            newest = (await self.latest(self._stream)).event
+            assert newest is not None
+            again = NewEvent(
+                type=newest.type, stream=self._stream, payload=bytes(newest.payload), metadata=bytes(newest.metadata)
+            )
+            await super().append([again])
+            self.lost += 1
+        return await super().append(events)
