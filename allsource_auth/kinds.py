@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import secrets
-import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -19,6 +18,7 @@ import msgspec
 from . import values
 from .entities import HIDDEN, Entity, Session, User
 from .errors import InvalidInput, NotFound, SessionNotFound, UserNotFound
+from .ids import uuid_text
 from .store.base import Event
 from .wire import Codec
 
@@ -101,7 +101,7 @@ class Kind(Generic[E]):
     secrets: frozenset[str] = frozenset()
     left_out: tuple[str, ...] = ()
     tombstone: tuple[str, ...] = ()
-    make_key: Callable[[], str] = lambda: str(uuid.uuid4())
+    make_key: Callable[[], str] = uuid_text
     unguarded: bool = False
     restorable: bool = True
     codec: Codec[E] = field(init=False, repr=False)
@@ -127,11 +127,13 @@ class Kind(Generic[E]):
 
     def stream(self, key: object) -> str:
         """The stream of the entity with ``key``; raises `InvalidInput` for a key that no entity can have."""
+        if type(key) is str and len(key) <= self._room and values.is_plain(key):
+            return self.prefix + key
         return self.prefix + values.identifier(self.key, key, prefix=self.prefix)
 
     def find(self, key: str) -> str | None:
         """The stream of the entity with ``key``, or ``None`` where no entity can have it. Not text: `InvalidInput`."""
-        if type(key) is str and values.is_plain_id(key, self._room):
+        if type(key) is str and len(key) <= self._room and values.is_plain(key):
             return self.prefix + key
         if not isinstance(key, str):
             raise InvalidInput(self.key, f"must be text, not {type(key).__name__}")

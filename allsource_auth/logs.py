@@ -7,19 +7,18 @@ call of the store with operation, kind, milliseconds and outcome. No value of a 
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable
+from collections.abc import Coroutine
 from time import perf_counter
-from typing import TypeVar
+from typing import Any, TypeVar
 
-__all__ = ["observed"]
+__all__ = ["noticed", "observed"]
 
 T = TypeVar("T")
 
 _standard = logging.getLogger("allsource_auth")
-enabled = _standard.isEnabledFor
 
 
-def _emit(level: int, event: str, **facts: object) -> None:
+def _emit(event: str, **facts: object) -> None:
     # structlog takes longer to import than all of the rest; it is needed once somebody listens.
     import structlog
 
@@ -28,14 +27,16 @@ def _emit(level: int, event: str, **facts: object) -> None:
         processors=[structlog.stdlib.render_to_log_kwargs],
         wrapper_class=structlog.stdlib.BoundLogger,
     )
-    log.log(level, event, **facts)
+    log.debug(event, **facts)
 
 
-async def observed(operation: str, stream_or_type: str, call: Awaitable[T]) -> T:
-    """Await a call of the store and log how it went. Of the stream only its kind is logged, the part before the colon."""
-    if not enabled(logging.DEBUG):
-        return await call
-    kind = stream_or_type.split(":")[1 if stream_or_type.startswith("auth-idx:") else 0]
+def observed(operation: str, stream: str, call: Coroutine[Any, Any, T]) -> Coroutine[Any, Any, T]:
+    """``call``, a call of the store, which logs how it went while debug events are wanted, and costs nothing otherwise."""
+    return _logged(operation, stream, call) if _standard.isEnabledFor(logging.DEBUG) else call
+
+
+async def _logged(operation: str, stream: str, call: Coroutine[Any, Any, T]) -> T:
+    kind = stream.split(":")[1 if stream.startswith("auth-idx:") else 0]  # never the key
     began = perf_counter()
     outcome = "ok"
     try:
@@ -45,10 +46,10 @@ async def observed(operation: str, stream_or_type: str, call: Awaitable[T]) -> T
         raise
     finally:
         milliseconds = round((perf_counter() - began) * 1000, 3)
-        _emit(logging.DEBUG, "store call", operation=operation, kind=kind, milliseconds=milliseconds, outcome=outcome)
+        _emit("store call", operation=operation, kind=kind, milliseconds=milliseconds, outcome=outcome)
 
 
 def noticed(event: str, error: BaseException) -> None:
     """Log that something which does not concern the caller's result failed: the class of the error, not its text."""
-    if enabled(logging.DEBUG):
-        _emit(logging.DEBUG, event, error=type(error).__name__)
+    if _standard.isEnabledFor(logging.DEBUG):
+        _emit(event, error=type(error).__name__)

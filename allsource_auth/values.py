@@ -46,9 +46,16 @@ def text(field: str, value: object) -> str:
     return value
 
 
+def is_plain(value: str) -> bool:
+    """The quick answer for nearly all labels: printable ASCII, no blank at either end."""
+    return value.isascii() and value.isprintable() and value != "" and value[0] != " " != value[-1]
+
+
 def label(field: str, value: object) -> str:
     """A text by which something is found: not empty, no control characters, no blanks around it."""
     found = text(field, value)
+    if is_plain(found):
+        return found
     if not found:
         raise InvalidInput(field, "must not be empty")
     if found != found.strip():
@@ -56,11 +63,6 @@ def label(field: str, value: object) -> str:
     if any(unicodedata.category(character) == "Cc" for character in found):
         raise InvalidInput(field, "must not hold control characters")
     return found
-
-
-def is_plain_id(value: str, room: int) -> bool:
-    """The quick answer for nearly all ids: printable ASCII, no blank at either end, short enough."""
-    return 0 < len(value) <= room and value.isascii() and value.isprintable() and value[0] != " " != value[-1]
 
 
 def identifier(field: str, value: object, *, prefix: str = "") -> str:

@@ -21,7 +21,8 @@ __all__ = ["Codec", "instant_text", "is_tombstone", "nanoseconds"]
 
 E = TypeVar("E", bound=Entity)
 
-_LONG_FRACTION = re.compile(rb"\d\.\d{6}\d")
+# It begins with the literal, which the regular expression engine looks for first; this runs at every read.
+_LONG_FRACTION = re.compile(rb"\.\d{7}")
 _FRACTION = re.compile(rb"(\.\d{6})\d+")
 _TOMBSTONE_MARK = b'"_deleted"'
 _PATH = re.compile(r"`(\$[^`]*)`")
@@ -42,7 +43,8 @@ _decode_mark = msgspec.json.Decoder(_Mark).decode
 
 def instant_text(moment: datetime) -> str:
     """RFC 3339 in UTC with six digits and ``Z``."""
-    return moment.astimezone(UTC).replace(tzinfo=None).isoformat(timespec="microseconds") + "Z"
+    utc = moment if moment.tzinfo is UTC else moment.astimezone(UTC)
+    return utc.isoformat(timespec="microseconds").removesuffix("+00:00") + "Z"
 
 
 def nanoseconds(moment: datetime) -> int:
@@ -99,9 +101,11 @@ class Codec(Generic[E]):
 
     def new(self, values: Mapping[str, Any]) -> bytes:
         """The payload of a new entity from its attributes; what is not given has its default."""
-        members: RawMembers = {}
+        members = {}
         for name, default in self._defaults.items():
-            self._put(members, name, values.get(name, default))
+            value = values.get(name, default)
+            if value is not None or name not in self._left_out:
+                members[self.names[name]] = instant_text(value) if isinstance(value, datetime) else value
         return _encode(members)
 
     def merged(self, payload: msgspec.Raw, changes: Mapping[str, Any]) -> bytes:

@@ -59,6 +59,7 @@ class Repository(Generic[E]):
         self.kind = kind
         self._streams = core.streams
         self._history = History(core.streams, kind)
+        self._decode = kind.codec.decode
         core.repositories[kind.name] = self
 
     # Reading
@@ -72,7 +73,7 @@ class Repository(Generic[E]):
         if stream is None:
             return None
         event = await self._streams.newest(stream)
-        return None if event is None else self.kind.decode(event)
+        return None if event is None else self._decode(event)
 
     async def get_many(self, keys: Iterable[str]) -> dict[str, E]:
         """The living entities among ``keys``, by key, in the order given; a bounded number of reads at a time."""
@@ -157,6 +158,7 @@ class Repository(Generic[E]):
                 head=head,
                 before=claims + self._entries(operation, ADDED, entity, name),
                 commit=operation.event(kind.type("created"), head.stream, payload, after=head, guarded=guarded),
+                state=entity,
                 instead=None if guarded else partial(self._void, entity, name),
             )
 
@@ -229,13 +231,15 @@ class Repository(Generic[E]):
     ) -> Plan:
         """The plan that gives an entity a new state: takes the values that it did not have, releases those it gives up."""
         kind = self.kind
-        old, new = _held(kind, before), _held(kind, self._entity(payload))
+        entity = self._entity(payload)
+        old, new = _held(kind, before), _held(kind, entity)
         taken = {unique: value for unique, value in new.items() if old.get(unique) != value}
         given_up = {unique: value for unique, value in old.items() if new.get(unique) != value}
         return Plan(
             head=head,
             before=await self.core.claims.take(operation, kind, taken, head),
             commit=operation.event(kind.type(verb), head.stream, payload, after=head, links=links),
+            state=entity,
             after=await self.core.claims.give_up(operation, kind, given_up, head.stream),
         )
 
@@ -303,7 +307,7 @@ class Repository(Generic[E]):
             done = await self.core.mutations.carry_out(decide)
             if done is None:
                 return self._living((await self._streams.head(stream)).event)
-            return self._entity(done.payload)
+            return self._result(done)
 
     async def revert(self, key: str, to: datetime | str) -> E:
         """Give a living entity the state that it had at a time, or right after the event with this id.
@@ -379,12 +383,15 @@ class Repository(Generic[E]):
         done = await self.core.mutations.carry_out(decide)
         assert done is not None
         await self._lists_grown(done)
-        return self._entity(done.payload)
+        return self._result(done)
 
     async def _lists_grown(self, done: Done) -> None:
         for event, stored in done.stored:
             if event.type in (ADDED, REMOVED):
                 await self.core.lists.grown(event.stream, stored.version)
+
+    def _result(self, done: Done) -> E:
+        return done.state if isinstance(done.state, self.kind.entity) else self._entity(done.payload)
 
     def _entity(self, payload: bytes) -> E:
         """The entity in a payload that was just written, exactly as a later read will see it."""

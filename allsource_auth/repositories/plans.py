@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import random
-import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from types import MappingProxyType
@@ -19,7 +18,9 @@ from typing import TypeVar
 import msgspec
 
 from ..audit import encode_metadata
+from ..entities import Entity
 from ..errors import AllsourceAuthError, Http, RateLimited, Unavailable, VersionConflict
+from ..ids import operation_id
 from ..kinds import CLAIMED, FENCED, RELEASED, shown
 from ..logs import noticed
 from ..store.base import Acknowledged, Event, NewEvent, Quiet
@@ -42,13 +43,15 @@ T = TypeVar("T")
 class Plan(Quiet, frozen=True, kw_only=True):
     """The events of one mutation. ``head`` is the commit stream as it was when the plan was made.
 
-    ``instead`` belongs to a commit without a guard: the events that make it void if it should arrive late.
+    ``state`` is the entity that the commit's payload decodes to. ``instead`` belongs to a commit without a guard: the events
+    that make it void if it should arrive late.
     """
 
     head: Head
     commit: NewEvent
     before: list[NewEvent] = msgspec.field(default_factory=list)
     after: list[NewEvent] = msgspec.field(default_factory=list)
+    state: Entity | None = None
     instead: Callable[[Operation, Head], list[NewEvent]] | None = None
 
     @property
@@ -57,9 +60,10 @@ class Plan(Quiet, frozen=True, kw_only=True):
 
 
 class Done(Quiet, frozen=True, kw_only=True):
-    """What a mutation came to: the commit event's payload, and what was stored where a reply says so."""
+    """What a mutation came to: the commit event's payload; where a reply says so, its state and what was stored."""
 
     payload: bytes
+    state: Entity | None = None
     stored: list[tuple[NewEvent, Acknowledged]] = msgspec.field(default_factory=list)
 
 
@@ -75,7 +79,7 @@ class Operation:
     """One mutation on its way: its id, which every event of it carries, and what was sent so far."""
 
     def __init__(self) -> None:
-        self.id = uuid.uuid4().hex
+        self.id = operation_id()
         self.sent: list[Plan] = []
         self.ambiguous = False
 
@@ -138,7 +142,7 @@ class Mutations:
         deadline = self.now() + PATIENCE
         while True:
             try:
-                plan = await self._insist(decide, operation, deadline)
+                plan = await (self._insist(decide, operation, deadline) if operation.sent else decide(operation))
             except _Landed as landed:
                 return Done(payload=bytes(landed.event.payload))
             except AllsourceAuthError:
@@ -152,7 +156,8 @@ class Mutations:
             except AllsourceAuthError as error:
                 failure = error
             else:
-                return Done(payload=plan.commit.payload, stored=list(zip(plan.events, stored, strict=True)))
+                acknowledged = list(zip(plan.events, stored, strict=True))
+                return Done(payload=plan.commit.payload, state=plan.state, stored=acknowledged)
             operation.ambiguous = operation.ambiguous or failure.ambiguous
             again = self.now() < deadline and (isinstance(failure, VersionConflict) or failure.ambiguous)
             if not again or (plan.instead is not None and failure.ambiguous):

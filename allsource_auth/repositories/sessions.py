@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import uuid
 from datetime import datetime
 
 from ..entities import Session
+from ..ids import uuid_text
 from ..kinds import SESSION
 from .base import Core, Repository
 from .sweeps import sweep
@@ -36,7 +36,7 @@ class Sessions(Repository[Session]):
         Raises `Conflict` for a given token that exists or existed; `InvalidInput`.
         """
         given = {
-            "id": str(uuid.uuid4()) if id is None else id,
+            "id": uuid_text() if id is None else id,
             "user_id": user_id,
             "expires_at": expires_at,
             "ip_address": ip_address,

@@ -5,12 +5,11 @@ Written by the first writer, held against the adapter's by everybody who opens t
 
 from __future__ import annotations
 
-import uuid
-
 import msgspec
 
 from ..audit import encode_metadata
 from ..errors import InvalidInput, Json, VersionConflict
+from ..ids import operation_id
 from ..kinds import CONFIGURED, digest
 from ..store.base import EventStore, NewEvent
 
@@ -45,7 +44,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
         if await self.check(store):
             return
         stream = _stream(store)
-        metadata = encode_metadata(op=uuid.uuid4().hex, seq=1)
+        metadata = encode_metadata(op=operation_id(), seq=1)
         payload = msgspec.json.encode(self)
         guard = (await store.latest(stream, decisive=True)).version
         try:

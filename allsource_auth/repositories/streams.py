@@ -87,7 +87,7 @@ class Streams:
         if self._unread is not None:
             await self._read_settings()
         latest = await observed("latest", stream, self.store.latest(stream))
-        if _doubtful(latest, ordered=not self.store.time_skew):
+        if latest.version > 1 and _doubtful(latest, ordered=not self.store.time_skew):
             return newest_of(await self._numbered_highest(stream, latest.version, decisive=False))
         return latest.event
 

@@ -6,11 +6,11 @@ Versions count per stream over all tenants, as on Allsource; times grow strictly
 from __future__ import annotations
 
 import sqlite3
-import uuid
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from allsource_auth.errors import VersionConflict
+from allsource_auth.ids import uuid_text
 from allsource_auth.store.base import Acknowledged
 
 __all__ = ["Batch", "Committed", "Record", "insert"]
@@ -63,7 +63,7 @@ def insert(writer: sqlite3.Connection, batches: Sequence[Batch], clock_ns: Calla
             # The clock may stand still or step back, here or in another process: stored order is time order anyway.
             newest = max(clock_ns(), newest + 1)
             stream, kind, metadata, payload, _ = record
-            event_id = str(uuid.uuid4())
+            event_id = uuid_text()
             rows.append((position, newest, version, event_id, tenant, stream, kind, metadata, payload))
             versions[stream] = version
             heads[stream] = (stream, version, tenant, position)
