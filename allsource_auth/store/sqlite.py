@@ -29,20 +29,22 @@ _EVENT_BYTES: Final = 500_000_000
 _TIMES: Final = (-(2**63), 2**63 - 1)
 """The integers that SQLite can hold."""
 
+# Plain placeholders: Python 3.12.0 to 3.12.3 warn of numbered ones.
+
 # The head names the newest event. Where another tenant appended last, the index finds this tenant's newest one.
 _LATEST = """
     SELECT e.id, e.type, CAST(e.payload AS BLOB), CAST(e.metadata AS BLOB), e.time, e.version, h.version
-    FROM head h LEFT JOIN event e ON e.position = CASE WHEN h.tenant = ?1 THEN h.position ELSE (
-        SELECT position FROM event WHERE tenant = ?1 AND stream = ?2 ORDER BY time DESC LIMIT 1
+    FROM head h LEFT JOIN event e ON e.position = CASE WHEN h.tenant = ? THEN h.position ELSE (
+        SELECT position FROM event WHERE tenant = ? AND stream = ? ORDER BY time DESC LIMIT 1
     ) END
-    WHERE h.stream = ?2
+    WHERE h.stream = ?
 """
 
 _COLUMNS = "e.id, e.type, e.stream, CAST(e.payload AS BLOB), CAST(e.metadata AS BLOB), e.time, e.version"
 
 _READ = f"""
-    SELECT {_COLUMNS} FROM event e WHERE tenant = ?1 AND stream = ?2 AND time <= ?3
-    ORDER BY time {{direction}} LIMIT ?4 OFFSET ?5
+    SELECT {_COLUMNS} FROM event e WHERE tenant = ? AND stream = ? AND time <= ?
+    ORDER BY time {{direction}} LIMIT ? OFFSET ?
 """  # noqa: S608
 _READ_OLDEST_FIRST = _READ.format(direction="ASC")
 _READ_NEWEST_FIRST = _READ.format(direction="DESC")
@@ -50,28 +52,28 @@ _READ_NEWEST_FIRST = _READ.format(direction="DESC")
 # One step down the index per distinct value, however many events share it.
 _TYPES = """
     WITH RECURSIVE known (type) AS (
-        SELECT (SELECT type FROM event WHERE tenant = ?1 AND type >= ?2 AND type < ?3 ORDER BY type LIMIT 1)
+        SELECT (SELECT type FROM event WHERE tenant = ? AND type >= ? AND type < ? ORDER BY type LIMIT 1)
         UNION ALL
-        SELECT (SELECT type FROM event WHERE tenant = ?1 AND type > known.type AND type < ?3 ORDER BY type LIMIT 1)
+        SELECT (SELECT type FROM event WHERE tenant = ? AND type > known.type AND type < ? ORDER BY type LIMIT 1)
         FROM known WHERE known.type IS NOT NULL
     )
     SELECT type FROM known WHERE type IS NOT NULL
 """
 _HEADS = f"""
     WITH RECURSIVE known (stream) AS (
-        SELECT (SELECT stream FROM event WHERE tenant = ?1 AND stream >= ?2 AND stream < ?3 ORDER BY stream LIMIT 1)
+        SELECT (SELECT stream FROM event WHERE tenant = ? AND stream >= ? AND stream < ? ORDER BY stream LIMIT 1)
         UNION ALL
-        SELECT (SELECT stream FROM event WHERE tenant = ?1 AND stream > known.stream AND stream < ?3
+        SELECT (SELECT stream FROM event WHERE tenant = ? AND stream > known.stream AND stream < ?
                 ORDER BY stream LIMIT 1)
         FROM known WHERE known.stream IS NOT NULL LIMIT {PAGE}
     )
     SELECT {_COLUMNS} FROM known CROSS JOIN event e ON e.position = (
-        SELECT position FROM event WHERE tenant = ?1 AND stream = known.stream ORDER BY time DESC LIMIT 1
+        SELECT position FROM event WHERE tenant = ? AND stream = known.stream ORDER BY time DESC LIMIT 1
     )
 """  # noqa: S608
 
 # Each part comes out of the index in time order, and SQLite merges them as far as the limit: a page costs a page.
-_SCAN_PART = "SELECT time, position FROM event WHERE tenant = ?1 AND type = ? AND time >= ?2 AND time <= ?3"
+_SCAN_PART = "SELECT time, position FROM event WHERE tenant = ? AND type = ? AND time >= ? AND time <= ?"
 _SCAN = f"""
     SELECT {_COLUMNS} FROM ({{parts}} ORDER BY 1 LIMIT {PAGE}) AS page
     CROSS JOIN event e ON e.position = page.position
@@ -133,7 +135,7 @@ class SqliteStore:
         if self._closed:
             raise StoreClosed
         log = self._log
-        arguments = (self._tenant, stream)
+        arguments = (self._tenant, self._tenant, stream, stream)
         try:
             row = (log.reader or await log.open()).execute(_LATEST, arguments).fetchone()
         except sqlite3.Error:
@@ -286,16 +288,18 @@ def _end(prefix: str) -> str | bytes:
 
 def _scan_page(tenant: str, prefix: str, since: int, until: int, connection: sqlite3.Connection) -> list[Event]:
     rows: list[tuple[Any, ...]] = []
+    end = _end(prefix)
     # One snapshot for all statements: an event that only a later one could see would lie behind the next page's start.
     with snapshot(connection):
-        types = [kind for (kind,) in connection.execute(_TYPES, (tenant, prefix, _end(prefix)))]
+        types = [kind for (kind,) in connection.execute(_TYPES, (tenant, prefix, end, tenant, end))]
         for start in range(0, len(types), _SCAN_PARTS):
             chosen = types[start : start + _SCAN_PARTS]
-            parts = " UNION ALL ".join(_SCAN_PART.replace("type = ?", f"type = ?{4 + n}") for n in range(len(chosen)))
-            rows += connection.execute(_SCAN.format(parts=parts), (tenant, since, until, *chosen)).fetchall()
+            parts = " UNION ALL ".join([_SCAN_PART] * len(chosen))
+            arguments = [value for kind in chosen for value in (tenant, kind, since, until)]
+            rows += connection.execute(_SCAN.format(parts=parts), arguments).fetchall()
     rows.sort(key=lambda row: row[5])
     return [_event(row) for row in rows[:PAGE]]
 
 
 def _heads_page(tenant: str, start: str, end: str | bytes, connection: sqlite3.Connection) -> list[Event]:
-    return [_event(row) for row in connection.execute(_HEADS, (tenant, start, end))]
+    return [_event(row) for row in connection.execute(_HEADS, (tenant, start, end, tenant, end, tenant))]

@@ -19,7 +19,7 @@ _BRIEF = settings(
     suppress_health_check=_NEVER_SLOW,
 )
 _FAR = settings(
-    max_examples=2000, stateful_step_count=100, deadline=None, print_blob=True, suppress_health_check=_NEVER_SLOW
+    max_examples=300, stateful_step_count=80, deadline=None, print_blob=True, suppress_health_check=_NEVER_SLOW
 )
 
 PROFILE = _FAR if os.environ.get("ALLSOURCE_AUTH_EXPLORE") == "1" else _BRIEF
