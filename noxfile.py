@@ -23,6 +23,18 @@ TEST_TOOLS = (
     "hypothesis>=6.100",
 )
 
+LOWEST = (
+    "anyio==4.4.0",
+    "cyclopts==3.0.0",
+    "hdrhistogram==0.10.3",
+    "httpx==0.27.0",
+    "msgspec==0.19.0",
+    "pyreqwest==0.11.0",
+    "rich==13.7.0",
+    "structlog==24.1.0",
+)
+"""The lower bounds of pyproject.toml."""
+
 
 def _answers(python: str, version: str) -> bool:
     code = "import sys; print('%d.%d' % sys.version_info[:2])"
@@ -59,6 +71,14 @@ def tests(session: nox.Session) -> None:
     """All tests but the long ones, on each interpreter that is found."""
     _install(session, *TEST_TOOLS)
     session.run("pytest", "-n", "2", "-m", "not crash and not long", *session.posargs)
+
+
+@nox.session(python=PYTHONS[:1])
+def lowest(session: nox.Session) -> None:
+    """The contract suite with the oldest dependencies that are allowed."""
+    session.install("-q", *LOWEST, *TEST_TOOLS)
+    session.install("-q", "--no-deps", ".")
+    session.run("pytest", "-n", "2", "-m", "not crash and not long", "tests/contract", "tests/cli", *session.posargs)
 
 
 @nox.session(python=PYTHONS[:1])

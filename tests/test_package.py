@@ -5,10 +5,13 @@ from __future__ import annotations
 import importlib
 import inspect
 import pkgutil
+import re
 import subprocess
 import sys
+import tomllib
 from importlib.metadata import requires
 from importlib.resources import files
+from pathlib import Path
 
 import pytest
 
@@ -68,3 +71,14 @@ def test_importing_leaves_out_what_is_not_needed_at_once() -> None:
 def test_the_core_install_stays_small() -> None:
     core = {line.split(">")[0].strip() for line in requires("allsource-auth") or [] if "extra ==" not in line}
     assert core == {"anyio", "httpx", "msgspec", "structlog", "pyreqwest"}
+
+
+def test_the_lowest_versions_that_are_tested_are_the_lower_bounds() -> None:
+    root = Path(__file__).parents[1]
+    project = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    wanted = [*project["dependencies"], *project["optional-dependencies"]["cli"]]
+    bounds = {name: found for name, found in (re.findall(r"^([\w-]+)>=([\d.]+)", line)[0] for line in wanted)}
+    tested = dict(re.findall(r'^    "([\w-]+)==([\d.]+)",$', (root / "noxfile.py").read_text(encoding="utf-8"), re.MULTILINE))
+    assert set(tested) == set(bounds)
+    for name, bound in bounds.items():
+        assert tested[name] == bound or tested[name].removesuffix(".0") == bound, name

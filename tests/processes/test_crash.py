@@ -103,7 +103,7 @@ async def test_killed_process_loses_nothing_that_it_acknowledged(start: StartChi
             acknowledged.hear(report)
         for report in await child.kill():
             acknowledged.hear(report)
-        store = SqliteStore(SqliteLog(path, busy_timeout=0.5))
+        store = SqliteStore(SqliteLog(path, busy_timeout=5.0))
         async with AllsourceAuthAdapter.with_store(store) as adapter:
             await acknowledged.assert_kept(adapter)
             await acknowledged.take_stock(adapter)
