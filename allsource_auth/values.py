@@ -30,19 +30,20 @@ PASSWORD_KEYS = frozenset({"password", "password_hash", "passwordHash", "passwd"
 """Keys that a user's metadata must not have (section 10 of the design)."""
 
 
-def _refuse_surrogates(field: str, value: str) -> None:
-    if not value.isascii():
-        try:
-            value.encode()
-        except UnicodeEncodeError:
-            raise InvalidInput(field, "holds a lone surrogate, which is not Unicode text") from None
+def is_unicode(value: str) -> bool:
+    """Whether a text has no lone surrogate, which no encoding of Unicode has."""
+    try:
+        return value.isascii() or bool(value.encode())
+    except UnicodeEncodeError:
+        return False
 
 
 def text(field: str, value: object) -> str:
     """Any Unicode text."""
     if not isinstance(value, str):
         raise InvalidInput(field, f"must be text, not {type(value).__name__}")
-    _refuse_surrogates(field, value)
+    if not is_unicode(value):
+        raise InvalidInput(field, "holds a lone surrogate, which is not Unicode text")
     return value
 
 

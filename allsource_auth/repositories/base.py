@@ -18,8 +18,9 @@ from ..entities import Entity
 from ..errors import Conflict, InvalidInput
 from ..kinds import ADDED, REMOVED, Kind, Listed, Unique
 from ..store.base import Event, NewEvent
+from ..values import is_unicode
 from ..wire import is_tombstone
-from .claims import Claims, never_lived
+from .claims import Claims
 from .concurrency import concurrently
 from .history import History
 from .lists import Lists, entry
@@ -181,8 +182,7 @@ class Repository(Generic[E]):
 
     async def _make_room(self, key: str, head: Head) -> None:
         """Allow the creation over a tombstone, once everything of the old entity is gone. Raises `Conflict`."""
-        if head.event is None or never_lived(head):
-            return
+        assert head.event is not None
         if not is_tombstone(head.event.payload) or not self.kind.restorable:
             raise Conflict(self.kind.name, self.kind.key)
         await self._cascade(key)
@@ -348,6 +348,10 @@ class Repository(Generic[E]):
         return members
 
     async def _members(self, listed: Listed, value: str) -> list[E]:
+        if not isinstance(value, str):
+            raise InvalidInput(listed.attribute, f"must be text, not {type(value).__name__}")
+        if not is_unicode(value):
+            return []
         stream = self.kind.list_stream(self.core.tenant, listed, value)
         fold = await self.core.lists.read(stream)
         newest = await concurrently(fold.streams, self._streams.newest)

@@ -21,11 +21,10 @@ import msgspec
 
 from ..entities import Entity
 from ..errors import Conflict, VersionConflict
-from ..kinds import CLAIMED, FENCED, Kind, Unique
+from ..kinds import CLAIMED, Kind, Unique
 from ..store.base import Event, NewEvent
-from ..wire import is_tombstone
 from .plans import Claim, Operation, fence, release
-from .streams import SECOND, Head, Streams
+from .streams import SECOND, Head, Streams, content
 
 __all__ = ["Claims"]
 
@@ -49,7 +48,7 @@ class Claims:
         claim = await self._streams.newest(kind.claim_stream(self._streams.store.tenant, unique, wanted))
         if claim is None or claim.type != CLAIMED:
             return None
-        event = await self._streams.newest(_read(claim).owner)
+        event = await self._streams.newest(content(claim, Claim).owner)
         entity = None if event is None else kind.decode(event)
         return entity if unique.of(entity) == wanted else None
 
@@ -83,7 +82,7 @@ class Claims:
         found = []
         for unique, value in held.items():
             head = await self._streams.head(kind.claim_stream(self._streams.store.tenant, unique, value))
-            if head.event is not None and head.event.type == CLAIMED and _read(head.event).owner == owner:
+            if head.event is not None and head.event.type == CLAIMED and content(head.event, Claim).owner == owner:
                 found.append(release(operation, head.stream, owner, head))
         return found
 
@@ -100,19 +99,26 @@ class Claims:
             head = await self._streams.head(stream)
             if head.event is None or head.event.type != CLAIMED:
                 return head
-            claim = _read(head.event)
+            claim = content(head.event, Claim)
             if claim.owner == wants:
                 # Both commits would be guarded on the same stream, so only one of them can come.
                 return head
             owner = await self._streams.head(claim.owner)
             if owner.event is not None and unique.of(kind.decode(owner.event)) == wanted:
                 raise Conflict(kind.name, unique.field)
-            if owner.guard != claim.owner_version or (owner.op is not None and owner.op == head.op):
+            if owner.guard != claim.owner_version or await self._has_committed(owner, head.op):
                 return head
             if self._is_young(head.event):
                 raise Conflict(kind.name, unique.field)
             if await self._fence(owner):
                 return head
+
+    async def _has_committed(self, owner: Head, op: str | None) -> bool:
+        """Whether the claiming operation is in the owner's history, where its version says that it may still come.
+
+        A server's counter can be too low after a crash or an upgrade.
+        """
+        return op is not None and await self._streams.written_since(owner, op, since=None) is not None
 
     async def _fence(self, owner: Head) -> bool:
         """Make a commit that was decided on ``owner`` impossible; false if the stream has moved on by itself."""
@@ -125,12 +131,3 @@ class Claims:
     def _is_young(self, claim: Event) -> bool:
         grace = max(GRACE, GRACE_APPENDS * round(self._streams.slowest_append * SECOND))
         return self._streams.store.server_time() - claim.time < grace
-
-
-def _read(claim: Event) -> Claim:
-    return msgspec.json.decode(claim.payload, type=Claim)
-
-
-def never_lived(head: Head) -> bool:
-    """Whether a stream holds nothing but a fence: no entity was ever there."""
-    return head.event is not None and head.event.type == FENCED and is_tombstone(head.event.payload)

@@ -9,17 +9,16 @@ the entity's own stream decides.
 from __future__ import annotations
 
 from collections.abc import Collection
-from typing import TypeVar
 
 import msgspec
 
 from ..audit import metadata_of
-from ..errors import AllsourceAuthError, Json
+from ..errors import AllsourceAuthError
 from ..kinds import ADDED, REMOVED, SNAPSHOT
 from ..logs import noticed
 from ..store.base import Event, NewEvent, Quiet
 from .plans import Operation
-from .streams import PAGE, Streams
+from .streams import PAGE, Streams, content
 
 __all__ = ["Lists"]
 
@@ -117,7 +116,7 @@ def _applied(base: dict[str, None], entries: list[Event]) -> dict[str, None]:
     """``base`` after ``entries``, which are in time order."""
     found = dict(base)
     for event in entries:
-        stream = _decoded(event, Entry).stream
+        stream = content(event, Entry).stream
         if event.type == ADDED:
             found[stream] = None
         else:
@@ -151,20 +150,10 @@ def _newest_snapshot(events: list[Event]) -> tuple[int, dict[str, None]] | None:
     sets: dict[tuple[int, str, int], dict[int, Snapshot]] = {}
     for event in events:
         if event.type == SNAPSHOT:
-            part = _decoded(event, Snapshot)
+            part = content(event, Snapshot)
             sets.setdefault((int(part.until), metadata_of(event).op or "", part.parts), {})[part.part] = part
     complete = [key for key, parts in sets.items() if len(parts) == key[2]]
     if not complete:
         return None
     newest = max(complete)
     return newest[0], {stream: None for part in sets[newest].values() for stream in part.streams}
-
-
-S = TypeVar("S", bound=msgspec.Struct)
-
-
-def _decoded(event: Event, type: type[S]) -> S:  # noqa: A002
-    try:
-        return msgspec.json.decode(event.payload, type=type)
-    except msgspec.MsgspecError:
-        raise Json(f"event {event.id} of a list cannot be read", stream=event.stream, event_id=event.id) from None

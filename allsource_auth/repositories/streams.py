@@ -10,9 +10,12 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import AsyncGenerator, Iterable, Sequence
 from time import perf_counter
+from typing import TypeVar
+
+import msgspec
 
 from ..audit import metadata_of
-from ..errors import InvalidInput
+from ..errors import InvalidInput, Json
 from ..logs import observed
 from ..store.base import Acknowledged, Event, EventStore, Latest, NewEvent, Quiet
 from ..values import MAX_REQUEST_BYTES
@@ -51,6 +54,19 @@ def in_order(events: Iterable[Event]) -> list[Event]:
     for place, event in zip(places, sequenced, strict=True):
         found[place] = event
     return found
+
+
+S = TypeVar("S", bound=msgspec.Struct)
+
+
+def content(event: Event, type: type[S]) -> S:  # noqa: A002
+    """The payload of one of our index events. Raises `Json` naming the event."""
+    try:
+        return msgspec.json.decode(event.payload, type=type)
+    except msgspec.MsgspecError:
+        pass
+    message = f"event {event.id} ({event.type}): the payload is not what such an event has"
+    raise Json(message, stream=event.stream, event_id=event.id)
 
 
 class Streams:

@@ -16,7 +16,7 @@ from ..errors import InvalidInput, Json, VersionConflict
 from ..kinds import SWEPT, digest
 from ..logs import noticed
 from .plans import Operation
-from .streams import SECOND, Head
+from .streams import SECOND, Head, content
 
 if TYPE_CHECKING:
     from .base import Repository
@@ -85,7 +85,7 @@ def _first(held: dict[str, int]) -> Iterable[int]:
 
 
 def _until(head: Head) -> int | None:
-    return None if head.event is None else int(msgspec.json.decode(head.event.payload, type=Checkpoint).until)
+    return None if head.event is None else int(content(head.event, Checkpoint).until)
 
 
 async def _advance(repository: Repository[E], head: Head, since: int | None, until: int) -> None:
