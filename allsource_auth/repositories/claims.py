@@ -19,12 +19,13 @@ from typing import Any, TypeVar
 
 import msgspec
 
+from ..audit import metadata_of
 from ..entities import Entity
 from ..errors import Conflict, VersionConflict
 from ..kinds import CLAIMED, Kind, Unique
 from ..store.base import Event, NewEvent
 from .plans import Claim, Operation, fence, release
-from .streams import SECOND, Head, Streams, content
+from .streams import SECOND, Head, Streams, content, newest_of
 
 __all__ = ["Claims"]
 
@@ -106,19 +107,30 @@ class Claims:
             owner = await self._streams.head(claim.owner)
             if owner.event is not None and unique.of(kind.decode(owner.event)) == wanted:
                 raise Conflict(kind.name, unique.field)
-            if owner.guard != claim.owner_version or await self._has_committed(owner, head.op):
+            if owner.guard != claim.owner_version or await self._is_over(kind, unique, wanted, owner, head.op):
                 return head
             if self._is_young(head.event):
                 raise Conflict(kind.name, unique.field)
             if await self._fence(owner):
                 return head
 
-    async def _has_committed(self, owner: Head, op: str | None) -> bool:
-        """Whether the claiming operation is in the owner's history, where its version says that it may still come.
+    async def _is_over(
+        self, kind: Kind[Any], unique: Unique, wanted: tuple[str, ...], owner: Head, op: str | None
+    ) -> bool:
+        """Whether the claiming operation has happened, although the owner's version says that it may still come.
 
-        A server's counter can be too low after a crash or an upgrade.
+        A server's counter can be too low after a crash or an upgrade. What has happened and what is held are judged by one
+        read: the operation may happen between two. Raises `Conflict` if the value is held.
         """
-        return op is not None and await self._streams.written_since(owner, op, since=None) is not None
+        if owner.event is None or op is None:
+            return False
+        events = await self._streams.page(owner.stream, newest_first=True, decisive=True)
+        newest = newest_of(events)
+        if newest is None or all(metadata_of(event).op != op for event in events):
+            return False
+        if unique.of(kind.decode(newest)) == wanted:
+            raise Conflict(kind.name, unique.field)
+        return True
 
     async def _fence(self, owner: Head) -> bool:
         """Make a commit that was decided on ``owner`` impossible; false if the stream has moved on by itself."""

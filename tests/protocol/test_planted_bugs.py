@@ -18,6 +18,7 @@ from allsource_auth.repositories import lists, plans, streams
 from allsource_auth.repositories.claims import Claims
 from allsource_auth.repositories.lists import Lists
 from allsource_auth.repositories.plans import Operation, Plan
+from allsource_auth.repositories.streams import Head
 from allsource_auth.store.base import NewEvent
 
 from .explore import Violation, explore, replay
@@ -166,3 +167,13 @@ def test_a_revoked_session_stays_revoked_when_the_clock_steps_back(versions: Lit
 def test_a_reader_that_trusts_times_revives_a_revoked_session(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(streams, "_doubtful", lambda latest, ordered: False)
     broken(clock_steps_back(), faults=1)
+
+
+def test_judging_what_happened_and_what_is_held_by_two_reads_gives_an_email_two_owners(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def two_reads(self: Claims, kind: object, unique: object, wanted: object, owner: Head, op: str) -> bool:
+        return await self._streams.written_since(owner, op, since=None) is not None
+
+    monkeypatch.setattr(Claims, "_is_over", two_reads)
+    assert "two living owners" in broken(find("two users change to one email"))
