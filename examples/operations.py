@@ -1,0 +1,72 @@
+"""The operations that the other examples leave out: many at once, lists and pages, sessions over time, two tenants."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import tempfile
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from allsource_auth import UNSET, AllsourceAuthAdapter, EventLabel, SqliteLog, SqliteStore
+
+
+async def many_users(adapter: AllsourceAuthAdapter) -> None:
+    """Read many by id, walk through all, ask for a page."""
+    users = adapter.users
+    made = [await users.create(email=f"person{number}@example.org", role="member") for number in range(5)]
+    found = await users.get_many([made[0].id, made[1].id, "nobody"])
+    assert list(found) == [made[0].id, made[1].id]
+    assert await users.exists(made[0].id)
+    assert {user.id async for user in users.scan()} >= {user.id for user in made}
+
+    page = await users.list(search_value="PERSON", filter_field="role", filter_value="member", sort_by="email", limit=2)
+    print(f"{page.total} match; the first two: {[user.email for user in page.items]}")
+    assert page.total == 5
+
+
+async def sessions_over_time(adapter: AllsourceAuthAdapter) -> None:
+    """Sign in on two devices, prolong, switch the organization, sign out everywhere, sweep."""
+    sessions, now = adapter.sessions, datetime.now(UTC)
+    user = await adapter.users.create(username="grace")
+    phone = await sessions.create(user_id=user.id, expires_at=now + timedelta(hours=1), user_agent="phone")
+    laptop = await sessions.create(user_id=user.id, expires_at=now + timedelta(hours=1), user_agent="laptop")
+    await sessions.update_expiry(phone.token, now + timedelta(days=7))
+    await sessions.set_active_organization(laptop.token, "org-1")
+    async for change in sessions.iter_history(laptop.token):
+        print(f"{change.at:%H:%M:%S} {change.event} {', '.join(change.diff) if change.before else ''}")
+    assert [change.event for change in await sessions.history(phone.token)][-1] == EventLabel.SESSION_EXPIRY_UPDATED
+
+    assert {session.token for session in await sessions.list_for_user(user.id)} == {phone.token, laptop.token}
+    assert await sessions.delete_for_user(user.id) == 2
+    await sessions.create(user_id=user.id, expires_at=now - timedelta(seconds=1))
+    print(f"{await sessions.delete_expired()} expired session removed")
+
+
+async def two_tenants(path: Path) -> None:
+    """Two tenants in one file never see each other, even with the same ids and emails."""
+    log = SqliteLog(path)
+    async with (
+        AllsourceAuthAdapter.with_store(SqliteStore(log, "north")) as north,
+        AllsourceAuthAdapter.with_store(SqliteStore(log, "south", owns_log=False)) as south,
+    ):
+        ada = await north.users.create(id="ada", email="ada@example.org", name="Ada")
+        await south.users.create(id="ada", email="ada@example.org", name="Another Ada")
+        await north.users.update("ada", name=None, role=UNSET)  # None clears, UNSET leaves alone
+        renamed, same = await north.users.get("ada"), await south.users.get("ada")
+        assert renamed is not None
+        assert same is not None
+        assert (ada.name, renamed.name, same.name) == ("Ada", None, "Another Ada")
+
+
+async def main() -> None:
+    logging.getLogger("allsource_auth").setLevel(logging.INFO)  # DEBUG: one event per call of the store
+    with tempfile.TemporaryDirectory() as folder:
+        settings = {"ALLSOURCE_EMBEDDED_PATH": str(Path(folder) / "auth.db"), "ALLSOURCE_TENANT": "shop"}
+        async with AllsourceAuthAdapter.from_env(settings) as adapter:
+            await many_users(adapter)
+            await sessions_over_time(adapter)
+        await two_tenants(Path(folder) / "tenants.db")
+
+
+asyncio.run(main())
