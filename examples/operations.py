@@ -1,4 +1,4 @@
-"""The operations that the other examples leave out: many at once, lists and pages, sessions over time, two tenants."""
+"""The operations that the other examples leave out: many at once, lists and pages, sessions over time."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import tempfile
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from allsource_auth import UNSET, AllsourceAuthAdapter, EventLabel, SqliteLog, SqliteStore
+from allsource_auth import AllsourceAuthAdapter, EventLabel
 
 
 async def many_users(adapter: AllsourceAuthAdapter) -> None:
@@ -43,22 +43,6 @@ async def sessions_over_time(adapter: AllsourceAuthAdapter) -> None:
     print(f"{await sessions.delete_expired()} expired session removed")
 
 
-async def two_tenants(path: Path) -> None:
-    """Two tenants in one file never see each other, even with the same ids and emails."""
-    log = SqliteLog(path)
-    async with (
-        AllsourceAuthAdapter.with_store(SqliteStore(log, "north")) as north,
-        AllsourceAuthAdapter.with_store(SqliteStore(log, "south", owns_log=False)) as south,
-    ):
-        ada = await north.users.create(id="ada", email="ada@example.org", name="Ada")
-        await south.users.create(id="ada", email="ada@example.org", name="Another Ada")
-        await north.users.update("ada", name=None, role=UNSET)  # None clears, UNSET leaves alone
-        renamed, same = await north.users.get("ada"), await south.users.get("ada")
-        assert renamed is not None
-        assert same is not None
-        assert (ada.name, renamed.name, same.name) == ("Ada", None, "Another Ada")
-
-
 async def main() -> None:
     logging.getLogger("allsource_auth").setLevel(logging.INFO)  # DEBUG: one event per call of the store
     with tempfile.TemporaryDirectory() as folder:
@@ -66,7 +50,7 @@ async def main() -> None:
         async with AllsourceAuthAdapter.from_env(settings) as adapter:
             await many_users(adapter)
             await sessions_over_time(adapter)
-        await two_tenants(Path(folder) / "tenants.db")
 
 
-asyncio.run(main())
+if __name__ == "__main__":
+    asyncio.run(main())
