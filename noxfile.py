@@ -70,7 +70,7 @@ def _install(session: nox.Session, *tools: str) -> None:
 def tests(session: nox.Session) -> None:
     """All tests but the long ones, on each interpreter that is found."""
     _install(session, *TEST_TOOLS)
-    session.run("pytest", "-n", "2", "-m", "not crash and not long", *session.posargs)
+    session.run("pytest", "-n", "2", "--dist", "worksteal", "-m", "not crash and not long", *session.posargs)
 
 
 @nox.session(python=PYTHONS[:1])

@@ -11,7 +11,7 @@ __all__ = ["PROFILE"]
 _NEVER_SLOW = (HealthCheck.too_slow, HealthCheck.data_too_large)
 
 _BRIEF = settings(
-    max_examples=60,
+    max_examples=30,
     stateful_step_count=50,
     derandomize=True,
     database=None,

@@ -383,6 +383,7 @@ SCENARIOS = {
 }
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", SCENARIOS)
 def test_reduction_loses_no_end(name: str) -> None:
     """The cases with one fault take every kind; the ends of the full and of the reduced exploration are the same."""
@@ -390,6 +391,7 @@ def test_reduction_loses_no_end(name: str) -> None:
         assert ends(SCENARIOS[name], faults=faults) == ends(SCENARIOS[name], faults=faults, reduce=False)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", ["appends", "naive", "only delay", "only restarts", "racing"])
 def test_reduction_loses_no_end_with_two_faults(name: str) -> None:
     assert ends(SCENARIOS[name], faults=2) == ends(SCENARIOS[name], faults=2, reduce=False)
@@ -537,6 +539,7 @@ def test_a_late_twin_may_come_after_the_client_is_done() -> None:
     assert late
 
 
+@pytest.mark.long
 def test_guards_make_the_late_twin_harmless() -> None:
     async def check(world: World) -> None:
         events = world.core.events("user")

@@ -127,6 +127,7 @@ def test_with_a_release_instead_of_a_fence_a_refused_change_takes_anothers_claim
     assert "not found by its email" in broken(find("two changes to the same email"))
 
 
+@pytest.mark.long
 def test_with_cold_counters_an_email_has_two_owners() -> None:
     """What the store promises: a guarded append only reaches a server that has loaded the tenant since it started."""
     scenario = find("two sign-ups with one email")

@@ -36,6 +36,7 @@ def test_promises_hold_in_every_order(scenario: Scenario) -> None:
     assert result.schedules > 1
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("scenario", EVERY, ids=named)
 def test_promises_hold_where_batches_are_atomic(scenario: Scenario) -> None:
     atomic = replace(scenario, atomic=True, versions="true", stamps=False)
