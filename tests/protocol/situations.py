@@ -109,6 +109,7 @@ async def both_fields_survive(world: World) -> None:
 
 
 ada = sign_up(id="u1", email="X@e", username="n")
+eve = sign_up(id="u1", email="x@e")
 
 USERS = [
     situation("two sign-ups with one email", None, A=sign_up(email="X@e"), B=sign_up(email="x@e")),
@@ -168,7 +169,7 @@ USERS = [
     situation("change and deletion", before(ada), A=change(email="y@e"), B=delete()),
     situation("two deletions", before(ada), A=delete(), B=delete()),
     situation("deletion and restoration", before(ada, delete()), A=restore(), B=delete()),
-    situation("two restorations", before(ada, delete()), A=restore(), B=restore()),
+    situation("two restorations", before(eve, delete()), A=restore(), B=restore()),
 ]
 """Two mutations each, of users."""
 
