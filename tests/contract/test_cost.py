@@ -15,6 +15,8 @@ from tests.support.wrappers import CountingStore
 
 WEEK = timedelta(days=7)
 
+pytestmark = pytest.mark.heavy
+
 
 @pytest.fixture(autouse=True)
 def watch() -> Watch:

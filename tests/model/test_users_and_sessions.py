@@ -361,6 +361,7 @@ def _machine(target: Target) -> type[RuleBasedStateMachine]:
     return type(f"On_{target.name}", (UsersAndSessions,), {"target": target})
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize(
     "target", [target for target in TARGETS if target.dates_events], ids=lambda target: target.name
 )

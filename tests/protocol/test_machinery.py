@@ -24,6 +24,8 @@ from .scenario import ALL_FAULTS, Client, Fault, Scenario
 from .store import SimStore
 from .world import Broken, World
 
+pytestmark = pytest.mark.heavy
+
 NONE: frozenset[Fault] = frozenset()
 
 

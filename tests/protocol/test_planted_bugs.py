@@ -26,6 +26,8 @@ from .people import LATER, Auth, keeps_its_promises
 from .scenario import Scenario
 from .situations import SESSIONS, USERS, before, sign_in, situation
 
+pytestmark = pytest.mark.heavy
+
 
 def find(name: str) -> Scenario:
     return next(scenario for scenario in USERS + SESSIONS if scenario.name == name)

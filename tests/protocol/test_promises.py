@@ -14,6 +14,8 @@ from .explore import explore, sample
 from .scenario import Fault, Scenario
 from .situations import SESSIONS, THREE, USERS
 
+pytestmark = pytest.mark.heavy
+
 EVERY = USERS + SESSIONS
 LIMIT = 400_000
 
