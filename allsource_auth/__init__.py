@@ -1,13 +1,14 @@
 """An asyncio-native, event-sourced authentication store.
 
-Users and sessions live as immutable events in an embedded SQLite log, with their whole history, time travel and undo.
-Begin with `AllsourceAuthAdapter.embedded`.
+Users and sessions live as immutable events in Allsource or in an embedded SQLite log, with their whole history, time travel
+and undo. Begin with `AllsourceAuthAdapter`.
 """
 
 from msgspec import UNSET
 
 from .adapter import AllsourceAuthAdapter
 from .audit import Change, audit
+from .config import Timeouts, Tls
 from .entities import Page, Session, SessionWithUser, User
 from .errors import (
     AllsourceAuthError,
@@ -29,7 +30,8 @@ from .errors import (
     VersionConflict,
 )
 from .kinds import EventLabel
-from .store.base import Acknowledged, Event, EventStore, Latest, NewEvent
+from .store.allsource import AllsourceStore
+from .store.base import Acknowledged, Event, EventStore, Info, Latest, NewEvent
 from .store.sqlite import SqliteLog, SqliteStore
 from .version import __version__
 
@@ -38,6 +40,7 @@ __all__ = [
     "Acknowledged",
     "AllsourceAuthAdapter",
     "AllsourceAuthError",
+    "AllsourceStore",
     "Api",
     "Change",
     "Conflict",
@@ -45,6 +48,7 @@ __all__ = [
     "EventLabel",
     "EventStore",
     "Http",
+    "Info",
     "InvalidInput",
     "Json",
     "KeyMissing",
@@ -61,6 +65,8 @@ __all__ = [
     "SqliteStore",
     "Storage",
     "StoreClosed",
+    "Timeouts",
+    "Tls",
     "Unauthorized",
     "Unavailable",
     "User",

@@ -7,35 +7,83 @@ import time
 from collections.abc import Mapping
 from datetime import datetime
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from . import config, values
 from .entities import SessionWithUser
+from .errors import InvalidInput
 from .repositories.base import Core
 from .repositories.sessions import Sessions
 from .repositories.settings import Settings
 from .repositories.streams import Streams
 from .repositories.users import Users
-from .store.base import EventStore
+from .store.allsource import AllsourceStore
+from .store.base import EventStore, Info
 from .store.sqlite import SqliteLog, SqliteStore
 from .wire import nanoseconds
+
+if TYPE_CHECKING:
+    import httpx
 
 __all__ = ["AllsourceAuthAdapter"]
 
 
 class AllsourceAuthAdapter:
-    """An authentication store: ``users`` and ``sessions``, on one event store.
+    """An authentication store: ``users`` and ``sessions``, on one event store: an Allsource over HTTP, or a SQLite file.
 
-    Build one with `embedded`, `from_env` or `with_store`; it opens on first use and is closed by ``async with`` or
-    `aclose`. It may be shared by all tasks of an event loop. Used after closing, it raises `StoreClosed`.
+    It opens on first use, so building one outside a running event loop is fine, and is closed by ``async with`` or `aclose`.
+    It may be shared by all tasks of an event loop. Used after closing, it raises `StoreClosed`.
+
+    Args:
+        core_url: the Core, ``http://localhost:3900``. query_url: the Query Service for plain reads; by default the Core.
+        api_key: travels as ``X-API-Key`` to both.
+        tenant_id: whose users these are: letters, digits, ``-`` and ``_``.
+        timeout: seconds for one request, or `Timeouts`. Waiting in line is not counted.
+        tls: `Tls`: authorities to trust, and a client certificate.
+        http_client: an ``httpx.AsyncClient`` of your own that carries everything, and that you close.
+        max_in_flight: requests that are out at a time; the others wait in line, in order. Core 0.27 serves 16.
+        max_queued: how many may wait; one more raises `Overloaded` at once.
+        read_consistency: ``strong`` or ``eventual``, for plain reads from a Query Service with replicas.
+        clock: the present as an aware datetime: what expiry is held against.
+
+    Raises `InvalidInput` naming the option. `embedded` needs no server; `from_env` and `with_store` are further ways.
     """
 
     users: Users
     sessions: Sessions
 
-    def __init__(self, store: EventStore, *, clock: config.Clock = config.utc_now) -> None:
+    def __init__(
+        self,
+        core_url: str,
+        query_url: str | None = None,
+        api_key: str | None = None,
+        *,
+        tenant_id: str = "default",
+        timeout: float | config.Timeouts | None = None,
+        tls: config.Tls | None = None,
+        http_client: httpx.AsyncClient | None = None,
+        max_in_flight: int = config.MAX_IN_FLIGHT,
+        max_queued: int = config.MAX_QUEUED,
+        read_consistency: config.Consistency = "strong",
+        clock: config.Clock | None = None,
+    ) -> None:
+        store = AllsourceStore(
+            core_url,
+            query_url,
+            api_key,
+            tenant_id=tenant_id,
+            timeout=timeout,
+            tls=tls,
+            http_client=http_client,
+            max_in_flight=max_in_flight,
+            max_queued=max_queued,
+            read_consistency=read_consistency,
+        )
+        self._assemble(store, clock)
+
+    def _assemble(self, store: EventStore, clock: config.Clock | None) -> None:
         self._store = store
-        core = Core(Streams(store, Settings()), config.clock(clock))
+        core = Core(Streams(store, Settings()), config.utc_now if clock is None else config.clock(clock))
         self._core = core
         self.users = Users(core)
         self.sessions = Sessions(core)
@@ -58,21 +106,42 @@ class AllsourceAuthAdapter:
         now = config.clock(clock) if clock is not None else None
         clock_ns = time.time_ns if now is None else lambda: nanoseconds(values.instant("clock", now()))
         log = SqliteLog(config.path(path), durability=config.durability(durability), clock_ns=clock_ns)
-        return cls(SqliteStore(log, config.tenant_id(tenant_id)), clock=now or config.utc_now)
+        return cls.with_store(SqliteStore(log, config.tenant_id(tenant_id)), clock=now)
 
     @classmethod
     def from_env(cls, environment: Mapping[str, str] | None = None) -> Self:
-        """The store that the environment names: ``ALLSOURCE_EMBEDDED_PATH``, and ``ALLSOURCE_TENANT`` (default ``default``).
+        """The store that the environment names.
 
-        Raises `InvalidInput` naming the variable.
+        ``ALLSOURCE_CORE_URL``, and with it ``ALLSOURCE_QUERY_URL`` and ``ALLSOURCE_API_KEY``; without a URL the file
+        ``ALLSOURCE_EMBEDDED_PATH``. ``ALLSOURCE_TENANT`` (default ``default``) for both. Raises `InvalidInput` naming the
+        variable.
         """
         found = config.Environment(os.environ if environment is None else environment)
-        return cls.embedded(found.path, tenant_id=found.tenant_id)
+        if found.core_url is None:
+            return cls.embedded(found.path, tenant_id=found.tenant_id)
+        return cls(found.core_url, found.query_url, found.api_key, tenant_id=found.tenant_id)
 
     @classmethod
     def with_store(cls, store: EventStore, *, clock: config.Clock | None = None) -> Self:
         """An adapter on any `EventStore`; closing the adapter closes the store."""
-        return cls(store, clock=clock or config.utc_now)
+        adapter = cls.__new__(cls)
+        adapter._assemble(store, clock)
+        return adapter
+
+    @property
+    def http(self) -> httpx.AsyncClient:
+        """The pooled client of a store over HTTP, for requests of your own; your own client if you gave one.
+
+        Relative URLs go to Core; the API key is not added. It is closed with the adapter. Raises `InvalidInput` for another
+        store.
+        """
+        if not isinstance(self._store, AllsourceStore):
+            raise InvalidInput("http", "the store of this adapter is not reached over HTTP")
+        return self._store.http
+
+    async def info(self) -> Info:
+        """What the store is: where it is, which engine sends the requests, which server answers. Raises `Http`, `Api`."""
+        return await self._store.info()
 
     async def load_session(self, token: str) -> SessionWithUser | None:
         """The session with this token and its user, if the session authenticates now, else ``None``.

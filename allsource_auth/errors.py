@@ -3,12 +3,12 @@
 ::
 
     AllsourceAuthError
-    ├── Http              network, connection, timeout              .ambiguous
+    ├── Http              network, connection, timeout              .ambiguous .timeout
     ├── Json              a payload that cannot be encoded or decoded   .path .stream .event_id
     ├── Api               a reply that is not a success              .status .message
     │   ├── Unauthorized      401, 403
     │   ├── RateLimited       429                                   .retry_after
-    │   ├── Unavailable       503                                   .ambiguous
+    │   ├── Unavailable       502, 503, 504                         .ambiguous
     │   └── VersionConflict   409                                   .stream .expected .actual
     ├── Conflict          a unique value is taken                   .kind .field
     ├── NotFound          an update of something that is not there  .kind
@@ -55,11 +55,15 @@ class AllsourceAuthError(Exception):
 
 
 class Http(AllsourceAuthError):
-    """The server could not be reached, or the connection failed or timed out."""
+    """The server could not be reached, or the connection failed or timed out.
 
-    def __init__(self, message: str, *, ambiguous: bool = False) -> None:
+    ``timeout`` says which time limit was over: ``connect``, ``read`` or ``total``; ``None`` for all other failures.
+    """
+
+    def __init__(self, message: str, *, ambiguous: bool = False, timeout: str | None = None) -> None:
         super().__init__(message)
         self.ambiguous = ambiguous
+        self.timeout = timeout
 
 
 class Json(AllsourceAuthError):
@@ -102,7 +106,7 @@ class RateLimited(Api):
 
 
 class Unavailable(Api):
-    """The server cannot serve the request now (503)."""
+    """The server, or the gateway before it, cannot serve the request now (502, 503, 504)."""
 
     def __init__(self, message: str, *, status: int = 503, ambiguous: bool = False) -> None:
         super().__init__(message, status=status, ambiguous=ambiguous)

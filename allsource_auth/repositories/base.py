@@ -7,6 +7,7 @@ module of that kind.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from contextlib import nullcontext, suppress
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any, Generic, TypeVar
@@ -15,7 +16,7 @@ import msgspec
 
 from ..audit import Change
 from ..entities import Entity
-from ..errors import Conflict, InvalidInput
+from ..errors import Conflict, InvalidInput, StoreClosed
 from ..kinds import ADDED, REMOVED, Kind, Listed, Unique
 from ..store.base import Event, NewEvent
 from ..values import is_unicode
@@ -24,7 +25,7 @@ from .claims import Claims
 from .concurrency import concurrently
 from .history import History
 from .lists import Lists, entry
-from .plans import NO_LINKS, Done, Mutations, Operation, Plan
+from .plans import NO_LINKS, Done, Mutations, Operation, Plan, uncovered
 from .streams import Head, Streams
 
 __all__ = ["Core", "Repository"]
@@ -163,10 +164,7 @@ class Repository(Generic[E]):
                 instead=None if guarded else partial(self._void, entity, name),
             )
 
-        if made_here:
-            return await self._carried_out(decide)
-        async with self.core.mutations.turn(kind.stream(name)):
-            return await self._carried_out(decide)
+        return await self._carried_out(decide, turn=None if made_here else kind.stream(name))
 
     def _void(self, entity: E, key: str, operation: Operation, head: Head) -> list[NewEvent]:
         """A tombstone for an entity whose creation may still arrive; its ``seq`` outranks that of the creation.
@@ -217,8 +215,7 @@ class Repository(Generic[E]):
             payload = kind.codec.merged(head.event.payload, {**changes, "updated_at": self.core.now()})
             return await self._rewrite(operation, head, before, payload, verb)
 
-        async with self.core.mutations.turn(stream):
-            return await self._carried_out(decide)
+        return await self._carried_out(decide, turn=stream)
 
     async def _rewrite(
         self,
@@ -305,9 +302,9 @@ class Repository(Generic[E]):
 
         async with self.core.mutations.turn(stream):
             done = await self.core.mutations.carry_out(decide)
-            if done is None:
-                return self._living((await self._streams.head(stream)).event)
-            return self._result(done)
+        if done is None:
+            return self._living((await self._streams.head(stream)).event)
+        return await self._finished(done)
 
     async def revert(self, key: str, to: datetime | str) -> E:
         """Give a living entity the state that it had at a time, or right after the event with this id.
@@ -326,8 +323,7 @@ class Repository(Generic[E]):
             payload = kind.codec.merged(former.payload, {"updated_at": self.core.now()})
             return await self._rewrite(operation, head, before, payload, "updated", {"revertedTo": former.id})
 
-        async with self.core.mutations.turn(stream):
-            return await self._carried_out(decide)
+        return await self._carried_out(decide, turn=stream)
 
     def _final_refused(self, wish: str, key: str) -> tuple[Kind[E], str]:
         kind = self.kind
@@ -382,20 +378,62 @@ class Repository(Generic[E]):
 
     # Details
 
-    async def _carried_out(self, decide: Callable[[Operation], Awaitable[Plan]]) -> E:
-        """Carry out a mutation that always has something to do; the entity as it is then."""
-        done = await self.core.mutations.carry_out(decide)
+    async def _carried_out(self, decide: Callable[[Operation], Awaitable[Plan]], *, turn: str | None) -> E:
+        """Carry out a mutation that always has something to do, one at a time per stream; the entity as it is then."""
+        async with nullcontext() if turn is None else self.core.mutations.turn(turn):
+            done = await self.core.mutations.carry_out(decide)
         assert done is not None
+        return await self._finished(done, chosen=turn is not None)
+
+    async def _finished(self, done: Done, *, chosen: bool = True) -> E:
+        """What follows a stored mutation; the entity that came of it. ``chosen``: its key was not made for it.
+
+        Raises `Conflict`, and takes the mutation back, if a server that forgets versions let it have what is somebody else's.
+        """
         await self._lists_grown(done)
-        return self._result(done)
+        entity = done.state if isinstance(done.state, self.kind.entity) else self._entity(done.payload)
+        if self._streams.store.forgetful:
+            with suppress(StoreClosed):  # what was accepted before the adapter was closed is done
+                await self.core.mutations.insist(partial(self._read_back, entity, chosen), done.operation)
+        return entity
+
+    async def _read_back(self, entity: E, chosen: bool, operation: Operation) -> None:
+        """Look below the events that were to be the first of their streams (design, section 5). Raises `Conflict`."""
+        commit = operation.sent[-1].commit
+        if chosen and commit.guard == 0 and await self._uncovered(operation, commit.stream):
+            raise Conflict(self.kind.name, self.kind.key)
+        given_back = [
+            unique
+            for unique, value in _held(self.kind, entity).items()
+            if await self.core.claims.give_back(operation, self.kind, unique, value)
+        ]
+        if not given_back:
+            return
+        key, before = getattr(entity, self.kind.key), operation.sent[-1].head.event
+        if before is None or is_tombstone(before.payload):
+            await self._delete(key)
+        else:
+            await self.revert(key, to=before.id)
+        raise Conflict(self.kind.name, given_back[0].field)
+
+    async def _uncovered(self, operation: Operation, stream: str) -> bool:
+        """Give an entity, which a creation was stored on top of, its state again; whether there was one."""
+
+        def rewrite(covered: Event, head: Head) -> NewEvent | None:
+            dead = is_tombstone(covered.payload)
+            if dead and self.kind.restorable:
+                return None
+            # Of the kind's own types: a scan of a store that searches by type must meet it.
+            type_ = self.kind.type("deleted" if dead else "updated")
+            links = {"revertedTo": covered.id}
+            return Operation().event(type_, stream, bytes(covered.payload), after=head, links=links)
+
+        return await uncovered(self._streams, stream, operation.id, rewrite)
 
     async def _lists_grown(self, done: Done) -> None:
         for event, stored in done.stored:
             if event.type in (ADDED, REMOVED):
                 await self.core.lists.grown(event.stream, stored.version)
-
-    def _result(self, done: Done) -> E:
-        return done.state if isinstance(done.state, self.kind.entity) else self._entity(done.payload)
 
     def _entity(self, payload: bytes) -> E:
         """The entity in a payload that was just written, exactly as a later read will see it."""

@@ -24,8 +24,8 @@ from ..entities import Entity
 from ..errors import Conflict, VersionConflict
 from ..kinds import CLAIMED, Kind, Unique
 from ..store.base import Event, NewEvent
-from .plans import Claim, Operation, fence, release
-from .streams import SECOND, Head, Streams, content, newest_of
+from .plans import Claim, Operation, covered_by, fence, release
+from .streams import SECOND, Head, Streams, below, content, newest_of
 
 __all__ = ["Claims"]
 
@@ -87,6 +87,32 @@ class Claims:
                 found.append(release(operation, head.stream, owner, head))
         return found
 
+    async def give_back(self, operation: Operation, kind: Kind[Any], unique: Unique, value: tuple[str, ...]) -> bool:
+        """Give a value back to whom it belonged before ``operation`` took it as if it were new; whether it had to be.
+
+        A server that forgets versions when it restarts (section 6.1 of the contract) may store a first claim on top of others.
+        """
+        stream = kind.claim_stream(self._streams.store.tenant, unique, value)
+        if not any(event.stream == stream and event.guard == 0 for plan in operation.sent for event in plan.before):
+            return False
+        while True:
+            older = below(await self._streams.page(stream, newest_first=True, decisive=True), operation.id)
+            if older is None or older.type != CLAIMED:
+                return False
+            claim = content(older, Claim)
+            if claim.owner == operation.sent[-1].head.stream:
+                return False  # another mutation of the same entity wanted the same value
+            owner = await self._streams.head(claim.owner)
+            living = owner.event is not None and unique.of(kind.decode(owner.event)) == value
+            if not living and owner.guard != claim.owner_version:
+                return False
+            again = Operation().event(CLAIMED, stream, bytes(older.payload), after=await self._streams.head(stream))
+            try:
+                await self._streams.append([again])
+            except VersionConflict:
+                continue
+            return True
+
     async def _settled(
         self,
         kind: Kind[Any],
@@ -134,11 +160,12 @@ class Claims:
 
     async def _fence(self, owner: Head) -> bool:
         """Make a commit that was decided on ``owner`` impossible; false if the stream has moved on by itself."""
+        operation = Operation()
         try:
-            await self._streams.append([fence(owner)])
+            await self._streams.append([fence(owner, operation)])
         except VersionConflict:
             return False
-        return True
+        return not await covered_by(operation, owner, self._streams)
 
     def _is_young(self, claim: Event) -> bool:
         grace = max(GRACE, GRACE_APPENDS * round(self._streams.slowest_append * SECOND))

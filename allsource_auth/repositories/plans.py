@@ -19,12 +19,22 @@ import msgspec
 
 from ..audit import encode_metadata
 from ..entities import Entity
-from ..errors import AllsourceAuthError, Http, RateLimited, Unavailable, VersionConflict
+from ..errors import (
+    AllsourceAuthError,
+    Api,
+    Http,
+    Json,
+    Overloaded,
+    RateLimited,
+    StoreClosed,
+    Unavailable,
+    VersionConflict,
+)
 from ..ids import operation_id
 from ..kinds import CLAIMED, FENCED, RELEASED, shown
 from ..logs import noticed
 from ..store.base import Acknowledged, Event, NewEvent, Quiet
-from .streams import Head, Streams
+from .streams import Head, Streams, below
 
 __all__ = ["Mutations", "Operation", "Plan"]
 
@@ -34,6 +44,9 @@ PATIENCE = 10.0
 
 TRANSIENT = (Http, RateLimited, Unavailable)
 """Trouble on the way to a store, which may pass."""
+
+UNDECIDED = (Http, Api, Json, StoreClosed)
+"""Errors that a decision cannot rest on: what was sent before may have been stored."""
 
 NO_LINKS: Mapping[str, str] = MappingProxyType({})
 
@@ -57,14 +70,6 @@ class Plan(Quiet, frozen=True, kw_only=True):
     @property
     def events(self) -> list[NewEvent]:
         return [*self.before, self.commit, *self.after]
-
-
-class Done(Quiet, frozen=True, kw_only=True):
-    """What a mutation came to: the commit event's payload; where a reply says so, its state and what was stored."""
-
-    payload: bytes
-    state: Entity | None = None
-    stored: list[tuple[NewEvent, Acknowledged]] = msgspec.field(default_factory=list)
 
 
 class _Landed(Exception):
@@ -102,6 +107,15 @@ class Operation:
         guard = after.guard if after is not None and guarded else None
         metadata = encode_metadata(op=self.id, seq=seq, links=links)
         return NewEvent(type=type, stream=stream, payload=payload, metadata=metadata, guard=guard)
+
+
+class Done(Quiet, frozen=True, kw_only=True):
+    """What a mutation came to: the commit event's payload; where a reply says so, its state and what was stored."""
+
+    operation: Operation
+    payload: bytes
+    state: Entity | None = None
+    stored: list[tuple[NewEvent, Acknowledged]] = msgspec.field(default_factory=list)
 
 
 Decide = Callable[[Operation], Awaitable[Plan | None]]
@@ -144,9 +158,11 @@ class Mutations:
             try:
                 plan = await (self._insist(decide, operation, deadline) if operation.sent else decide(operation))
             except _Landed as landed:
-                return Done(payload=bytes(landed.event.payload))
-            except AllsourceAuthError:
+                return Done(operation=operation, payload=bytes(landed.event.payload))
+            except AllsourceAuthError as error:
                 await self._withdraw(operation)
+                if operation.ambiguous and isinstance(error, UNDECIDED) and not isinstance(error, VersionConflict):
+                    error.ambiguous = True
                 raise
             if plan is None:
                 return None
@@ -155,15 +171,19 @@ class Mutations:
                 stored = await self._streams.append(plan.events)
             except AllsourceAuthError as error:
                 failure = error
+                if _unsent(error):
+                    operation.sent.pop()
+                    if not operation.sent:
+                        raise
             else:
                 acknowledged = list(zip(plan.events, stored, strict=True))
-                return Done(payload=plan.commit.payload, state=plan.state, stored=acknowledged)
+                return Done(operation=operation, payload=plan.commit.payload, state=plan.state, stored=acknowledged)
             operation.ambiguous = operation.ambiguous or failure.ambiguous
             again = self.now() < deadline and (isinstance(failure, VersionConflict) or failure.ambiguous)
             if not again or (plan.instead is not None and failure.ambiguous):
                 look = self._stored if plan.instead is None else self._abandoned
                 if (found := await self._insist(look, operation, deadline)) is not None:
-                    return Done(payload=bytes(found.payload))
+                    return Done(operation=operation, payload=bytes(found.payload))
             if not again:
                 await self._withdraw(operation)
                 failure.ambiguous = operation.ambiguous
@@ -186,6 +206,17 @@ class Mutations:
                     raise _Landed(found)
                 break
         return head
+
+    async def insist(self, step: Callable[[Operation], Awaitable[T]], operation: Operation) -> T:
+        """Take a step that belongs to an operation which is stored, through passing trouble, for ten seconds.
+
+        Any other error of it, and the last one, has ``ambiguous`` set.
+        """
+        try:
+            return await self._insist(step, operation, self.now() + PATIENCE)
+        except UNDECIDED as error:
+            error.ambiguous = True
+            raise
 
     async def _insist(self, step: Callable[[Operation], Awaitable[T]], operation: Operation, deadline: float) -> T:
         """Take a step that reads; while the outcome of an append is open, passing trouble does not end it.
@@ -245,7 +276,9 @@ class Mutations:
         try:
             for stream in claims:
                 if (await self._streams.head(stream)).op == operation.id:
-                    await self._streams.append([fence(operation.sent[-1].head)])
+                    head, fencing = operation.sent[-1].head, Operation()
+                    await self._streams.append([fence(head, fencing)])
+                    await covered_by(fencing, head, self._streams)
                     return
         except VersionConflict:
             return  # The stream has moved on by itself, which frees the values as well.
@@ -260,19 +293,56 @@ class Claim(Quiet, frozen=True, rename="camel"):
     owner_version: int = -1
 
 
-def fence(head: Head) -> NewEvent:
+def fence(head: Head, operation: Operation) -> NewEvent:
     """The event that changes nothing, but makes a commit that was decided on ``head`` impossible."""
     if head.event is not None:
         payload = bytes(head.event.payload)
     else:
         payload = msgspec.json.encode({"_deleted": True, "id": head.stream.partition(":")[2]})
-    return Operation().event(FENCED, head.stream, payload, after=head)
+    return operation.event(FENCED, head.stream, payload, after=head)
+
+
+Rewrite = Callable[[Event, Head], NewEvent | None]
+"""Takes what was covered and the head of its stream; returns the event that shows it again, ``None`` where none is needed."""
+
+
+async def uncovered(streams: Streams, stream: str, op: str, rewrite: Rewrite) -> bool:
+    """Show what an event of operation ``op`` was stored on top of, although it was to be the first of its stream.
+
+    Whether there was something: a server that forgets versions when it restarts lets that happen (contract, section 6.1).
+    """
+    while True:
+        covered = below(await streams.page(stream, newest_first=True, decisive=True), op)
+        again = None if covered is None else rewrite(covered, await streams.head(stream))
+        if again is None:
+            return False
+        try:
+            await streams.append([again])
+        except VersionConflict:
+            continue
+        return True
+
+
+async def covered_by(fencing: Operation, head: Head, streams: Streams) -> bool:
+    """Whether a fence that was to be the first event of ``head`` covered an entity; it is shown again then."""
+    if head.guard or not streams.store.forgetful:
+        return False
+
+    def repeated(covered: Event, now: Head) -> NewEvent:
+        return Operation().event(FENCED, head.stream, bytes(covered.payload), after=now)
+
+    return await uncovered(streams, head.stream, fencing.id, repeated)
 
 
 def release(operation: Operation, stream: str, owner: str, after: Head) -> NewEvent:
     """The event that gives a claimed value up; guarded, so that it never hits somebody else's newer claim."""
     payload = msgspec.json.encode({"v": 1, "owner": owner})
     return operation.event(RELEASED, stream, payload, after=after)
+
+
+def _unsent(error: AllsourceAuthError) -> bool:
+    """Whether nothing of an append that failed so can have been stored: the server never looked at it."""
+    return isinstance(error, Overloaded | RateLimited) or (isinstance(error, Http) and not error.ambiguous)
 
 
 async def _pause(attempt: int) -> None:

@@ -8,12 +8,15 @@ from __future__ import annotations
 import msgspec
 
 from ..audit import encode_metadata
-from ..errors import InvalidInput, Json, VersionConflict
+from ..errors import AllsourceAuthError, InvalidInput, Json, VersionConflict
 from ..ids import operation_id
 from ..kinds import CONFIGURED, digest
 from ..store.base import EventStore, NewEvent
 
 __all__ = ["Settings"]
+
+ATTEMPTS = 5
+"""Appends of the settings whose replies may be lost before the first mutation gives up."""
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
@@ -41,18 +44,23 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
 
     async def write(self, store: EventStore) -> None:
         """Make these the store's settings if it has none; raises `InvalidInput` if it has others."""
-        if await self.check(store):
-            return
         stream = _stream(store)
         metadata = encode_metadata(op=operation_id(), seq=1)
         payload = msgspec.json.encode(self)
-        guard = (await store.latest(stream, decisive=True)).version
-        try:
-            await store.append(
-                [NewEvent(type=CONFIGURED, stream=stream, payload=payload, metadata=metadata, guard=guard)]
-            )
-        except VersionConflict:
-            await self.check(store)
+        for attempt in range(ATTEMPTS):
+            guard = (await store.latest(stream, decisive=True)).version
+            if await self.check(store):
+                return
+            new = NewEvent(type=CONFIGURED, stream=stream, payload=payload, metadata=metadata, guard=guard)
+            try:
+                await store.append([new])
+            except AllsourceAuthError as error:
+                if not (isinstance(error, VersionConflict) or error.ambiguous):
+                    raise
+                if attempt == ATTEMPTS - 1:
+                    raise
+            else:
+                return
 
 
 def _stream(store: EventStore) -> str:

@@ -15,7 +15,7 @@ from typing import TypeVar
 import msgspec
 
 from ..audit import metadata_of
-from ..errors import InvalidInput, Json
+from ..errors import InvalidInput, Json, VersionConflict
 from ..logs import observed
 from ..store.base import Acknowledged, Event, EventStore, Latest, NewEvent, Quiet
 from ..values import MAX_REQUEST_BYTES
@@ -24,6 +24,10 @@ from .settings import Settings
 __all__ = ["Head", "Streams"]
 
 PAGE = 1000
+
+MOST_REFUSED = 1000
+"""Streams whose last refusal is remembered."""
+
 SECOND = 1_000_000_000
 
 
@@ -76,6 +80,8 @@ class Streams:
         self.store = store
         self._recent: deque[float] = deque(maxlen=100)
         self._unread = self._unwritten = settings
+        self._refused: dict[str, tuple[int, int]] = {}
+        self._told: dict[str, tuple[int, int]] = {}
 
     @property
     def slowest_append(self) -> float:
@@ -94,9 +100,34 @@ class Streams:
             self._unread = self._unwritten = None
         began = perf_counter()
         try:
-            return await observed("append", events[-1].stream, self.store.append(events))
+            stored = await observed("append", events[-1].stream, self.store.append(events))
+        except VersionConflict as conflict:
+            self._learn(events, conflict)
+            raise
         finally:
             self._recent.append(perf_counter() - began)
+        for event in events if self._refused or self._told else ():
+            self._refused.pop(event.stream, None)
+            self._told.pop(event.stream, None)
+        return stored
+
+    def _learn(self, events: Sequence[NewEvent], conflict: VersionConflict) -> None:
+        """Remember the version that a refusal named, where the same guard was refused in the same way before.
+
+        What a server reads out as a stream's version can differ from what it holds guards against: after an upgrade, and on
+        a stream id that several tenants use (section 3 of the contract of 0.27). Then the refusal tells the truth.
+        """
+        candidates = [event.stream for event in events if event.guard == conflict.expected]
+        if len(candidates) != 1:
+            return  # nobody knows which of them was refused
+        stream, said = candidates[0], (conflict.expected, conflict.actual)
+        if self._told.pop(stream, None) is None and self._refused.get(stream) == said:
+            self._told[stream] = said
+        if len(self._refused) >= MOST_REFUSED:
+            gone = next(iter(self._refused))
+            del self._refused[gone]
+            self._told.pop(gone, None)
+        self._refused[stream] = said
 
     async def newest(self, stream: str) -> Event | None:
         """The newest event, for a reader: one read."""
@@ -111,7 +142,13 @@ class Streams:
         """The newest event, for a decision: asked of the side that accepts writes."""
         if self._unread is not None:
             await self._read_settings()
+        told = self._told.get(stream)  # what is learnt while the read is on its way says nothing about its answer
         latest = await observed("latest", stream, self.store.latest(stream, decisive=True))
+        if not self.store.atomic and not _agrees(latest):
+            # Core looks up the version after the event, and something may have been appended between the two. An older
+            # version with a newer event is safe: the guard fails if anything has happened since the version was read.
+            again = await observed("latest", stream, self.store.latest(stream, decisive=True))
+            latest = Latest(event=again.event, version=latest.version)
         event, highest = latest.event, latest.event.version if latest.event else 0
         if _doubtful(latest, ordered=not self.store.time_skew):
             found = await self._numbered_highest(stream, latest.version, decisive=True)
@@ -120,7 +157,10 @@ class Streams:
         if event is not None:
             known = metadata_of(event).seq
             seq = known if known is not None else await self._count(stream)
-        return Head(stream=stream, event=event, guard=max(latest.version, highest), seq=seq)
+        guard = max(latest.version, highest)
+        if told is not None and told == self._told.get(stream) and told[0] == guard:
+            guard = told[1]
+        return Head(stream=stream, event=event, guard=guard, seq=seq)
 
     async def _numbered_highest(self, stream: str, version: int, *, decisive: bool) -> list[Event]:
         """The events of a stream, newest first by time, as far back as the one that is numbered highest may stand."""
@@ -160,7 +200,7 @@ class Streams:
         """The newest event of every stream that starts so, in pages."""
         if self._unread is not None:
             await self._read_settings()
-        async for events in self.store.heads(stream_prefix, type_prefix):
+        async for events in self.store.heads(stream_prefix, type_prefix, newer=_newer):
             yield events
 
     async def _read_settings(self) -> None:
@@ -207,6 +247,14 @@ class Streams:
                 return None
 
 
+def _agrees(latest: Latest) -> bool:
+    """Whether the newest event is certainly the one that the version counts last."""
+    event = latest.event
+    if event is None:
+        return latest.version == 0
+    return max(event.version, metadata_of(event).seq or 0) >= latest.version
+
+
 def _doubtful(latest: Latest, *, ordered: bool) -> bool:
     """Whether the newest event may not be the one that was decided last: something of the stream is numbered higher.
 
@@ -226,9 +274,22 @@ def _doubtful(latest: Latest, *, ordered: bool) -> bool:
 def newest_of(newest_first: list[Event]) -> Event | None:
     """The newest event of a page that came newest first."""
     newest: Event | None = None
-    seq: int | None = None
     for event in reversed(newest_first):
-        its = metadata_of(event).seq
-        if newest is None or its is None or seq is None or its >= seq:
-            newest, seq = event, its
+        if newest is None or _newer(event, newest):
+            newest = event
     return newest
+
+
+def below(newest_first: list[Event], op: str) -> Event | None:
+    """The newest of the events that others had stored before operation ``op`` wrote to the stream."""
+    ops = [metadata_of(event).op for event in newest_first]
+    if op not in ops:
+        return None
+    last = len(ops) - 1 - ops[::-1].index(op)
+    return newest_of(newest_first[last + 1 :])
+
+
+def _newer(event: Event, known: Event) -> bool:
+    """Whether ``event``, which comes later in time, was also decided later than ``known``."""
+    its, seq = metadata_of(event).seq, metadata_of(known).seq
+    return its is None or seq is None or its >= seq

@@ -1,21 +1,22 @@
 """``EventStore``: what a place must be able to do to keep events, and the structs that travel.
 
 A store appends and reads the events of one tenant. It knows nothing of users or sessions; payloads and metadata stay
-raw JSON. Three attributes say what it promises beyond that, because Allsource and SQLite differ (section 3 of the design):
+raw JSON. Four attributes say what it promises beyond that, because Allsource and SQLite differ (section 3 of the design):
 
 * ``atomic``: a batch is stored whole or not at all. Core keeps the events before the first failing one.
 * ``time_skew``: how far, in nanoseconds, stored order and time order may differ. 0 where they are the same.
+* ``forgetful``: a restart may make the store accept a guard that it should refuse (Core 0.23 and 0.24).
 * ``tenant``: the tenant whose events this store sees.
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from typing import Protocol
 
 import msgspec
 
-__all__ = ["Acknowledged", "Event", "EventStore", "Latest", "NewEvent"]
+__all__ = ["Acknowledged", "Event", "EventStore", "Info", "Latest", "NewEvent"]
 
 
 class Quiet(msgspec.Struct, frozen=True):
@@ -70,7 +71,8 @@ class Acknowledged(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 class Latest(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """The newest event of a stream (``None``: the tenant has none) and the version of the stream.
 
-    The version counts the events of every tenant that uses the same stream id (section 6 of the contract).
+    The version counts the events of every tenant that uses the same stream id, and Core looks it up after the event: it may
+    count one that came between (section 6 of the contract).
     """
 
     event: Event | None
@@ -78,6 +80,31 @@ class Latest(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 
     def __repr__(self) -> str:
         return f"Latest(event={self.event!r}, version={self.version})"
+
+
+class Info(msgspec.Struct, frozen=True, kw_only=True):
+    """What a store is, for people.
+
+    ``where``: the URL or the path; ``None`` in memory. ``engine``: what sends the requests. ``server`` and
+    ``server_version``: what the server says of itself. ``strict_reads``: whether it can prove that an answer is complete;
+    servers that cannot (Core 0.23 and 0.24) are the ones that forget versions when they restart. ``durable``: whether what is
+    acknowledged outlives the server; ``None`` where it does not say so.
+    """
+
+    store: str
+    tenant: str
+    where: str | None = None
+    reads_from: str | None = None
+    engine: str | None = None
+    server: str | None = None
+    server_version: str | None = None
+    strict_reads: bool | None = None
+    durable: bool | None = None
+
+
+def later(event: Event, other: Event) -> bool:
+    """Whether ``event`` is not older than ``other`` by the store's time."""
+    return event.time >= other.time
 
 
 class EventStore(Protocol):
@@ -91,6 +118,9 @@ class EventStore(Protocol):
 
     @property
     def time_skew(self) -> int: ...
+
+    @property
+    def forgetful(self) -> bool: ...
 
     async def append(self, events: Sequence[NewEvent]) -> list[Acknowledged]:
         """Append ``events`` in order, in one round trip.
@@ -128,15 +158,22 @@ class EventStore(Protocol):
         """The events whose type starts with ``type_prefix``, in time order, in pages; both times inclusive."""
         ...
 
-    def heads(self, stream_prefix: str, type_prefix: str) -> AsyncGenerator[list[Event], None]:
+    def heads(
+        self, stream_prefix: str, type_prefix: str, *, newer: Callable[[Event, Event], bool] = later
+    ) -> AsyncGenerator[list[Event], None]:
         """The newest event of every stream that starts with ``stream_prefix``, in pages, ordered by stream, each once.
 
-        ``type_prefix`` is that of the streams' own types, for stores that can only search by type.
+        ``type_prefix`` is that of the streams' own types, for stores that can only search by type. ``newer``: whether the
+        first of two events of a stream, met later, is the newer one; for stores whose order in time does not say it.
         """
         ...
 
     def server_time(self) -> int:
         """The newest time of the store that is known here, in nanoseconds: what the age of an event is held against."""
+        ...
+
+    async def info(self) -> Info:
+        """What this store is."""
         ...
 
     async def close(self) -> None:

@@ -7,14 +7,14 @@ file itself, its format and its errors in `allsource_auth.store.sqlite_file`.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from functools import partial
 from typing import Any, Final
 
 import msgspec
 
 from allsource_auth.errors import InvalidInput, StoreClosed
-from allsource_auth.store.base import Acknowledged, Event, Latest, NewEvent
+from allsource_auth.store.base import Acknowledged, Event, Info, Latest, NewEvent, later
 from allsource_auth.store.sqlite_append import Batch, Record
 from allsource_auth.store.sqlite_file import snapshot
 from allsource_auth.store.sqlite_log import SqliteLog
@@ -95,6 +95,7 @@ class SqliteStore:
 
     atomic: Final = True
     time_skew: Final = 0
+    forgetful: Final = False
 
     def __init__(self, log: SqliteLog, tenant: str = "default", *, owns_log: bool = True) -> None:
         self._log = log
@@ -210,10 +211,13 @@ class SqliteStore:
             if len(page) < PAGE:
                 return
 
-    async def heads(self, stream_prefix: str, type_prefix: str) -> AsyncGenerator[list[Event], None]:
+    async def heads(
+        self, stream_prefix: str, type_prefix: str, *, newer: Callable[[Event, Event], bool] = later
+    ) -> AsyncGenerator[list[Event], None]:
         """The newest event of every stream that starts with ``stream_prefix``; see `EventStore.heads`.
 
-        Pages hold up to 1,000 events, ordered by stream. ``type_prefix`` is not needed here. Raises `Storage` if the
+        Pages hold up to 1,000 events, ordered by stream. Stored order is time order here, and streams are found by name, so
+        ``type_prefix`` and ``newer`` are not needed. Raises `Storage` if the
         file cannot be read, `StoreClosed` after `close`.
         """
         start, end = stream_prefix, _end(stream_prefix)
@@ -231,6 +235,17 @@ class SqliteStore:
     def server_time(self) -> int:
         """The clock, or the newest event time seen here if that is later; in nanoseconds."""
         return max(self._log.clock_ns(), self._log.newest)
+
+    async def info(self) -> Info:
+        """What this store is: the file, the tenant, the version of SQLite."""
+        return Info(
+            store="SQLite",
+            tenant=self._tenant,
+            where=self._log.path,
+            server="SQLite",
+            server_version=sqlite3.sqlite_version,
+            durable=self._log.path is not None,
+        )
 
     async def close(self) -> None:
         """Wait for accepted appends, then close the log, too, if this store owns it. May be called again."""

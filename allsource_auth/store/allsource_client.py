@@ -1,0 +1,153 @@
+"""Requests to an Allsource: in line, a bounded number at a time, and sent again where that is safe.
+
+* At most ``max_in_flight`` requests are out, as Core 0.27 serves 16 at a time; the others wait in the order in which they came,
+  at most ``max_queued`` of them. A request keeps its place while it waits to be sent again, so that a server in trouble
+  meets fewer requests, not more.
+* What was certainly not carried out is sent again for a while: a connection that could not be made, 429, full queues. A read
+  is sent again after any passing trouble. An append whose outcome is open is never sent again from here: the mutation that
+  it belongs to finds out what became of it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Awaitable, Callable
+from time import monotonic
+
+from ..config import Connection
+from ..errors import AllsourceAuthError, Http, Overloaded, StoreClosed
+from .allsource_replies import SHORT_PAUSE, refusal
+from .http import Engine, Reply, connect
+
+__all__ = ["Client"]
+
+RECONNECTS = (0.0, 0.02, 0.08, 0.3)
+"""Seconds before each further attempt after a connection failed. The first is at once: a connection that the server closed
+while it was idle shows itself only when it is used."""
+
+RETRY_FOR = 10.0
+"""Seconds for which a request that the server puts off is sent again."""
+
+LONGEST_PAUSE = 1.0
+"""Seconds between two attempts where the server does not ask for more."""
+
+Prepare = Callable[[], Awaitable[None]]
+"""What an append needs before each attempt, in the same place in the line."""
+
+
+class Client:
+    """The requests of one store. Raises `StoreClosed` after `close`."""
+
+    def __init__(self, connection: Connection) -> None:
+        self.connection = connection
+        self._engine: Engine | None = None
+        self._places = asyncio.Semaphore(connection.max_in_flight)
+        self._queued = 0
+        self._out = 0
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self._closed = False
+        self.failures = 0
+        """Connections that failed so far."""
+
+    @property
+    def engine(self) -> Engine:
+        """Opened on first use."""
+        if self._closed:
+            raise StoreClosed
+        if self._engine is None:
+            self._engine = connect(self.connection)
+        return self._engine
+
+    async def ask(self, path: str, *, decisive: bool) -> Reply:
+        """The successful answer to a query: of the write endpoint if ``decisive``, else of the read endpoint."""
+        return await self._in_line("GET", path, None, decisive=decisive, prepare=None)
+
+    async def send(self, path: str, body: bytes, prepare: Prepare | None) -> Reply:
+        """The successful answer to an append. ``prepare`` runs right before it, each time it is sent."""
+        return await self._in_line("POST", path, body, decisive=True, prepare=prepare)
+
+    async def ask_in_place(self, path: str, *, once: bool = False) -> Reply:
+        """A query of the write endpoint for `Prepare`: without waiting for a place of its own; with ``once`` not sent again."""
+        return await self._attempts("GET", path, None, decisive=True, prepare=None, once=once)
+
+    async def _in_line(
+        self, method: str, path: str, body: bytes | None, *, decisive: bool, prepare: Prepare | None
+    ) -> Reply:
+        if self._closed:
+            raise StoreClosed
+        if self._places.locked():
+            if self._queued >= self.connection.max_queued:
+                raise Overloaded(f"{self._queued} requests are waiting for a place already (max_queued)")
+            self._queued += 1
+            try:
+                await self._places.acquire()
+            finally:
+                self._queued -= 1
+        else:
+            await self._places.acquire()
+        self._out += 1
+        self._idle.clear()
+        try:
+            return await self._attempts(method, path, body, decisive=decisive, prepare=prepare)
+        finally:
+            self._out -= 1
+            if not self._out:
+                self._idle.set()
+            self._places.release()
+
+    async def _attempts(
+        self,
+        method: str,
+        path: str,
+        body: bytes | None,
+        *,
+        decisive: bool,
+        prepare: Prepare | None,
+        once: bool = False,
+    ) -> Reply:
+        connection = self.connection
+        url = (connection.core_url if decisive else connection.query_url) + path
+        consistency = None if decisive else connection.consistency
+        writes = body is not None
+        failed = refusals = 0
+        begun = False  # of a batch that was put off, what comes before the event that was is stored (section 5.2)
+        deadline: float | None = None
+        try:
+            while True:
+                if prepare is not None:
+                    await prepare()
+                try:
+                    reply = await self.engine.request(method, url, body, consistency)
+                except Http as error:
+                    self.failures += 1
+                    error.ambiguous = writes and error.ambiguous
+                    if once or error.ambiguous or error.timeout or failed == len(RECONNECTS):
+                        raise
+                    wait = RECONNECTS[failed]
+                    failed += 1
+                else:
+                    if reply.status in (200, 201):
+                        return reply
+                    refused, again = refusal(reply, writes=writes)
+                    now = monotonic()
+                    deadline = now + RETRY_FOR if deadline is None else deadline
+                    if once or again is None or now + again > deadline:
+                        raise refused
+                    begun = begun or (writes and reply.status == 503)
+                    pause = max(again, min(max(again, SHORT_PAUSE) * 2**refusals, LONGEST_PAUSE))
+                    refusals += 1
+                    wait = pause * random.uniform(1.0, 1.5)  # noqa: S311 - so that many do not come back at once
+                await asyncio.sleep(wait)
+        except AllsourceAuthError as error:
+            error.ambiguous = error.ambiguous or begun
+            raise
+
+    async def close(self) -> None:
+        """Refuse what waits in line, wait for what is out, and close the pool."""
+        self._closed = True
+        await self._idle.wait()
+        engine, self._engine = self._engine, None
+        if engine is not None:
+            await engine.close()
