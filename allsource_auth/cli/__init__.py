@@ -1,6 +1,7 @@
 """The console script ``allsource-auth``.
 
-What it needs beyond the library comes with the extra ``cli``; nothing of that is imported before `main` runs.
+What it needs beyond the library comes with the extra ``cli``, and with ``server`` for ``serve``; nothing of that is
+imported before `main` runs.
 
 Exit codes: 0 everything held, 1 a check failed or the store cannot be used, 2 wrong usage or a missing package,
 130 interrupted.
@@ -15,8 +16,15 @@ from collections.abc import Sequence
 
 __all__ = ["main"]
 
-NEEDED = frozenset({"cyclopts", "hdrh", "rich"})
-"""The packages of the extra ``cli``, as they are imported."""
+NEEDED = {
+    "cyclopts": "cli",
+    "hdrh": "cli",
+    "rich": "cli",
+    "starlette": "server",
+    "uvicorn": "server",
+    "websockets": "server",
+}
+"""The packages of the extras, as they are imported, and the extra that brings them."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -26,9 +34,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
         return run(sys.argv[1:] if arguments is None else arguments)
     except ModuleNotFoundError as error:
-        if (error.name or "").partition(".")[0] not in NEEDED:
+        extra = NEEDED.get((error.name or "").partition(".")[0])
+        if extra is None:
             raise
-        sys.stderr.write("allsource-auth: the command line needs more packages; install allsource-auth[cli]\n")
+        what = "the command line" if extra == "cli" else "the local Allsource"
+        sys.stderr.write(f"allsource-auth: {what} needs more packages; install allsource-auth[{extra}]\n")
         return 2
     except KeyboardInterrupt:
         # A second Ctrl-C ends the running task with an exception that asyncio would log with its traceback.

@@ -7,18 +7,21 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Annotated
+from typing import Annotated, Literal
 
 from cyclopts import App, CycloptsError, Parameter
 from cyclopts.validators import Number
 
-from allsource_auth import AllsourceAuthError, __version__
+from allsource_auth import AllsourceAuthError, AllsourceStore, EventStore, SqliteLog, SqliteStore, __version__
 
 from .screen import console, progress_bar
 
 __all__ = ["run"]
 
 FEWEST_USERS = 10
+
+ApiKey = Annotated[str | None, Parameter(env_var="ALLSOURCE_API_KEY", show_default=False)]
+Port = Annotated[int, Parameter(validator=Number(gte=0, lte=65535))]
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -30,6 +33,7 @@ def run(arguments: Sequence[str]) -> int:
         console=console(sys.stdout),
     )
     app.command(demo)
+    app.command(serve)
     try:
         command, bound, _ = app.parse_args(arguments, exit_on_error=False, print_error=False)
     except CycloptsError as error:
@@ -48,10 +52,14 @@ def run(arguments: Sequence[str]) -> int:
 def demo(
     *,
     data: Path | None = None,
+    core: str | None = None,
+    query: str | None = None,
+    api_key: ApiKey = None,
+    tenant: str = "default",
     users: Annotated[int, Parameter(validator=Number(gte=FEWEST_USERS))] = 1000,
     json: Annotated[bool, Parameter(negative="")] = False,
 ) -> int:
-    """Do the main job once, on a real file, and check every step of it.
+    """Do the main job once, on a real file or on an Allsource, and check every step of it.
 
     Signs users up and in, lets many callers race for one email, updates, revokes, deletes, restores and reverts, and shows
     one user's history, counts and how long the latest state takes to read. Exits with 1 if a check failed.
@@ -60,6 +68,15 @@ def demo(
     ----------
     data
         The file to use; it is made if it is missing, and kept. Without this a temporary file, removed at the end.
+    core
+        The URL of an Allsource Core to use instead of a file, such as http://127.0.0.1:3900.
+    query
+        The URL of its Query Service, for plain reads; by default the Core.
+    api_key
+        The API key for both. A key in the arguments can be seen in the list of processes: better set the environment
+        variable.
+    tenant
+        The tenant to use.
     users
         How many users to sign up; at least 10.
     json
@@ -68,16 +85,74 @@ def demo(
     from .demo import demonstrate
     from .report import show_json, show_tables
 
+    if core is not None and data is not None:
+        return _complain("--data and --core are two different places; name one of them", 2)
+    if core is None and query is not None:
+        return _complain("--query needs --core, which takes the writes", 2)
     with TemporaryDirectory(prefix="allsource-auth-") as folder, progress_bar(sys.stderr) as progress:
-        path = Path(folder) / "demo.db" if data is None else data
-        report = asyncio.run(demonstrate(path, users=users, progress=progress))
-    report.kept_at = data
+        if core is not None:
+            store: EventStore = AllsourceStore(core, query, api_key, tenant_id=tenant)
+        else:
+            store = SqliteStore(SqliteLog(data or Path(folder) / "demo.db"), tenant)
+        report = asyncio.run(demonstrate(store, users=users, progress=progress))
+    if core is not None:
+        report.kept_at = f"tenant {tenant} of {core}"
+    elif data is not None:
+        report.kept_at = str(data)
     if json:
         show_json(report, sys.stdout)
     else:
         show_tables(report, console(sys.stdout))
     if report.failed:
         return _complain(f"{len(report.failed)} checks failed: {'; '.join(report.failed)}", 1)
+    return 0
+
+
+def serve(
+    *,
+    data: Path | None = None,
+    host: str = "127.0.0.1",
+    port: Port = 3900,
+    query_port: Port = 3902,
+    api_key: ApiKey = None,
+    tenant: str = "default",
+    generation: Literal["0.23", "0.27"] = "0.27",
+) -> int:
+    """Run a local stand-in for Allsource, for development: its wire over an embedded file.
+
+    It ends with Ctrl-C or SIGTERM.
+
+    Parameters
+    ----------
+    data
+        The file with the events; it is made if it is missing. Without this they are in memory, and gone at the end.
+    host
+        The address to listen on. As on a real Core, whoever reaches it can read and write all events.
+    port
+        Core's port; 0 takes a free one.
+    query_port
+        The Query Service's port; 0 takes a free one.
+    api_key
+        The key that the Query Service and the event feed ask for. A key in the arguments can be seen in the list of
+        processes: better set the environment variable.
+    tenant
+        The tenant that the key belongs to.
+    generation
+        Which Core it answers like.
+    """
+    from .serve import serve_until_stopped
+
+    asyncio.run(
+        serve_until_stopped(
+            data,
+            host=host,
+            port=port,
+            query_port=query_port,
+            api_key=api_key,
+            tenant=tenant,
+            generation=generation,
+        )
+    )
     return 0
 
 

@@ -1,4 +1,4 @@
-"""The main job, from sign-up to undo, on one file: what ``allsource-auth demo`` runs.
+"""The main job, from sign-up to undo, on any store: what ``allsource-auth demo`` runs.
 
 Everything here is done through the public API, a step per function, so that it can serve as an example.
 """
@@ -12,16 +12,14 @@ from collections.abc import Awaitable
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
-from time import perf_counter_ns, time_ns
+from time import perf_counter_ns
 
 from allsource_auth import (
     AllsourceAuthAdapter,
     Conflict,
+    EventStore,
     Session,
     SessionWithUser,
-    SqliteLog,
-    SqliteStore,
     User,
     audit,
 )
@@ -40,7 +38,7 @@ WEEK = timedelta(days=7)
 
 @dataclass
 class Job:
-    """What the steps share. ``run`` makes the emails of this run its own, so that a file can be used again."""
+    """What the steps share. ``run`` makes the emails of this run its own, so that a store can be used again."""
 
     adapter: AllsourceAuthAdapter
     users: int
@@ -58,8 +56,8 @@ class Job:
         return self.people[0]
 
 
-async def demonstrate(path: Path, *, users: int, progress: Advance) -> Report:
-    """Do the job on the file ``path`` with this many users; what it found out."""
+async def demonstrate(store: EventStore, *, users: int, progress: Advance) -> Report:
+    """Do the job with this many users, and close the store; what it found out."""
     steps = {
         "signing up": sign_up,
         "signing in": sign_in,
@@ -74,17 +72,24 @@ async def demonstrate(path: Path, *, users: int, progress: Advance) -> Report:
         "reading the history": tell_the_story,
         "timing reads": time_reads,
     }
-    began = time_ns()
     report = Report()
-    async with AllsourceAuthAdapter.embedded(path) as adapter:
+    async with AllsourceAuthAdapter.with_store(store) as adapter:
+        began, there = await begin(store)
         job = Job(adapter, users, report, progress)
         for doing, step in steps.items():
             progress(doing, 0)
             await step(job)
             # The sign-ups are half of the work, and say themselves how far they are.
             progress(doing, 0 if step is sign_up else 0.5 / (len(steps) - 1))
-    report.counts["events_written"] = await count_events(path, since=began)
+        report.counts["events_written"] = await count_events(store, since=began) - there
     return report
+
+
+async def begin(store: EventStore) -> tuple[int, int]:
+    """The store's time, in nanoseconds and maybe a second old, and how many events it has since then."""
+    await store.latest("auth-user:nobody", decisive=True)
+    began = store.server_time()
+    return began, await count_events(store, since=began)
 
 
 async def sign_up(job: Job) -> None:
@@ -321,11 +326,7 @@ async def conflicts(call: Awaitable[object]) -> bool:
     return False
 
 
-async def count_events(path: Path, *, since: int) -> int:
-    """How many events the file has got since a time, in nanoseconds: sessions, users, and what keeps them unique."""
-    store = SqliteStore(SqliteLog(path))
-    try:
-        async with aclosing(store.scan("auth.", since=since)) as pages:
-            return sum([len(events) async for events in pages])
-    finally:
-        await store.close()
+async def count_events(store: EventStore, *, since: int) -> int:
+    """How many events there are since a time, in nanoseconds: sessions, users, and what keeps them unique."""
+    async with aclosing(store.scan("auth.", since=since)) as pages:
+        return sum([len(events) async for events in pages])

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections import Counter
 from dataclasses import dataclass, field
-from pathlib import Path
 from time import perf_counter_ns
 from typing import Any, TextIO
 
@@ -55,7 +54,8 @@ class Report:
     timeline: list[Change[User]] = field(default_factory=list)
     before: User | None = None
     """The user of the timeline as it was before its first change."""
-    kept_at: Path | None = None
+    kept_at: str | None = None
+    """The file, or the tenant and the server, that still has the data."""
 
     def check(self, name: str, held: bool) -> None:
         self.checks.append((name, held))
@@ -78,7 +78,7 @@ def show_json(report: Report, stream: TextIO) -> None:
         },
         "timeline": [change_record(change) for change in report.timeline],
         "before_first_change": state_record(report.before),
-        "data": None if report.kept_at is None else str(report.kept_at),
+        "data": report.kept_at,
     }
     # ASCII only, so that the encoding of the stream does not matter.
     stream.write(json.dumps(msgspec.to_builtins(document), indent=2) + "\n")
@@ -102,7 +102,7 @@ def show_tables(report: Report, console: Console) -> None:
         console.print(mark.append(f" {name}", style="default"))
     where = "The data was in a temporary file, which is removed; --data FILE keeps it."
     if report.kept_at is not None:
-        where = f"The data is kept in {printable(str(report.kept_at))}."
+        where = f"The data is kept in {printable(report.kept_at)}."
     held_count = len(report.checks) - len(report.failed)
     console.print(Text(f"\n{held_count} of {len(report.checks)} checks held."))
     console.print(Text(where), soft_wrap=True)
