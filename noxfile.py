@@ -21,19 +21,29 @@ TEST_TOOLS = (
     "pytest-httpx>=0.30",
     "pytest-xdist>=3.6",
     "hypothesis>=6.100",
+    "trustme>=1.1",
 )
 
 LOWEST = (
+    "aiohttp==3.10.0",
     "anyio==4.4.0",
     "cyclopts==3.0.0",
     "hdrhistogram==0.10.3",
     "httpx==0.27.0",
+    "httpx-aiohttp==0.1.8",
     "msgspec==0.19.0",
     "pyreqwest==0.11.0",
     "rich==13.7.0",
+    "starlette==0.40.0",
     "structlog==24.1.0",
+    "uvicorn==0.35.0",
+    "websockets==14.0",
 )
 """The lower bounds of pyproject.toml."""
+
+
+ELSEWHERE = "not crash and not long and not core and not modes and not matrix"
+"""The tests without those that have a session of their own."""
 
 
 def _answers(python: str, version: str) -> bool:
@@ -70,8 +80,8 @@ def _install(session: nox.Session, *tools: str) -> None:
 def tests(session: nox.Session) -> None:
     """All tests but the long ones, on each interpreter that is found; the heavy ones on the oldest."""
     _install(session, *TEST_TOOLS)
-    chosen = "not crash and not long" if session.python == PYTHONS[0] else "not crash and not long and not heavy"
-    session.run("pytest", "-n", "2", "--dist", "worksteal", "-m", chosen, *session.posargs)
+    left = ELSEWHERE if session.python == PYTHONS[0] else f"{ELSEWHERE} and not heavy"
+    session.run("pytest", "-n", "2", "--dist", "worksteal", "-m", left, *session.posargs)
 
 
 @nox.session(python=PYTHONS[:1])
@@ -79,7 +89,27 @@ def lowest(session: nox.Session) -> None:
     """The contract suite with the oldest dependencies that are allowed."""
     session.install("-q", *LOWEST, *TEST_TOOLS)
     session.install("-q", "--no-deps", ".")
-    session.run("pytest", "-n", "2", "-m", "not crash and not long", "tests/contract", "tests/cli", *session.posargs)
+    session.run("pytest", "-n", "2", "-m", ELSEWHERE, "tests/contract", "tests/store", "tests/cli", *session.posargs)
+
+
+@nox.session(python=PYTHONS[:1])
+def core(session: nox.Session) -> None:
+    """Real Allsource Cores, the oldest supported and the newest; the second HTTP engine; the README's commands with a Core.
+
+    Builds the Cores once, which needs Rust.
+    """
+    _install(session, *TEST_TOOLS)
+    session.run("python", "-m", "tests.support.cores", "build")
+    session.run("pytest", "-n", "2", "--dist", "worksteal", "-m", "core or modes", *session.posargs)
+    session.run("python", "tests/docs/readme_commands.py", "--core")
+
+
+@nox.session(python=PYTHONS)
+def matrix(session: nox.Session) -> None:
+    """The contract suite in the full product of stores, servers and HTTP engines, on each interpreter that is found."""
+    _install(session, *TEST_TOOLS)
+    session.run("python", "-m", "tests.support.cores", "build")
+    session.run("pytest", "-n", "2", "--dist", "worksteal", "tests/contract", *session.posargs)
 
 
 @nox.session(python=PYTHONS[:1])
@@ -123,8 +153,19 @@ def docs(session: nox.Session) -> None:
 
 @nox.session(python=PYTHONS[:1])
 def bench(session: nox.Session) -> None:
-    """The benchmarks, in their quick form; the README's commands are their full one."""
+    """The benchmarks, in their quick form; the README's commands are their full one.
+
+    A real Core is measured if the session ``core`` has built it.
+    """
     _install(session)
     session.run("python", "benchmarks/latest_state.py", "--sessions", "20000", "--reads", "10000")
+    over_http = ("python", "benchmarks/latest_state.py", "--sessions", "500", "--reads", "1000", "--store")
+    session.run(*over_http, "local")
+    find = "from tests.support.cores import NEWEST, find; print(NEWEST, find(NEWEST) is not None)"
+    version, found = str(session.run("python", "-c", find, silent=True)).split()
+    if found == "True":
+        session.run(*over_http, f"core-{version}")
+    else:
+        session.warn(f"Core {version} is not built, so it is not measured: nox -s core builds it")
     session.run("python", "benchmarks/sign_up.py", "--sign-ups", "1000")
     session.run("python", "benchmarks/startup.py")

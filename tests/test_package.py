@@ -76,7 +76,8 @@ def test_the_core_install_stays_small() -> None:
 def test_the_lowest_versions_that_are_tested_are_the_lower_bounds() -> None:
     root = Path(__file__).parents[1]
     project = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    wanted = [*project["dependencies"], *project["optional-dependencies"]["cli"]]
+    extras = project["optional-dependencies"]
+    wanted = [*project["dependencies"], *extras["aiohttp"], *extras["cli"], *extras["server"]]
     bounds = dict(re.findall(r"^([\w-]+)>=([\d.]+)", line)[0] for line in wanted)
     noxfile = (root / "noxfile.py").read_text(encoding="utf-8")
     tested = dict(re.findall(r'^    "([\w-]+)==([\d.]+)",$', noxfile, re.MULTILINE))

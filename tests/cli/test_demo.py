@@ -113,6 +113,8 @@ def test_a_file_that_is_no_database_is_refused_and_untouched(tmp_path: Path) -> 
         (["demo", "--users", "3"], "--users"),
         (["demo", "--users", "many"], "--users"),
         (["demo", "--colour"], "--colour"),
+        (["demo", "--data", "a.db", "--core", "http://127.0.0.1:1"], "--core"),
+        (["demo", "--query", "http://127.0.0.1:1"], "--query"),
         (["demolish"], "demolish"),
     ],
 )

@@ -27,7 +27,7 @@ class MakeAdapter(Protocol):
 MakeStore = Callable[[str], EventStore]
 
 
-@pytest.fixture(params=TARGETS, ids=lambda target: target.name)
+@pytest.fixture(params=[pytest.param(target, id=target.name, marks=target.marks) for target in TARGETS])
 def target(request: pytest.FixtureRequest) -> Target:
     found: Target = request.param
     return found

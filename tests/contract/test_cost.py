@@ -11,6 +11,7 @@ from tests.support.canaries import Watch, email
 from tests.support.clocks import ManualClock
 from tests.support.crowds import crowd_email, crowd_id, crowd_username, sign_up_crowd
 from tests.support.names import list_stream
+from tests.support.targets import Target
 from tests.support.wrappers import CountingStore
 
 WEEK = timedelta(days=7)
@@ -40,8 +41,9 @@ async def counting(make_adapter: MakeAdapter, counted: CountingStore) -> Allsour
 
 @pytest.mark.parametrize("users", [100, 100_000])
 async def test_look_up_takes_two_reads_among_any_number(
-    counting: AllsourceAuthAdapter, counted: CountingStore, store: EventStore, users: int
+    counting: AllsourceAuthAdapter, counted: CountingStore, store: EventStore, target: Target, users: int
 ) -> None:
+    users = min(users, target.crowd)
     await sign_up_crowd(store, users)
     for number in (0, users // 2, users - 50):
         counted.forget()
@@ -73,8 +75,9 @@ async def test_more_than_ten_thousand_users_are_listed_with_the_true_total(
 
 
 async def test_list_of_a_busy_user_takes_few_reads(
-    counting: AllsourceAuthAdapter, counted: CountingStore, clock: ManualClock
+    counting: AllsourceAuthAdapter, counted: CountingStore, dated: ManualClock
 ) -> None:
+    clock = dated
     kept = [await counting.sessions.create(user_id="u", expires_at=clock() + WEEK) for _ in range(3)]
 
     async def come_and_go(times: int) -> None:
@@ -115,7 +118,8 @@ async def test_sign_up_is_one_append_and_a_read_per_value(
     await counting.users.create(**given)  # type: ignore[arg-type]
     assert len(counted.appends) == 1
     assert len(counted.appends[0]) == events
-    assert len(counted.reads) <= reads
+    # Where a server may forget versions, a new claim is read back.
+    assert len(counted.reads) <= (2 * reads if counted.forgetful else reads)
 
 
 async def test_first_sign_up_of_an_adapter_also_settles_the_settings(

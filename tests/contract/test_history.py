@@ -4,7 +4,17 @@ from datetime import timedelta
 
 import pytest
 
-from allsource_auth import AllsourceAuthAdapter, Change, EventLabel, EventStore, InvalidInput, Session, User
+from allsource_auth import (
+    AllsourceAuthAdapter,
+    Change,
+    EventLabel,
+    EventStore,
+    InvalidInput,
+    Session,
+    SqliteLog,
+    SqliteStore,
+    User,
+)
 from tests.support.canaries import CANARY, email, revealed
 from tests.support.clocks import START, ManualClock
 from tests.support.events import metadata, new_event, stored, stored_user
@@ -136,10 +146,13 @@ async def test_fences_are_left_out_unless_asked_for(
     assert [change async for change in adapter.users.iter_history(ada.id, fences=True)] == whole
 
 
-async def test_label_of_an_old_writer_is_kept(adapter: AllsourceAuthAdapter, store: EventStore) -> None:
-    await store.append([new_event("auth-user:old", stored_user("old"), type="UserCreated")])
-    await store.append([new_event("auth-user:old", {"_deleted": True, "id": "old"}, type="UserDeleted")])
-    changes = await adapter.users.history("old")
+async def test_label_of_an_old_writer_is_kept() -> None:
+    """In a file: Core refuses capital letters in a type (section 7.1 of the contract)."""
+    store = SqliteStore(SqliteLog(None))
+    async with AllsourceAuthAdapter.with_store(store) as adapter:
+        await store.append([new_event("auth-user:old", stored_user("old"), type="UserCreated")])
+        await store.append([new_event("auth-user:old", {"_deleted": True, "id": "old"}, type="UserDeleted")])
+        changes = await adapter.users.history("old")
     assert [change.event for change in changes] == [EventLabel.USER_CREATED, EventLabel.USER_DELETED]
 
 

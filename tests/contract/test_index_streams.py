@@ -75,10 +75,10 @@ async def test_session_is_listed_before_it_is_created_and_delisted_after_its_tom
     assert payload(written.events[0]) == payload(written.events[3]) == {"v": 1, "stream": own}
 
 
-async def test_snapshot_covers_the_living(adapter: AllsourceAuthAdapter, store: EventStore, clock: ManualClock) -> None:
+async def test_snapshot_covers_the_living(adapter: AllsourceAuthAdapter, store: EventStore, dated: ManualClock) -> None:
     living = []
     for number in range(80):
-        session = await adapter.sessions.create(user_id="u", expires_at=clock() + WEEK)
+        session = await adapter.sessions.create(user_id="u", expires_at=dated() + WEEK)
         if number % 2:
             await adapter.sessions.delete(session.token)
         else:

@@ -40,7 +40,7 @@ async def test_claim_of_an_operation_that_has_happened_and_is_over_is_free(
 
 
 async def test_young_claim_of_a_writer_that_may_still_come_conflicts_and_an_old_one_is_fenced(
-    adapter: AllsourceAuthAdapter, store: EventStore, ada: User, clock: ManualClock
+    adapter: AllsourceAuthAdapter, store: EventStore, ada: User, dated: ManualClock
 ) -> None:
     claim = {"v": 1, "owner": f"auth-user:{ada.id}", "ownerVersion": 1}
     stream = claim_stream("email", email("wanted").lower())
@@ -48,7 +48,7 @@ async def test_young_claim_of_a_writer_that_may_still_come_conflicts_and_an_old_
     with pytest.raises(Conflict):
         await adapter.users.create(email=email("wanted"))
     assert await adapter.users.get_by_email(email("wanted")) is None
-    clock.move(timedelta(minutes=1))
+    dated.move(timedelta(minutes=1))
     winner = await adapter.users.create(email=email("wanted"))
     assert await adapter.users.get_by_email(email("wanted")) == winner
     told = await adapter.users.history(ada.id, fences=True)

@@ -109,7 +109,7 @@ def environment(**variables: str) -> dict[str, str]:
         ({"EMBEDDED_PATH": "a\x00b"}, "ALLSOURCE_EMBEDDED_PATH"),
         ({"EMBEDDED_PATH": "x.db", "TENANT": "a b"}, "ALLSOURCE_TENANT"),
         ({"EMBEDDED_PATH": "x.db", "TENANT": "x" * 65}, "ALLSOURCE_TENANT"),
-        ({"EMBEDDED_PATH": "x.db", "CORE_URL": "http://localhost:3900"}, "ALLSOURCE_CORE_URL"),
+        ({"CORE_URL": "localhost:3900"}, "ALLSOURCE_CORE_URL"),
     ],
     ids=str,
 )

@@ -6,7 +6,7 @@ import os
 
 from hypothesis import HealthCheck, settings
 
-__all__ = ["PROFILE"]
+__all__ = ["OVER_HTTP", "PROFILE"]
 
 _NEVER_SLOW = (HealthCheck.too_slow, HealthCheck.data_too_large)
 
@@ -23,3 +23,6 @@ _FAR = settings(
 )
 
 PROFILE = _FAR if os.environ.get("ALLSOURCE_AUTH_EXPLORE") == "1" else _BRIEF
+
+OVER_HTTP = settings(PROFILE, max_examples=PROFILE.max_examples // 2)
+"""For stores whose steps take several times as long."""

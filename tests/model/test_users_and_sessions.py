@@ -21,7 +21,7 @@ from tests.support.ownership import assert_sound
 from tests.support.targets import TARGETS, Target
 
 from .ledger import Ledger
-from .profiles import PROFILE
+from .profiles import OVER_HTTP, PROFILE
 
 T = TypeVar("T")
 
@@ -33,11 +33,16 @@ USERNAMES = st.sampled_from(["a", "A", "b", "c"])
 TOKENS = st.sampled_from(["t0", "t1", "t2", "t3"])
 TEXTS = st.text(max_size=5)
 TIMES = st.sampled_from([START, START + HOUR, START - HOUR, START + timedelta(microseconds=1)])
+FRACTIONS = {
+    True: st.floats(allow_nan=False, allow_infinity=False),
+    False: st.integers(-(2**40), 2**40).map(lambda number: number / 8),
+}
+"""By whether a store keeps every number: Core may change the last bit of one with 16 digits or more."""
 VALUES = st.recursive(
     st.none()
     | st.booleans()
     | st.integers(-(2**63), 2**64 - 1)
-    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.runner().flatmap(lambda machine: FRACTIONS[machine.target.keeps_text])
     | TEXTS,
     lambda inner: st.lists(inner, max_size=2) | st.dictionaries(TEXTS, inner, max_size=2),
     max_leaves=4,
@@ -90,10 +95,12 @@ class UsersAndSessions(RuleBasedStateMachine):
         return self.adapters[self.turn % 2]
 
     def teardown(self) -> None:
-        self.run(self._everything_agrees())
-        self.run(self.open.aclose())
-        self.runner.close()
-        self.directory.cleanup()
+        try:
+            self.run(self._everything_agrees())
+        finally:
+            self.run(self.open.aclose())
+            self.runner.close()
+            self.directory.cleanup()
 
     async def _everything_agrees(self) -> None:
         adapter = self.adapter
@@ -361,9 +368,13 @@ def _machine(target: Target) -> type[RuleBasedStateMachine]:
     return type(f"On_{target.name}", (UsersAndSessions,), {"target": target})
 
 
+MODELLED = ("sqlite-memory", "sqlite-file", "local", "core-0.23.0", "core-0.27.0")
+
+
 @pytest.mark.heavy
 @pytest.mark.parametrize(
-    "target", [target for target in TARGETS if target.dates_events], ids=lambda target: target.name
+    "target",
+    [pytest.param(target, id=target.name, marks=target.marks) for target in TARGETS if target.name in MODELLED],
 )
 def test_random_operations_agree_with_the_model(target: Target) -> None:
-    run_state_machine_as_test(_machine(target), settings=PROFILE)
+    run_state_machine_as_test(_machine(target), settings=PROFILE if target.dates_events else OVER_HTTP)

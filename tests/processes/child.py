@@ -1,4 +1,4 @@
-"""A process that works on a file: ``python -m tests.processes.child TASK FILE ...``.
+"""A process that works on a file or, over HTTP, on an Allsource: ``python -m tests.processes.child TASK WHERE ...``.
 
 It says ``ready`` once its adapter is open, waits for a line, works, and reports on its standard output, line by line.
 """
@@ -20,6 +20,11 @@ from tests.support.crowds import spellings
 from tests.support.updates import writes
 
 WORKERS = 6
+
+
+def opened(where: str) -> AllsourceAuthAdapter:
+    """An adapter on the Allsource with this URL, or on the file with this path."""
+    return AllsourceAuthAdapter(where) if where.startswith("http") else AllsourceAuthAdapter.embedded(where)
 
 
 def say(**facts: Any) -> None:
@@ -92,8 +97,8 @@ TASKS: dict[str, Callable[..., Awaitable[None]]] = {"sign-ups": sign_ups, "updat
 
 
 async def main() -> None:
-    task, path, *arguments = sys.argv[1:]
-    async with AllsourceAuthAdapter.embedded(path) as adapter:
+    task, where, *arguments = sys.argv[1:]
+    async with opened(where) as adapter:
         try:
             await adapter.users.get("nobody")
             say(ready=True)

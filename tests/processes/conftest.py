@@ -1,4 +1,4 @@
-"""Child processes on a file."""
+"""Child processes on a file, or on an Allsource."""
 
 from __future__ import annotations
 
@@ -68,8 +68,14 @@ def path(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-async def start(path: Path) -> AsyncIterator[StartChild]:
-    """Start a child on the file; it waits until it is told to go."""
+def where(path: Path) -> str:
+    """What the children work on: a path, or the URL of an Allsource."""
+    return str(path)
+
+
+@pytest.fixture
+async def start(where: str) -> AsyncIterator[StartChild]:
+    """Start a child; it waits until it is told to go."""
     children: list[Child] = []
 
     async def started(*arguments: object) -> Child:
@@ -79,7 +85,7 @@ async def start(path: Path) -> AsyncIterator[StartChild]:
             "-m",
             "tests.processes.child",
             str(task),
-            str(path),
+            where,
             *map(str, more),
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,

@@ -14,7 +14,7 @@ contract.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, cast
 
 import msgspec
 
@@ -215,13 +215,20 @@ class SimCore:
 
     def latest(self, tenant: str, stream: str) -> Answer:
         """``order=desc&limit=1``: the newest event, and the counter of the stream."""
+        return self.counted(stream, self.newest(tenant, stream))
+
+    def newest(self, tenant: str, stream: str) -> Answer:
+        """The first half of `latest`: the page of one event. It has no version yet."""
         self.load(tenant)
         events = self._ordered(tenant, stream)
-        version = self.version(stream)
         if not events:
-            return Answer(Latest(event=None, version=version), self._ids["latest", 0, version])
-        newest = events[-1]
-        return Answer(Latest(event=newest.event, version=version), self._ids["latest", newest.key, version])
+            return Answer(Latest(event=None, version=0), 0)
+        return Answer(Latest(event=events[-1].event, version=0), events[-1].key)
+
+    def counted(self, stream: str, page: Answer) -> Answer:
+        """The second half of `latest`: the counter is looked up after the page was taken (6)."""
+        event, version = cast(Latest, page.value).event, self.version(stream)
+        return Answer(Latest(event=event, version=version), self._ids["latest", page.key, version])
 
     def read(
         self, tenant: str, stream: str, *, until: int | None, newest_first: bool, offset: int, limit: int

@@ -10,10 +10,11 @@ import unicodedata
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
+from typing import TypeVar
 
 from allsource_auth import Conflict, NotFound, User, VersionConflict, audit
 from allsource_auth.audit import metadata_of
-from allsource_auth.entities import Session
+from allsource_auth.entities import Entity, Session
 from allsource_auth.errors import InvalidInput
 from allsource_auth.kinds import FENCED, SESSION, USER, Kind
 from allsource_auth.repositories.base import Core
@@ -26,7 +27,9 @@ from .scenario import Client
 from .store import SimStore
 from .world import World
 
-__all__ = ["LATER", "NOW", "Auth", "client", "keeps_its_promises"]
+__all__ = ["LATER", "NOW", "Auth", "client", "keeps_its_promises", "outlives_forgotten_versions"]
+
+E = TypeVar("E", bound=Entity)
 
 NOW = datetime(2026, 11, 23, 12, tzinfo=UTC)
 LATER = NOW + timedelta(days=7)
@@ -65,30 +68,22 @@ def client(name: str, act: Callable[[Auth, World], Awaitable[object]]) -> Client
     return program
 
 
-def states(world: World, kind: Kind[User]) -> dict[str, User]:
-    """The living users as the log has them, by id: the truth that reads are held against."""
-    found = {}
-    for stream in world.core.streams():
-        if stream.startswith(kind.prefix):
-            event = decided_last(world.core.events(stream))
-            state = kind.decode(event)
-            if state is not None:
-                found[kind.key_of(stream)] = state
-    return found
+def states(world: World, kind: Kind[E]) -> dict[str, E]:
+    """The living entities as the log has them, by key: the truth that reads are held against."""
+    newest = {stream: in_order(events)[-1] for stream, events in stored(world, kind.prefix).items()}
+    decoded = {kind.key_of(stream): kind.decode(event) for stream, event in newest.items()}
+    return {key: state for key, state in decoded.items() if state is not None}
 
 
-def living_sessions(world: World) -> dict[str, Session]:
-    found = {}
-    for stream in world.core.streams():
-        if stream.startswith(SESSION.prefix):
-            state = SESSION.decode(decided_last(world.core.events(stream)))
-            if state is not None:
-                found[state.token] = state
-    return found
-
-
-def decided_last(events: list[Event]) -> Event:
-    return in_order(events)[-1]
+def stored(world: World, *prefixes: str) -> dict[str, list[Event]]:
+    """The events of every stream of the tenant whose name starts so, in stored order."""
+    tenant = world.store().tenant
+    found = {
+        stream: world.core.events(stream, tenant=tenant)
+        for stream in world.core.streams()
+        if stream.startswith(prefixes)
+    }
+    return {stream: events for stream, events in found.items() if events}
 
 
 def folded(email: str) -> str:
@@ -101,9 +96,29 @@ async def keeps_its_promises(world: World) -> None:
     no_value_has_two_owners(users)
     a_refused_mutation_has_no_effect(world)
     an_acknowledged_mutation_happened_once(world)
+    nothing_is_decided_on_the_past(world)
     auth = Auth(world.store())
     await reads_agree(auth, users)
-    await lists_agree(auth, living_sessions(world))
+    await lists_agree(auth, states(world, SESSION))
+    await nothing_is_blocked(auth, world, users)
+    no_value_has_two_owners(states(world, USER))
+
+
+async def outlives_forgotten_versions(world: World) -> None:
+    """What reading back keeps where a cold server accepted a guard, and nothing else went wrong.
+
+    A sign-up that is refused then was stored and is taken back. One that was acknowledged may be undone, by a fence that the
+    cold server stored on top of it: only a server that has loaded the tenant before keeps the other promises.
+    """
+    users = states(world, USER)
+    no_value_has_two_owners(users)
+    an_acknowledged_mutation_happened_once(world)
+    for name, outcome in world.outcomes.items():
+        if isinstance(outcome.error, REFUSALS):
+            alive = {event.stream for event in written_by(world, name)} & {USER.stream(key) for key in users}
+            assert not alive, f"{name} was refused, but its user is alive"
+    auth = Auth(world.store())
+    await reads_agree(auth, users)
     await nothing_is_blocked(auth, world, users)
     no_value_has_two_owners(states(world, USER))
 
@@ -120,9 +135,8 @@ def written_by(world: World, name: str) -> list[Event]:
     """The events of entities that a client's mutations wrote, fences left out."""
     return [
         event
-        for stream in world.core.streams()
-        if stream.startswith((USER.prefix, SESSION.prefix))
-        for event in world.core.events(stream)
+        for events in stored(world, USER.prefix, SESSION.prefix).values()
+        for event in events
         if event.type != FENCED and metadata_of(event).actor == name
     ]
 
@@ -143,6 +157,13 @@ def an_acknowledged_mutation_happened_once(world: World) -> None:
         if outcome.how == "returned" and isinstance(outcome.value, str):
             streams = world.core.streams()
             assert any(stream.endswith(":" + outcome.value) for stream in streams), f"what {name} got is not stored"
+
+
+def nothing_is_decided_on_the_past(world: World) -> None:
+    """Every event of an entity was decided on another one: none was stored over something unseen."""
+    for stream, events in stored(world, USER.prefix, SESSION.prefix).items():
+        numbers = [seq for event in events if (seq := metadata_of(event).seq) is not None]
+        assert len(numbers) == len(set(numbers)), f"two events of {stream} were decided on the same one"
 
 
 async def reads_agree(auth: Auth, users: dict[str, User]) -> None:

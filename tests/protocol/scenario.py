@@ -83,9 +83,15 @@ class Scenario:
     stamps: bool = False
     """Unguarded events may be stamped before they are stored, at most ``time_skew`` earlier."""
 
+    split: bool = False
+    """The newest event and the version of a stream are two steps of one read, as on Core. Never if ``atomic``."""
+
     atomic: bool = False
     time_skew: int = 60 * SECOND
     warm: bool = True
+    """A guarded append only reaches a server that has loaded the tenant since it started."""
+    forgetful: bool = False
+    """Stores know that a restart forgets versions, and do nothing against it: never ``warm``."""
     grace_over: bool = True
     """``server_time()`` lies an hour beyond the newest time seen, so that every grace period is over."""
     page: int = 1000

@@ -10,7 +10,7 @@ from collections.abc import AsyncGenerator, Callable, Sequence
 from typing import Protocol, cast
 
 from allsource_auth.errors import AllsourceAuthError, Http, StoreClosed, VersionConflict
-from allsource_auth.store.base import Acknowledged, Event, Latest, NewEvent
+from allsource_auth.store.base import Acknowledged, Event, Info, Latest, NewEvent, later
 
 from .core import Answer, Interner, SimCore
 
@@ -102,20 +102,33 @@ class Append:
 
 
 class Read:
-    """A read on its way: one step, which executes it and delivers the reply."""
+    """A read on its way: one step, which executes it and delivers the reply.
+
+    ``count`` makes them two: the first takes the page, the second adds what it answers. What is half done depends on
+    the page alone, and changes nothing on the server: it can be dropped as if it had never begun.
+    """
 
     reads = True
     begun = False
-    finished = False
     error = None
 
-    def __init__(self, store: SimStore, words: str, ask: Callable[[], Answer], ids: Interner) -> None:
+    def __init__(
+        self,
+        store: SimStore,
+        words: str,
+        ask: Callable[[], Answer],
+        ids: Interner,
+        count: Callable[[Answer], Answer] | None = None,
+    ) -> None:
         self.store = store
         self.future: asyncio.Future[object] | None = None
+        self.finished = False
         self.trail = ids["read", words]
         self.since = 0
+        self._ids = ids
         self._words = words
         self._ask = ask
+        self._count = count
         self._answer: Answer | None = None
 
     def stamps(self) -> list[int | None]:
@@ -123,8 +136,12 @@ class Read:
         return [None]
 
     def execute(self, stamp: int | None) -> None:
-        """Let the server answer."""
-        self._answer = self._ask()
+        """Let the server answer, or take the next of two steps."""
+        if self._count is not None and self._answer is None:
+            self._answer = self._ask()
+            self.trail = self._ids[self.trail, self._answer.key]
+            return
+        self._answer = self._ask() if self._answer is None or self._count is None else self._count(self._answer)
         self.trail = self._answer.key
         self.finished = True
 
@@ -142,16 +159,15 @@ class Read:
 
     def title(self) -> str:
         """The step that comes next, in words."""
-        return self._words
+        return self._words if self._answer is None else f"{self._words}, then its version"
 
     def story(self) -> str:
         """What the last step answered, in words."""
         value = cast(Answer, self._answer).value
         if isinstance(value, list):
             return f"{len(value)} events" + "".join(f", {event.type}" for event in value[:4])
-        if value.event is None:
-            return f"nothing, version {value.version}"
-        return f"{value.event.type}, version {value.version}"
+        found = "nothing" if value.event is None else value.event.type
+        return f"{found}, version {value.version}" if self.finished else found
 
 
 class Network(Protocol):
@@ -170,9 +186,10 @@ class SimStore:
     """An `EventStore` on a `SimCore`.
 
     ``atomic``: a batch is one step, stored whole or not at all. ``time_skew``: nanoseconds, as in `EventStore`.
-    ``stamps``: unguarded events may be stamped earlier than they are stored. ``warm``: guarded appends only reach a
-    server that has loaded the tenant, as the store for Core sees to. ``ahead``: how many nanoseconds `server_time` lies
-    beyond the newest time seen. ``page``: events in a page of `scan` and `heads`.
+    ``stamps``: unguarded events may be stamped earlier than they are stored. ``split``: `latest` takes two steps.
+    ``warm``: guarded appends only reach a server that has loaded the tenant, as the store for Core sees to.
+    ``forgetful``: as in `EventStore`. ``ahead``: how many nanoseconds `server_time` lies beyond the newest time seen.
+    ``page``: events in a page of `scan` and `heads`.
     """
 
     def __init__(
@@ -185,7 +202,9 @@ class SimStore:
         atomic: bool,
         time_skew: int,
         stamps: bool,
+        split: bool,
         warm: bool,
+        forgetful: bool,
         ahead: int,
         page: int,
     ) -> None:
@@ -194,7 +213,9 @@ class SimStore:
         self.atomic = atomic
         self.time_skew = time_skew
         self.stamps = stamps
+        self.split = split
         self.warm = warm
+        self.forgetful = forgetful
         self._network = network
         self._ids = ids
         self._ahead = ahead
@@ -208,7 +229,15 @@ class SimStore:
         return cast("list[Acknowledged]", await self._send(Append(self, list(events), self._ids)))
 
     async def latest(self, stream: str, *, decisive: bool = False) -> Latest:
-        return cast(Latest, await self._ask(f"latest {stream}", lambda: self.core.latest(self.tenant, stream)))
+        words = f"latest {stream}"
+        if not self.split:
+            return cast(Latest, await self._ask(words, lambda: self.core.latest(self.tenant, stream)))
+
+        def count(page: Answer) -> Answer:
+            return self.core.counted(stream, page)
+
+        halves = Read(self, words, lambda: self.core.newest(self.tenant, stream), self._ids, count)
+        return cast(Latest, await self._send(halves))
 
     async def read(
         self,
@@ -246,7 +275,9 @@ class SimStore:
             repeated = skip if last == cursor else frozenset()
             cursor, skip = last, repeated | {event.id for event in page if event.time == last}
 
-    async def heads(self, stream_prefix: str, type_prefix: str) -> AsyncGenerator[list[Event], None]:
+    async def heads(
+        self, stream_prefix: str, type_prefix: str, *, newer: Callable[[Event, Event], bool] = later
+    ) -> AsyncGenerator[list[Event], None]:
         types = "" if self.atomic else type_prefix
         after = ""
         while True:
@@ -260,6 +291,9 @@ class SimStore:
             if len(page) < self._page:
                 return
             after = page[-1].stream
+
+    async def info(self) -> Info:
+        return Info(store="simulated", tenant=self.tenant)
 
     def server_time(self) -> int:
         return self._seen + self._ahead

@@ -52,6 +52,19 @@ def test_tenants_share_the_counter_and_nothing_else() -> None:
     assert len(core.events("a", tenant="other")) == 1
 
 
+def test_the_two_halves_of_the_newest_event() -> None:
+    core = SimCore(Interner())
+    empty = core.newest("t", "a")
+    core.append("t", new("a", 0))
+    assert core.counted("a", empty).value == Latest(event=None, version=1)
+    page = core.newest("t", "a")
+    assert core.counted("a", page) == core.latest("t", "a")
+    core.append("t", new("a", 1))
+    late = core.counted("a", page)
+    assert late.value == Latest(event=core.events("a")[0], version=2)
+    assert len({answer.key for answer in (late, core.latest("t", "a"), core.counted("a", empty))}) == 3
+
+
 @pytest.mark.parametrize(("versions", "expected"), [("ones", [1, 1, 1]), ("true", [1, 2, 3])])
 def test_versions_in_events(versions: str, expected: list[int]) -> None:
     core = SimCore(Interner(), versions=versions)  # type: ignore[arg-type]

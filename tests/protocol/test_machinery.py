@@ -161,6 +161,14 @@ async def tells_later(store: SimStore, world: World) -> None:
     await store.append([new("log", payload=str(before))])
 
 
+async def looks_twice(store: SimStore, world: World) -> Hashable:
+    """What two looks at a log show, with an event of its own in between."""
+    before = await store.latest("log")
+    await store.append([new("log")])
+    after = await store.latest("log")
+    return before.event is not None, before.version, after.version
+
+
 async def patient(store: SimStore, world: World) -> str:
     """Gives up a request after a second, then waits and looks."""
     try:
@@ -354,6 +362,7 @@ def test_every_order_of_independent_steps_is_run(steps: int) -> None:
         await store.append([new("a")] * steps)
 
     assert explore(two(reads), prune=False, reduce=False).ends == comb(2 * steps, steps)
+    assert explore(two(reads, split=True), prune=False, reduce=False).ends == comb(4 * steps, 2 * steps)
     assert explore(two(appends), prune=False, reduce=False).ends == comb(2 * steps + 2, steps + 1)
     assert explore(two(appends), prune=False).ends == comb(2 * steps, steps)
     assert explore(two(appends, atomic=True), prune=False).ends == 2
@@ -382,6 +391,10 @@ SCENARIOS = {
     "only delay": two(persistent_create, faults=only("delay")),
     "only restarts": two(persistent_create, faults=only("restart")),
     "not warm": two(guarded_create, warm=False),
+    "split": two(looks_twice, split=True),
+    "split, with a guard": two(naive_sign_up, split=True),
+    "split, only restarts": two(looks_twice, split=True, faults=only("restart")),
+    "split, time passes at any step": two(patient, split=True, timers="any"),
 }
 
 
@@ -411,6 +424,12 @@ def test_pruning_minds_what_a_client_has_seen() -> None:
     logs = payloads(scenario, "log")
     assert logs == payloads(scenario, "log", prune=False)
     assert {"--00", "--01", "--10", "-0-2", "-0-1"} <= logs
+
+
+@pytest.mark.parametrize("faults", [0, 1])
+def test_pruning_minds_what_half_a_read_has_seen(faults: int) -> None:
+    scenario = two(looks_twice, split=True)
+    assert ends(scenario, faults=faults) == ends(scenario, faults=faults, prune=False)
 
 
 def test_replies_of_one_client_come_in_any_order() -> None:
@@ -688,6 +707,54 @@ def test_server_time_is_the_newest_time_seen() -> None:
 
 
 # -- the store
+
+
+async def look(store: SimStore, world: World) -> Hashable:
+    latest = await store.latest("log")
+    return latest.event is not None, latest.version
+
+
+async def write(store: SimStore, world: World) -> None:
+    await store.append([new("log")])
+
+
+@pytest.mark.parametrize(
+    ("options", "between"), [({"split": True}, True), ({"split": True, "atomic": True}, False), ({}, False)]
+)
+def test_an_append_comes_between_an_event_and_its_version_where_a_read_is_split(
+    options: dict[str, bool], between: bool
+) -> None:
+    scenario = Scenario(name="look", clients={"A": look, "B": write}, check=anything, **options)  # type: ignore[arg-type]
+    seen = {found[0][2] for found in outcomes(scenario)}  # type: ignore[index]
+    assert seen == {(False, 0), (True, 1)} | ({(False, 1)} if between else set())
+
+
+def test_a_split_read_is_told_in_two_steps() -> None:
+    scenario = Scenario(name="look", clients={"A": look, "B": write}, check=anything, split=True)
+    assert replay(scenario, [0, 1]).lines[:3] == [
+        "  1. A: latest log -> nothing",
+        "  2. B: append 1/1 auth.user.created on log -> stored as version 1",
+        "  3. B: reply",
+    ]
+    assert "A: latest log, then its version -> nothing, version 1" in str(replay(scenario, [0, 1]))
+
+
+@pytest.mark.parametrize(
+    ("fault", "told", "end"),
+    [
+        ("death", "FAULT: A dies", "died"),
+        ("lost", "FAULT: A: request: the reply is lost", "raised"),
+        ("cancel", "FAULT: A is cancelled", "cancelled"),
+        ("restart", "FAULT: the server dies and restarts", "raised"),
+    ],
+)
+def test_a_half_done_read_can_be_lost(fault: Fault, told: str, end: str) -> None:
+    scenario = Scenario(name="look", clients={"A": look, "B": write}, check=anything, split=True, faults=only(fault))
+    run = replay(scenario, [0, 2], faults=1, reduce=False)
+    assert run.lines[:2] == ["  1. A: latest log -> nothing", f"  2. {told}"]
+    assert "its version" not in str(run)
+    assert run.outcomes["A"].how == end
+    assert run.violation is None
 
 
 def test_pages_are_steps_of_their_own() -> None:

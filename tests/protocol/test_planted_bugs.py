@@ -5,7 +5,7 @@ Each bug is planted in the real code, by replacing one small piece of it.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any, Literal
@@ -14,6 +14,7 @@ import msgspec
 import pytest
 
 from allsource_auth.kinds import CLAIMED
+from allsource_auth.logs import observed
 from allsource_auth.repositories import lists, plans, streams
 from allsource_auth.repositories.claims import Claims
 from allsource_auth.repositories.lists import Lists
@@ -24,13 +25,13 @@ from allsource_auth.store.base import NewEvent
 from .explore import Violation, explore, replay
 from .people import LATER, Auth, keeps_its_promises
 from .scenario import Scenario
-from .situations import SESSIONS, USERS, before, sign_in, situation
+from .situations import SESSIONS, SPLIT, USERS, before, sign_in, situation
 
 pytestmark = pytest.mark.heavy
 
 
-def find(name: str) -> Scenario:
-    return next(scenario for scenario in USERS + SESSIONS if scenario.name == name)
+def find(name: str, situations: Sequence[Scenario] = (*USERS, *SESSIONS)) -> Scenario:
+    return next(scenario for scenario in situations if scenario.name == name)
 
 
 def broken(scenario: Scenario, *, faults: int = 0) -> str:
@@ -180,3 +181,53 @@ def test_judging_what_happened_and_what_is_held_by_two_reads_gives_an_email_two_
 
     monkeypatch.setattr(Claims, "_is_over", two_reads)
     assert "two living owners" in broken(find("two users change to one email"))
+
+
+VERSIONS = pytest.mark.parametrize("versions", ["ones", "true"])
+
+
+@VERSIONS
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("two sign-ups with one id", "decided on the same one"),
+        ("two sign-ups with one email", "two living owners"),
+        ("sign-up and change to its email", "two living owners"),
+        ("two sign-ins with one token", "decided on the same one"),
+        ("two changes of a user that another program wrote", "is lost"),
+    ],
+)
+def test_a_version_that_was_read_after_its_event_does_not_guard_it(
+    monkeypatch: pytest.MonkeyPatch, versions: Literal["ones", "true"], name: str, words: str
+) -> None:
+    monkeypatch.setattr(streams, "_agrees", lambda latest: True)
+    assert words in broken(replace(find(name, SPLIT), versions=versions))
+
+
+def guard_with_the_second_version(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let a head that is read twice have the version of the second answer, as it has its event."""
+    answers: list[Any] = []
+
+    async def remembered(*asked: Any) -> Any:
+        answers[:] = [await observed(*asked)]
+        return answers[0]
+
+    monkeypatch.setattr(streams, "observed", remembered)
+    monkeypatch.setattr(streams, "Latest", lambda **_: answers[0])
+
+
+@VERSIONS
+def test_the_version_of_a_second_read_does_not_guard_an_id_that_another_tenant_has(
+    monkeypatch: pytest.MonkeyPatch, versions: Literal["ones", "true"]
+) -> None:
+    guard_with_the_second_version(monkeypatch)
+    scenario = find("two sign-ups with one id that another tenant has", SPLIT)
+    assert "decided on the same one" in broken(replace(scenario, versions=versions))
+
+
+def test_the_version_of_a_second_read_does_not_guard_what_another_program_wrote(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Where every event says version 1; events that say their true version agree with it at once."""
+    guard_with_the_second_version(monkeypatch)
+    assert "is lost" in broken(find("two changes of a user that another program wrote and changed", SPLIT))

@@ -11,8 +11,9 @@ import pytest
 from allsource_auth.repositories import lists
 
 from .explore import explore, sample
+from .people import outlives_forgotten_versions
 from .scenario import Fault, Scenario
-from .situations import SESSIONS, THREE, USERS
+from .situations import SESSIONS, SPLIT, THREE, USERS
 
 pytestmark = pytest.mark.heavy
 
@@ -62,6 +63,61 @@ def test_promises_hold_with_a_fault_at_every_step(scenario: Scenario, half: str)
     print(f"{scenario.name}: {result}")
     assert result.complete
     assert result.ends > 3
+
+
+@pytest.mark.parametrize("versions", ["ones", "true"])
+@pytest.mark.parametrize("scenario", SPLIT, ids=named)
+def test_promises_hold_where_a_version_is_read_after_its_event(
+    scenario: Scenario, versions: Literal["ones", "true"]
+) -> None:
+    result = explore(replace(scenario, versions=versions), limit=LIMIT)
+    assert result.complete
+    assert result.schedules > 1
+
+
+LARGE = ("two sign-ups with one email", "sign-up and change to its email", "sign-up and restoration of the owner")
+"""Where reads are split and anything can go wrong these are some hundred thousand schedules each."""
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("half", HALVES)
+@pytest.mark.parametrize("scenario", [scenario for scenario in SPLIT if scenario.name not in LARGE], ids=named)
+def test_promises_hold_where_a_version_is_read_after_its_event_with_a_fault_at_every_step(
+    scenario: Scenario, half: str
+) -> None:
+    result = explore(replace(scenario, faults=HALVES[half]), faults=1, limit=LIMIT)
+    print(f"{scenario.name}: {result}")
+    assert result.complete
+    assert result.ends > 3
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("fault", ["death", "lost", "cancel", "restart"])
+def test_an_email_has_one_owner_where_a_version_is_read_after_its_event_with_a_fault_at_every_step(
+    fault: Fault,
+) -> None:
+    scenario = next(scenario for scenario in SPLIT if scenario.name == LARGE[0])
+    result = explore(replace(scenario, faults=frozenset({fault})), faults=1, limit=LIMIT)
+    print(f"{scenario.name}: {result}")
+    assert result.complete
+
+
+def test_reading_back_leaves_the_changes_of_one_user_alone() -> None:
+    scenario = next(scenario for scenario in USERS if scenario.name == "two changes to the same email")
+    assert explore(replace(scenario, forgetful=True), limit=LIMIT).complete
+
+
+@pytest.mark.long
+def test_reading_back_leaves_an_email_one_owner_where_a_server_forgets() -> None:
+    scenario = replace(
+        next(scenario for scenario in USERS if scenario.name == "two sign-ups with one email"),
+        check=outlives_forgotten_versions,
+        faults=HALVES["server"],
+        forgetful=True,
+    )
+    result = explore(scenario, faults=1, limit=LIMIT)
+    print(f"{scenario.name}: {result}")
+    assert result.complete
 
 
 @pytest.mark.long

@@ -2,7 +2,7 @@
 
 Whenever no client can go on by itself, `World` lists what can happen next and lets a `Chooser` pick:
 
-* the server executes the next element of an append, or a read; a reply arrives;
+* the server executes the next element of an append, or a read or a half of one; a reply arrives;
 * a timer comes due, when nothing else keeps the clients waiting;
 * a fault happens, while there are any left;
 * when all clients are done: the end, or late requests are executed first.
@@ -124,7 +124,9 @@ class World:
             atomic=scenario.atomic,
             time_skew=0 if scenario.atomic else scenario.time_skew,
             stamps=scenario.stamps and not scenario.atomic,
-            warm=scenario.warm,
+            split=scenario.split and not scenario.atomic,
+            warm=scenario.warm and not scenario.forgetful,
+            forgetful=scenario.forgetful,
             ahead=3600 * SECOND if scenario.grace_over else 0,
             page=scenario.page,
         )
@@ -441,7 +443,7 @@ class World:
         if request.future is None:
             if request.finished:
                 self._flying.remove((process, request))
-        elif request.reads:
+        elif request.reads and request.finished:
             self._flying.remove((process, request))
             self._deliver(process, request, None, request.trail)
 

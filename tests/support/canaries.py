@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from allsource_auth import AllsourceAuthAdapter, AllsourceAuthError, SqliteStore
+from allsource_auth import AllsourceAuthAdapter, AllsourceAuthError, AllsourceStore, SqliteStore
 from allsource_auth.repositories.base import Repository
 from allsource_auth.repositories.sessions import Sessions
 from allsource_auth.repositories.users import Users
@@ -92,7 +92,7 @@ def _chain_reveals(shown: traceback.TracebackException) -> bool:
 def watched(monkeypatch: pytest.MonkeyPatch) -> Iterator[Watch]:
     """Watch everything that the package logs, returns and raises inside the block; fails at its end if a canary shows."""
     watch = Watch()
-    for owner in (AllsourceAuthAdapter, Repository, Users, Sessions, SqliteStore):
+    for owner in (AllsourceAuthAdapter, Repository, Users, Sessions, AllsourceStore, SqliteStore):
         for name, call in list(vars(owner).items()):
             if not name.startswith("_") and (inspect.iscoroutinefunction(call) or inspect.isasyncgenfunction(call)):
                 monkeypatch.setattr(owner, name, _looked_at(watch, f"{owner.__name__}.{name}", call))

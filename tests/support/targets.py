@@ -9,9 +9,15 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
-from allsource_auth import EventStore, SqliteLog, SqliteStore
+import certifi
+import pytest
 
+from allsource_auth import AllsourceStore, EventStore, SqliteLog, SqliteStore, Tls
+from allsource_auth.server import LocalAllsource, serving
+
+from . import cores
 from .clocks import ManualClock
 
 __all__ = ["TARGETS", "Site", "Target"]
@@ -24,13 +30,25 @@ class Site:
     store: Callable[[str], EventStore]
 
 
+Start = Callable[[Path, ManualClock], AbstractAsyncContextManager[Site]]
+
+
 @dataclass(frozen=True)
 class Target:
-    """A way to keep events. ``dates_events``: the events carry the time of the clock that the site was started with."""
+    """A way to keep events.
+
+    ``dates_events``: the events carry the time of the clock that the site was started with. ``keeps_text``: JSON comes back
+    as it was written. ``numbers_events``: each event carries its own version (not on 0.23). ``crowd``: how many users a test
+    may sign up in reasonable time.
+    """
 
     name: str
-    start: Callable[[Path, ManualClock], AbstractAsyncContextManager[Site]]
-    dates_events: bool
+    start: Start
+    dates_events: bool = False
+    keeps_text: bool = False
+    numbers_events: bool = True
+    crowd: int = 2000
+    marks: tuple[pytest.MarkDecorator, ...] = ()
 
 
 @asynccontextmanager
@@ -55,7 +73,64 @@ async def _file(directory: Path, clock: ManualClock) -> AsyncIterator[Site]:
         yield Site(store)
 
 
+SECOND_ENGINE = Tls(ca_file=certifi.where(), ca_only=True)
+"""What makes a store use httpx on aiohttp: the other engine can only add authorities to those of the system."""
+
+
+@asynccontextmanager
+async def _over_http(core_url: str, query_url: str, api_key: str, tls: Tls | None) -> AsyncIterator[Site]:
+    """Every store has a pool of its own."""
+    async with AsyncExitStack() as stores:
+
+        def store(tenant: str) -> EventStore:
+            opened = AllsourceStore(core_url, query_url, api_key, tenant_id=tenant, tls=tls)
+            stores.push_async_callback(opened.close)
+            return opened
+
+        yield Site(store)
+
+
+def _core(version: str, tls: Tls | None = None) -> Start:
+    """A durable Core of its own, which starts within milliseconds."""
+
+    @asynccontextmanager
+    async def start(directory: Path, clock: ManualClock) -> AsyncIterator[Site]:
+        async with (
+            cores.running(version, data=directory / "core") as core,
+            _over_http(core.url, core.url, core.api_key, tls) as site,
+        ):
+            yield site
+
+    return start
+
+
+def _local(generation: Literal["0.23", "0.27"], tls: Tls | None = None) -> Start:
+    """A local Allsource, with plain reads through its Query Service."""
+
+    @asynccontextmanager
+    async def start(directory: Path, clock: ManualClock) -> AsyncIterator[Site]:
+        log = SqliteLog(None, clock_ns=clock.nanoseconds)
+        try:
+            async with (
+                serving(LocalAllsource(log, generation=generation)) as running,
+                _over_http(running.core_url, running.query_url, "ask_for_tests", tls) as site,
+            ):
+                yield site
+        finally:
+            await log.close()
+
+    return start
+
+
 TARGETS = (
-    Target("sqlite-memory", _memory, dates_events=True),
-    Target("sqlite-file", _file, dates_events=True),
+    Target("sqlite-memory", _memory, dates_events=True, keeps_text=True, crowd=100_000),
+    Target("sqlite-file", _file, dates_events=True, keeps_text=True, crowd=100_000),
+    Target("local", _local("0.27"), marks=(pytest.mark.heavy,)),
+    Target("local-0.23", _local("0.23"), numbers_events=False, marks=(pytest.mark.modes,)),
+    Target("local-httpx", _local("0.27", SECOND_ENGINE), marks=(pytest.mark.modes,)),
+    Target("local-0.23-httpx", _local("0.23", SECOND_ENGINE), numbers_events=False, marks=(pytest.mark.matrix,)),
+    Target("core-0.23.0", _core(cores.OLDEST), numbers_events=False, marks=(pytest.mark.core,)),
+    Target("core-0.27.0", _core(cores.NEWEST), marks=(pytest.mark.core,)),
+    Target("core-0.23.0-httpx", _core(cores.OLDEST, SECOND_ENGINE), numbers_events=False, marks=(pytest.mark.matrix,)),
+    Target("core-0.27.0-httpx", _core(cores.NEWEST, SECOND_ENGINE), marks=(pytest.mark.core,)),
 )

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 
-from allsource_auth import Acknowledged, Event, EventStore, Latest, NewEvent
+from allsource_auth import Acknowledged, Event, EventStore, Info, Latest, NewEvent
+from allsource_auth.store.base import later
 
 __all__ = ["ContendedStore", "CountingStore", "WrappedStore"]
 
@@ -26,6 +27,10 @@ class WrappedStore:
     @property
     def time_skew(self) -> int:
         return self._store.time_skew
+
+    @property
+    def forgetful(self) -> bool:
+        return self._store.forgetful
 
     async def append(self, events: Sequence[NewEvent]) -> list[Acknowledged]:
         return await self._store.append(events)
@@ -52,11 +57,16 @@ class WrappedStore:
     ) -> AsyncGenerator[list[Event], None]:
         return self._store.scan(type_prefix, since=since, until=until)
 
-    def heads(self, stream_prefix: str, type_prefix: str) -> AsyncGenerator[list[Event], None]:
-        return self._store.heads(stream_prefix, type_prefix)
+    def heads(
+        self, stream_prefix: str, type_prefix: str, *, newer: Callable[[Event, Event], bool] = later
+    ) -> AsyncGenerator[list[Event], None]:
+        return self._store.heads(stream_prefix, type_prefix, newer=newer)
 
     def server_time(self) -> int:
         return self._store.server_time()
+
+    async def info(self) -> Info:
+        return await self._store.info()
 
     async def close(self) -> None:
         await self._store.close()

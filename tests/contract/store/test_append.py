@@ -89,7 +89,7 @@ async def test_streams_are_exact(store: EventStore) -> None:
     names = [
         "auth-user:a",
         "auth-user:A",
-        "auth-user:a ",
+        "auth-user:a b",
         "auth-user:%61",
         "auth-user:a/b",
         "auth-user:é",

@@ -1,0 +1,1 @@
+"""The test bed itself: what the suites lean on must hold, too."""

@@ -1,0 +1,95 @@
+"""Real Cores behind a proxy that loses their replies: what was sent was carried out, and the caller must not notice."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from allsource_auth import AllsourceAuthAdapter, AllsourceStore, Event
+from tests.cores.book import Book
+from tests.cores.conftest import at
+from tests.support.clocks import START
+from tests.support.cores import running
+from tests.support.events import metadata, whole_log
+from tests.support.proxy import FaultProxy
+
+pytestmark = pytest.mark.core
+
+LIVES = 20
+LOSSES = 200
+LATER = START + timedelta(days=7)
+
+EVENTS_OF_A_LIFE = {
+    "auth.user.created": 1,
+    "auth.user.updated": 3,  # two changes and the restoration
+    "auth.user.deleted": 1,
+    "auth.session.created": 2,
+    "auth.session.expiry_updated": 1,
+    "auth.session.updated": 1,
+    "auth.session.deleted": 2,  # one by itself and one with its user
+    "auth.index.claimed": 5,  # email and username at first, another email, both again when the user comes back
+    "auth.index.released": 3,
+    "auth.index.added": 2,
+    "auth.index.removed": 2,
+}
+
+
+async def live(book: Book, adapter: AllsourceAuthAdapter, proxy: FaultProxy, name: str, losses: int) -> None:
+    """Ten mutations. Before each, the loss of as many replies to appends is ordered."""
+    user = await book.enter(adapter.users.create(email=f"{name}@example.org", username=name))
+    token = f"session_of_{name}"
+    for mutation in (
+        lambda: book.enter(adapter.users.update(user.id, name=name)),
+        lambda: book.enter(adapter.users.update(user.id, email=f"{name}.2@example.org")),
+        lambda: book.sign_in(adapter, user.id, LATER),
+        lambda: book.sign_in(adapter, user.id, LATER, token=token),
+        lambda: book.extend(adapter, token, LATER + timedelta(days=1)),
+        lambda: book.change(adapter.sessions.set_active_organization(token, "org")),
+        lambda: book.sign_out(adapter, token),
+        lambda: book.delete(adapter, user.id),
+        lambda: book.enter(adapter.users.restore(user.id)),
+    ):
+        proxy.lose_reply(losses)
+        await mutation()
+    proxy.lose_reply(losses)
+
+
+def assert_one_effect_each(log: list[Event], lives: int) -> None:
+    counted = Counter(event.type for event in log)
+    assert counted.pop("auth.index.configured") == 1
+    counted.pop("auth.index.snapshot", 0)
+    assert counted == {type: count * lives for type, count in EVENTS_OF_A_LIFE.items()}  # noqa: A001
+    by_operation = Counter((event.stream, event.type, metadata(event)["op"]) for event in log)
+    assert set(by_operation.values()) == {1}
+
+
+async def test_every_mutation_whose_reply_is_lost_has_one_effect(version: str, tmp_path: Path) -> None:
+    book = Book()
+    async with running(version, data=tmp_path) as core, FaultProxy(core.url) as proxy, at(core, proxy.url) as adapter:
+        assert await adapter.users.get("nobody") is None
+        proxy.lose_reply(1)
+        for number in range(LIVES):
+            await live(book, adapter, proxy, f"user-{number}", 1)
+        assert proxy.connections > LOSSES
+        async with at(core) as other:
+            await book.assert_kept(other)
+        store = AllsourceStore(core.url)
+        assert_one_effect_each(await whole_log(store), LIVES)
+        await store.close()
+
+
+async def test_mutations_side_by_side_that_lose_all_replies_have_one_effect_each(version: str, tmp_path: Path) -> None:
+    book = Book()
+    async with running(version, data=tmp_path) as core, FaultProxy(core.url) as proxy, at(core, proxy.url) as adapter:
+        proxy.lose_reply(LOSSES)
+        await asyncio.gather(*[live(book, adapter, proxy, f"user-{number}", 0) for number in range(LIVES)])
+        assert len([method for method, _ in proxy.requests if method == "POST"]) >= LOSSES
+        async with at(core) as other:
+            await book.assert_kept(other)
+        store = AllsourceStore(core.url)
+        assert_one_effect_each(await whole_log(store), LIVES)
+        await store.close()

@@ -1,0 +1,97 @@
+"""Two or three mutations at once on real servers: a sample of what `tests.protocol` explores on a simulated one."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from allsource_auth import SqliteLog
+from allsource_auth.repositories import lists
+from allsource_auth.server import LocalAllsource, serving
+from tests.cores.stage import play
+from tests.protocol.people import Auth
+from tests.protocol.scenario import Scenario
+from tests.protocol.situations import SESSIONS, SPLIT, THREE, USERS
+from tests.support import cores
+from tests.support.cores import Core, running
+
+SITUATIONS = {scenario.name: scenario for scenario in [*SPLIT, *USERS, *SESSIONS, *THREE]}
+
+FAR = os.environ.get("ALLSOURCE_AUTH_EXPLORE") == "1"
+SEEDS = 400 if FAR else 8
+FEW_SEEDS = 100 if FAR else 4
+
+parametrized = pytest.mark.parametrize("scenario", SITUATIONS.values(), ids=SITUATIONS.keys())
+
+
+@pytest.fixture(autouse=True)
+def _snapshots_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Write a snapshot for a single entry, so that two of them meet."""
+    monkeypatch.setattr(lists, "WORTH", 0)
+    monkeypatch.setattr(lists, "LOOK_EVERY", 1)
+
+
+@pytest.fixture(autouse=True)
+def _as_often_as_it_takes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Mutations that lose a race try again, and again."""
+
+    async def pause(auth: Auth, attempt: int) -> None:
+        for _ in range(attempt):
+            await asyncio.sleep(0)
+
+    monkeypatch.setattr(Auth, "_pause", pause)
+
+
+@pytest.fixture(autouse=True)
+def _cores_are_met_soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cores, "LOOK_SECONDS", 0.002)
+
+
+@asynccontextmanager
+async def local() -> AsyncIterator[str]:
+    log = SqliteLog(None)
+    try:
+        async with serving(LocalAllsource(log)) as server:
+            yield server.core_url
+    finally:
+        await log.close()
+
+
+@pytest.mark.heavy
+@parametrized
+async def test_promises_hold_on_the_local_allsource(scenario: Scenario) -> None:
+    for seed in range(FEW_SEEDS):
+        async with local() as url:
+            await play(scenario, url, seed)
+
+
+@pytest.mark.core
+@parametrized
+async def test_promises_hold_on_cores(scenario: Scenario, version: str, tmp_path: Path) -> None:
+    for seed in range(SEEDS):
+        async with running(version, data=tmp_path / str(seed)) as core:
+            await play(scenario, core.url, seed)
+
+
+@pytest.mark.core
+@parametrized
+async def test_promises_hold_on_cores_that_are_killed(scenario: Scenario, version: str, tmp_path: Path) -> None:
+    killed = 0
+    for seed in range(FEW_SEEDS):
+        async with running(version, data=tmp_path / str(seed)) as core:
+
+            async def archive(core: Core = core) -> None:
+                await core.restart()
+                await core.restart()
+
+            async def kill(core: Core = core) -> None:
+                await core.restart(signal.SIGKILL)
+
+            killed += await play(scenario, core.url, seed, between=archive, trouble=kill)
+    assert killed

@@ -1,0 +1,1 @@
+"""The engine below the repositories."""

@@ -1,0 +1,112 @@
+"""What names may look like (section 7): lengths in bytes, the first broken rule in words."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from .wire import Wire
+
+LOWERCASE = "must be lowercase with dots/underscores. Convention: namespace.entity.action"
+
+
+async def refusal(wire: Wire, **fields: Any) -> str:
+    stream, kind = fields.pop("entity_id", "user:1"), fields.pop("event_type", "auth.user.created")
+    answer = await wire.append(stream, kind=kind, **fields)
+    assert answer.status_code == 400
+    assert list(answer.json()) == ["error"]
+    return str(answer.json()["error"])
+
+
+@pytest.mark.parametrize(
+    "kind",
+    ["auth.user.created", "created", "a_b", "_private.thing", "v2.1.rotated", "é", "²", "Ⅷ", "ª", "_system", "a" * 128],
+)
+async def test_types_that_are_accepted(wire: Wire, kind: str) -> None:
+    assert (await wire.append(kind=kind)).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("kind", "said"),
+    [
+        ("", "Invalid input: Event type cannot be empty"),
+        ("a" * 129, "Invalid input: Event type cannot exceed 128 characters, got 129"),
+        ("é" * 65, "Invalid input: Event type cannot exceed 128 characters, got 130"),
+        ("UserCreated", f"Invalid input: Event type 'UserCreated' {LOWERCASE}"),
+        ("user-created", f"Invalid input: Event type 'user-created' {LOWERCASE}"),
+        ("user created", f"Invalid input: Event type 'user created' {LOWERCASE}"),
+        ("五", f"Invalid input: Event type '五' {LOWERCASE}"),
+        (".user", "Invalid input: Event type '.user' cannot start or end with a dot"),
+        ("user.", "Invalid input: Event type 'user.' cannot start or end with a dot"),
+        ("user..created", "Invalid input: Event type 'user..created' cannot have consecutive dots"),
+        ("_system.x", "Validation error: Event types starting with '_system.' are reserved for internal use"),
+    ],
+)
+async def test_types_that_are_refused(wire: Wire, kind: str, said: str) -> None:
+    assert await refusal(wire, event_type=kind) == said
+
+
+@pytest.mark.parametrize("stream", ["user:1", "a b", "Ünï/cödé@x", "e" * 128, "é" * 64, "a\u200b"])
+async def test_entity_ids_that_are_accepted(wire: Wire, stream: str) -> None:
+    await wire.appended(stream)
+    assert [event["entity_id"] for event in (await wire.page(entity_id=stream))["events"]] == [stream]
+
+
+@pytest.mark.parametrize(
+    ("stream", "said"),
+    [
+        ("", "cannot be empty"),
+        ("e" * 129, "cannot exceed 128 characters, got 129"),
+        ("é" * 65, "cannot exceed 128 characters, got 130"),
+        ("a\nb", "cannot contain control characters"),
+        ("\x85", "cannot contain control characters"),
+        ("  ", "cannot be only whitespace"),
+        (" a", "cannot have leading or trailing whitespace"),
+        ("a\u00a0", "cannot have leading or trailing whitespace"),
+    ],
+)
+async def test_entity_ids_that_are_refused(wire: Wire, stream: str, said: str) -> None:
+    assert await refusal(wire, entity_id=stream) == f"Invalid input: Entity ID {said}"
+
+
+@pytest.mark.parametrize("tenant", ["acme", "A_b-9", "é", "t" * 64])
+async def test_tenants_that_are_accepted(wire: Wire, tenant: str) -> None:
+    assert (await wire.append(tenant_id=tenant)).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("tenant", "said"),
+    [
+        ("", "Tenant ID cannot be empty"),
+        ("t" * 65, "Tenant ID cannot exceed 64 characters, got 65"),
+        (
+            "a.b",
+            "Tenant ID 'a.b' contains invalid characters. Only alphanumeric, hyphens, and underscores allowed",
+        ),
+    ],
+)
+async def test_tenants_that_are_refused(wire: Wire, tenant: str, said: str) -> None:
+    assert await refusal(wire, tenant_id=tenant) == f"Invalid input: {said}"
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"event_type": "A", "entity_id": "", "tenant_id": ""}, "Event type"),
+        ({"event_type": "_system.x", "entity_id": "", "tenant_id": ""}, "Entity ID"),
+        ({"event_type": "_system.x", "tenant_id": ""}, "Tenant ID"),
+        ({"event_type": "_system.x", "expected_version": 9}, "reserved"),
+        ({"event_type": "A", "expected_version": 9}, "Event type"),
+    ],
+)
+async def test_the_first_broken_rule_is_named_and_guards_come_last(
+    wire: Wire, fields: dict[str, Any], said: str
+) -> None:
+    assert said in await refusal(wire, **fields)
+
+
+async def test_newer_versions_keep_names_for_read_models(newer: Wire) -> None:
+    said = "Invalid input: read model journals require the read-model commit API"
+    assert await refusal(newer, entity_id="read-model:x", event_type="A") == said
+    assert await refusal(newer, event_type="allsource.read_model.committed", tenant_id="") == said

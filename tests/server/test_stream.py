@@ -1,0 +1,188 @@
+"""The WebSocket stream (section 10), over sockets."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import httpx
+import pytest
+from websockets.asyncio.client import ClientConnection, connect
+from websockets.exceptions import ConnectionClosed
+
+from allsource_auth import SqliteLog
+from allsource_auth.server import Faults, LocalAllsource, serving
+from allsource_auth.server.stream import BUFFER, Hub
+from tests.support import cores
+
+from .wire import Wire
+
+LAST = "the.last"
+"""The type of the event that ends an expectation, so that nothing has to be waited for in vain."""
+
+
+class Streaming:
+    """A socket and a writer on one server."""
+
+    def __init__(self, wire: Wire, socket: ClientConnection) -> None:
+        self.wire = wire
+        self._socket = socket
+
+    async def ask(self, message: str | bytes) -> None:
+        """Send a message. A ping comes back once it was read; no answer follows what it does."""
+        await self._socket.send(message)
+        await (await self._socket.ping())
+
+    async def receive(self) -> dict[str, Any]:
+        async with asyncio.timeout(30):
+            frame: dict[str, Any] = json.loads(await self._socket.recv())
+        return frame
+
+    async def wanted(self, *kinds: str) -> list[str]:
+        """Which of these types come through; the last one must."""
+        for kind in kinds:
+            await self.wire.appended(kind=kind)
+        found = [(await self.receive())["event_type"]]
+        while found[-1] != kinds[-1]:
+            found.append((await self.receive())["event_type"])
+        return found
+
+
+@asynccontextmanager
+async def local_core(log: SqliteLog, faults: Faults) -> AsyncIterator[tuple[str, bool]]:
+    async with serving(LocalAllsource(log, faults=faults)) as running:
+        yield running.core_url, True
+
+
+@asynccontextmanager
+async def real_core(version: str) -> AsyncIterator[tuple[str, bool]]:
+    async with cores.running(version) as core:
+        yield core.url, version == cores.NEWEST
+
+
+@pytest.fixture(
+    params=["local", *(pytest.param(each, marks=pytest.mark.core) for each in (cores.OLDEST, cores.NEWEST))]
+)
+async def streaming(request: pytest.FixtureRequest, log: SqliteLog, faults: Faults) -> AsyncIterator[Streaming]:
+    started = local_core(log, faults) if request.param == "local" else real_core(request.param)
+    async with started as (url, newer), httpx.AsyncClient(base_url=url) as client:
+        address = f"{url.replace('http', 'ws')}/api/v1/events/stream"
+        async with connect(address, close_timeout=0.2) as socket:
+            await (await socket.ping())
+            yield Streaming(Wire(client, newer=newer), socket)
+
+
+async def test_events_of_all_tenants_come_as_they_are_queried(streaming: Streaming) -> None:
+    await streaming.wire.appended(metadata={"op": "x"})
+    await streaming.wire.appended(tenant_id="other")
+    first, second = await streaming.receive(), await streaming.receive()
+    assert first == (await streaming.wire.page())["events"][0]
+    assert (second["tenant_id"], second["version"]) == ("other", 2 if streaming.wire.newer else 1)
+
+
+@pytest.mark.parametrize(
+    ("message", "kinds"),
+    [
+        ({"type": "subscribe", "filters": ["auth.*", LAST]}, ["auth.x", LAST]),
+        ({"type": "subscribe", "filters": ["auth", LAST]}, ["auth", LAST]),
+        ({"type": "subscribe", "filters": []}, ["auth", "auth.x", "authx", LAST]),
+        ({"type": "subscribe"}, ["auth", "auth.x", "authx", LAST]),
+        ({"type": "other"}, ["auth", "auth.x", "authx", LAST]),
+        ({}, ["auth", "auth.x", "authx", LAST]),
+        ({"event_type": LAST}, [LAST]),
+        ({"event_type_prefixes": ["auth", LAST]}, ["auth", LAST]),
+        ({"event_type_prefixes": ["auth.*", "the.*"]}, ["auth.x", LAST]),
+        ({"entity_id": "user:1"}, ["auth", "auth.x", "authx", LAST]),
+        ({"entity_id": "user:1", "event_type": LAST}, [LAST]),
+    ],
+)
+async def test_what_a_client_asks_for(streaming: Streaming, message: dict[str, Any], kinds: list[str]) -> None:
+    await streaming.ask(json.dumps(message))
+    if "entity_id" in message:
+        await streaming.wire.appended("user:2", kind=LAST)
+    assert await streaming.wanted("auth", "auth.x", "authx", LAST) == kinds
+
+
+async def test_a_message_replaces_the_one_before_and_nonsense_does_not(streaming: Streaming) -> None:
+    await streaming.ask('{"type":"subscribe","filters":["auth.*"]}')
+    await streaming.ask(f'{{"type":"subscribe","filters":["{LAST}"]}}')
+    for nonsense in ("nonsense", "[]", b'{"type":"subscribe","filters":["auth.x"]}'):
+        await streaming.ask(nonsense)
+    assert await streaming.wanted("auth.x", LAST) == [LAST]
+
+
+async def test_older_versions_stream_version_one(log: SqliteLog) -> None:
+    async with serving(LocalAllsource(log, generation="0.23")) as running:
+        address = f"{running.core_url.replace('http', 'ws')}/api/v1/events/stream"
+        async with (
+            httpx.AsyncClient(base_url=running.core_url) as client,
+            connect(address, close_timeout=0.2) as socket,
+        ):
+            await (await socket.ping())
+            streaming = Streaming(Wire(client, newer=False), socket)
+            assert [(await streaming.wire.appended())["version"] for _ in range(2)] == [1, 2]
+            assert [(await streaming.receive())["version"] for _ in range(2)] == [1, 1]
+
+
+async def test_a_restart_and_the_end_close_the_sockets(log: SqliteLog, faults: Faults) -> None:
+    async with serving(LocalAllsource(log, faults=faults)) as running:
+        address = f"{running.core_url.replace('http', 'ws')}/api/v1/events/stream"
+        for restarts in (True, False):
+            async with connect(address, close_timeout=0.2) as socket:
+                await (await socket.ping())
+                if restarts:
+                    faults.restart(cold=False)
+                else:
+                    await running.stop()
+                with pytest.raises(ConnectionClosed) as closed:
+                    await socket.recv()
+                assert closed.value.rcvd is not None
+                assert closed.value.rcvd.code == 1012
+
+
+class Stalled:
+    """A socket whose client stops reading after the first event, until told otherwise."""
+
+    def __init__(self) -> None:
+        self.sent: list[str] = []
+        self.reads = asyncio.Event()
+        self.leaves = asyncio.Event()
+        self.stalled = asyncio.Event()
+
+    async def accept(self) -> None:
+        """The handshake."""
+
+    async def close(self, code: int) -> None:
+        """Nothing is left to close."""
+
+    async def receive(self) -> dict[str, Any]:
+        await self.leaves.wait()
+        return {"type": "websocket.disconnect"}
+
+    async def send_text(self, frame: str) -> None:
+        self.sent.append(frame)
+        self.stalled.set()
+        await self.reads.wait()
+
+
+async def test_a_client_that_does_not_read_loses_events_and_is_told_how_many() -> None:
+    hub = Hub()
+    socket = Stalled()
+    serve = asyncio.create_task(hub.serve(socket))  # type: ignore[arg-type]
+    while not hub.listeners:
+        await asyncio.sleep(0)
+    hub.publish("a.b", "e", "first")
+    await socket.stalled.wait()
+    for n in range(BUFFER + 25):
+        hub.publish("a.b", "e", str(n))
+    socket.reads.set()
+    while len(socket.sent) < BUFFER + 2:
+        await asyncio.sleep(0)
+    assert socket.sent[-1] == '{"type":"lagged","missed":25}'
+    assert socket.sent[1:-1] == [str(n) for n in range(BUFFER)]
+    socket.leaves.set()
+    await serve
+    assert not hub.listeners

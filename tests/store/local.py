@@ -1,0 +1,137 @@
+"""A local Allsource with faults on real sockets, and the stores and adapters that a test opens on it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Any, Literal, NamedTuple
+from urllib.parse import parse_qs
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from allsource_auth import AllsourceAuthAdapter, AllsourceStore, Event, NewEvent, SqliteLog, SqliteStore, Tls
+from allsource_auth.server import Faults, LocalAllsource, Running, serving
+from tests.support.canaries import CANARY
+from tests.support.events import whole_log
+
+__all__ = ["KEY", "Arrived", "Local", "Pauses", "running_local"]
+
+KEY = f"ask_{CANARY}"
+
+
+class Arrived(NamedTuple):
+    """A request as the application got it. ``port`` is ``core`` or ``query``."""
+
+    port: str
+    method: str
+    path: str
+    parameters: Mapping[str, list[str]]
+    headers: Mapping[str, str]
+    body: bytes
+
+
+class Local:
+    """A local Allsource that runs. The stores that it hands out are closed with it."""
+
+    def __init__(
+        self,
+        running: Running,
+        log: SqliteLog,
+        faults: Faults,
+        arrived: list[Arrived],
+        tls: Tls | None,
+        stores: AsyncExitStack,
+    ) -> None:
+        self.core_url, self.query_url = running.core_url, running.query_url
+        self.log = log
+        self.faults = faults
+        self.arrived = arrived
+        """Every request, on both ports, in order."""
+        self._tls = tls
+        self._stores = stores
+
+    def store(self, **options: Any) -> AllsourceStore:
+        """A store with a pool of its own, on the engine that the test is about."""
+        usual: dict[str, Any] = {"core_url": self.core_url, "query_url": self.query_url, "api_key": KEY}
+        if "http_client" not in options:
+            usual["tls"] = self._tls
+        opened = AllsourceStore(**(usual | options))
+        self._stores.push_async_callback(opened.close)
+        return opened
+
+    def adapter(self, *, store: AllsourceStore | None = None, **options: Any) -> AllsourceAuthAdapter:
+        return AllsourceAuthAdapter.with_store(store or self.store(**options))
+
+    async def append(self, *events: NewEvent, tenant: str = "default") -> None:
+        """Store events without a request."""
+        await SqliteStore(self.log, tenant, owns_log=False).append(events)
+
+    async def events(self, prefix: str = "", *, tenant: str = "default") -> list[Event]:
+        """What is stored in the streams that start with ``prefix``, whatever the server says."""
+        found = await whole_log(SqliteStore(self.log, tenant, owns_log=False))
+        return [event for event in found if event.stream.startswith(prefix)]
+
+    async def types(self, prefix: str = "") -> list[str]:
+        return [event.type for event in await self.events(prefix)]
+
+    def requests(self) -> list[str]:
+        """The requests so far as ``"METHOD port"``, and forget them."""
+        found = [f"{request.method} {request.port}" for request in self.arrived]
+        self.arrived.clear()
+        return found
+
+
+def _noting(port: str, app: ASGIApp, arrived: list[Arrived]) -> ASGIApp:
+    """``app``, with every request noted before it is looked at."""
+
+    async def note(scope: Scope, receive: Receive, send: Send) -> None:
+        messages = [await receive()]
+        while messages[-1].get("more_body"):
+            messages.append(await receive())
+        headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
+        parameters = parse_qs(scope["query_string"].decode())
+        body = b"".join(message.get("body", b"") for message in messages)
+        arrived.append(Arrived(port, scope["method"], scope["path"], parameters, headers, body))
+
+        async def again() -> Message:
+            return messages.pop(0) if messages else await receive()
+
+        await app(scope, again, send)
+
+    return note
+
+
+@asynccontextmanager
+async def running_local(
+    generation: Literal["0.23", "0.27"], tls: Tls | None = None, **options: Any
+) -> AsyncIterator[Local]:
+    """Serve an empty log; ``options`` are those of `LocalAllsource`."""
+    log, faults = SqliteLog(None), Faults()
+    arrived: list[Arrived] = []
+    server = LocalAllsource(log, generation=generation, faults=faults, **options)
+    server.core = _noting("core", server.core, arrived)
+    server.query_service = _noting("query", server.query_service, arrived)
+    try:
+        async with serving(server) as running, AsyncExitStack() as stores:
+            yield Local(running, log, faults, arrived, tls, stores)
+    finally:
+        await log.close()
+
+
+class Pauses:
+    """Stands in for `asyncio` and for the clock in the client: notes the pauses between attempts instead of making them."""
+
+    def __init__(self) -> None:
+        self.made: list[float] = []
+
+    async def sleep(self, seconds: float) -> None:
+        self.made.append(seconds)
+        await asyncio.sleep(0)
+
+    def monotonic(self) -> float:
+        """A clock that only the pauses move."""
+        return sum(self.made)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(asyncio, name)

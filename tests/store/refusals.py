@@ -1,0 +1,19 @@
+"""Bodies of answers that are no success: Core's, and the page of a gateway that quotes what it was sent."""
+
+from __future__ import annotations
+
+import json
+
+from tests.support.canaries import email, token
+
+from .local import KEY
+
+__all__ = ["ADMISSION", "PAGE", "UNCERTAIN", "error_body"]
+
+PAGE = f"<html><body>Bad gateway: {email('Ada')} {token('a')} {KEY}</body></html>".encode()
+ADMISSION = b'{"error":"Queue full: Conditional archive admission capacity exhausted"}'
+UNCERTAIN = b'{"error":"Queue full: Conditional archive deadline exceeded; the outcome is uncertain"}'
+
+
+def error_body(**members: object) -> bytes:
+    return json.dumps(members).encode()
