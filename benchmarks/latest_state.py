@@ -1,10 +1,18 @@
-"""How long it takes to read the latest state of a session, against the least that SQLite and msgspec need for it.
+"""How long it takes to read the latest state of a session, against the least that is needed for it.
 
-``python benchmarks/latest_state.py [--sessions 100000] [--reads 20000] [--json FILE]``
+``python benchmarks/latest_state.py [--store sqlite|local|core-0.23.0|core-0.27.0] [--sessions N] [--reads N] [--json FILE]``
+``python benchmarks/latest_state.py --core URL [--query URL] [--api-key KEY] [--callers 1,16]``
 
-A file with 100,000 sessions is made and read once through, so that it is warm. Then, in turns in one run, so that both meet
-the same machine: ``bare``, a ``sqlite3`` select by primary key from a table of the same payloads plus a ``msgspec`` decode
-into the same struct; and ``sessions.get``, ``users.get_by_email``, ``load_session`` of the library. One caller, closed loop.
+A store is filled with sessions, ten for each user, and read once through, so that it is warm. Then, in turns in one run, so
+that all meet the same machine, come ``sessions.get``, ``users.get_by_email`` and ``load_session`` of the library, and
+
+* on a file, with one caller: ``bare``, a ``sqlite3`` select by primary key from a table of the same payloads plus a
+  ``msgspec`` decode into the same struct;
+* over HTTP, with each number of ``--callers``: the same request as that of ``sessions.get`` and the same decode by
+  ``httpx as it comes``, and by the bare engines of the library, ``pyreqwest`` and ``httpx on aiohttp``.
+
+The servers run in processes of their own. Closed loops; CPU is what a read costs this process, all of its threads. With
+``--core`` the sessions are written into a tenant of their own, or into ``ALLSOURCE_TENANT``, and stay there.
 """
 
 from __future__ import annotations
@@ -12,164 +20,203 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import os
 import platform
-import random
+import secrets
 import sqlite3
-import statistics
 import sys
 import tempfile
-import time
-from collections.abc import Awaitable, Callable
+from contextlib import nullcontext
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
-import msgspec
-from hdrh.histogram import HdrHistogram
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from allsource_auth import AllsourceAuthAdapter, Session, __version__
+from allsource_auth import AllsourceAuthAdapter, __version__
+from benchmarks.reads import Stored, bare_http, bare_sqlite, of_library
+from benchmarks.servers import NAMES, Server, started
+from benchmarks.timing import in_turns
+from tests.support.cores import CoreMissing
 
-ROUNDS = 20
 WRITERS = 64
+SESSIONS_OF_A_USER = 10
+
+Rows = dict[str, dict[str, float]]
 
 
-def histogram() -> HdrHistogram:
-    """Nanoseconds, up to ten seconds, three digits."""
-    return HdrHistogram(1, 10_000_000_000, 3)
+@dataclass(frozen=True)
+class Options:
+    """What was asked for. ``server`` is one that runs already; then ``store`` does not count."""
+
+    store: str
+    server: Server | None
+    sessions: int
+    reads: int
+    callers: list[int]
+    json: Path | None
+
+    @property
+    def embedded(self) -> bool:
+        return self.server is None and self.store == "sqlite"
 
 
-async def seed(path: Path, count: int) -> tuple[list[str], list[str]]:
-    """Sign in ``count`` times; the tokens, and the emails of the users."""
+async def seed(adapter: AllsourceAuthAdapter, count: int) -> Stored:
+    """Sign users up and in, until there are ``count`` sessions."""
+    print(f"seeding {count} sessions ...", file=sys.stderr)
     expires = datetime.now(UTC) + timedelta(days=7)
+    mark = secrets.token_hex(4)  # a tenant may have been seeded before
     tokens: list[str] = []
-    emails = [f"user{number}@example.org" for number in range(max(1, count // 10))]
+    emails = [f"user{number}-{mark}@example.org" for number in range(max(1, count // SESSIONS_OF_A_USER))]
     places = asyncio.Semaphore(WRITERS)
 
-    async with AllsourceAuthAdapter.embedded(path, durability="normal") as adapter:
-
-        async def user(email: str) -> None:
+    async def user(email: str) -> None:
+        async with places:
+            found = await adapter.users.create(email=email, name="A user")
+        for _ in range(SESSIONS_OF_A_USER):
             async with places:
-                found = await adapter.users.create(email=email, name="A user")
-            for _ in range(10):
-                async with places:
-                    session = await adapter.sessions.create(
-                        user_id=found.id,
-                        expires_at=expires,
-                        ip_address="203.0.113.7",
-                        user_agent="Mozilla/5.0 (X11; Linux x86_64) Firefox/130.0",
-                    )
-                tokens.append(session.token)
+                session = await adapter.sessions.create(
+                    user_id=found.id,
+                    expires_at=expires,
+                    ip_address="203.0.113.7",
+                    user_agent="Mozilla/5.0 (X11; Linux x86_64) Firefox/130.0",
+                )
+            tokens.append(session.token)
 
-        await asyncio.gather(*(user(email) for email in emails))
-    return tokens, emails
+    await asyncio.gather(*(user(email) for email in emails))
+    return Stored(tokens, emails)
 
 
-def bare_copy(path: Path, copy: Path) -> None:
-    """The newest payload of every session in a table of its own, by token as the primary key."""
-    with sqlite3.connect(path) as source, sqlite3.connect(copy) as target:
-        target.execute("PRAGMA journal_mode=WAL")
-        target.execute("CREATE TABLE session (token TEXT PRIMARY KEY, payload TEXT) WITHOUT ROWID")
-        rows = source.execute("SELECT substr(stream, 14), payload FROM event WHERE stream LIKE 'auth-session:%'")
-        target.executemany("INSERT INTO session VALUES (?, ?)", rows)
-    source.close()
-    target.commit()
-    target.close()
+async def warm(adapter: AllsourceAuthAdapter, stored: Stored) -> None:
+    """Read every session once."""
+    found = await adapter.sessions.get_many(stored.tokens)
+    assert len(found) == len(stored.tokens)
 
 
-Read = Callable[[], Awaitable[object]]
-
-
-async def measured(reads: dict[str, Callable[[], Read]], count: int) -> dict[str, dict[str, float]]:
-    """p50 to p99.9 in microseconds and reads per second, and how far the p99 of single rounds spread."""
-    found = {name: histogram() for name in reads}
-    spread: dict[str, list[float]] = {name: [] for name in reads}
-    for _ in range(ROUNDS):
-        for name, prepare in reads.items():
-            single = histogram()
-            for _ in range(count // ROUNDS):
-                read = prepare()
-                began = time.perf_counter_ns()
-                result = await read()
-                took = time.perf_counter_ns() - began
-                assert result is not None
-                single.record_value(took)
-            found[name].add(single)
-            spread[name].append(single.get_value_at_percentile(99) / 1000)
-    return {
-        name: {
-            "p50_us": hist.get_value_at_percentile(50) / 1000,
-            "p90_us": hist.get_value_at_percentile(90) / 1000,
-            "p99_us": hist.get_value_at_percentile(99) / 1000,
-            "p999_us": hist.get_value_at_percentile(99.9) / 1000,
-            "p99_us_median_of_rounds": statistics.median(spread[name]),
-            "per_second": 1e9 / hist.get_mean_value(),
-        }
-        for name, hist in found.items()
-    }
-
-
-async def run(sessions: int, reads: int) -> dict[str, dict[str, float]]:
+async def on_file(options: Options) -> Rows:
     with tempfile.TemporaryDirectory() as folder:
-        path, copy = Path(folder) / "auth.db", Path(folder) / "bare.db"
-        print(f"seeding {sessions} sessions ...", file=sys.stderr)
-        tokens, emails = await seed(path, sessions)
-        bare_copy(path, copy)
-        connection = sqlite3.connect(copy, isolation_level=None)
-        decode = msgspec.json.Decoder(Session).decode
-        choice = random.Random(7).choice
+        path = Path(folder) / "auth.db"
+        async with AllsourceAuthAdapter.embedded(path, durability="normal") as adapter:
+            stored = await seed(adapter, options.sessions)
+        with bare_sqlite(path, Path(folder) / "bare.db", stored) as bare:
+            async with AllsourceAuthAdapter.embedded(path) as adapter:
+                await warm(adapter, stored)
+                return await in_turns({"bare": bare} | of_library(adapter, stored), count=options.reads)
 
-        def bare() -> Read:
-            token = choice(tokens)
 
-            async def read() -> Session:
-                (payload,) = connection.execute("SELECT payload FROM session WHERE token = ?", (token,)).fetchone()
-                return decode(payload)
+async def over_http(options: Options) -> tuple[str, dict[int, Rows]]:
+    """Which server answered, and the rows by the number of callers."""
+    tenant = os.environ.get("ALLSOURCE_TENANT") if options.server is not None else None
+    tenant = tenant or f"benchmark-{secrets.token_hex(4)}"
+    with tempfile.TemporaryDirectory() as folder:
+        running = started(options.store, Path(folder)) if options.server is None else nullcontext(options.server)
+        async with running as server:
+            urls = (server.core_url, server.query_url, server.api_key)
+            async with AllsourceAuthAdapter(*urls, tenant_id=tenant) as adapter:
+                stored = await seed(adapter, options.sessions)
+            async with (
+                AllsourceAuthAdapter(*urls, tenant_id=tenant) as adapter,
+                bare_http(server, tenant, stored) as bare,
+            ):
+                await warm(adapter, stored)
+                info = await adapter.info()
+                kinds = bare | of_library(adapter, stored)
+                found: dict[int, Rows] = {}
+                for callers in options.callers:
+                    print(f"{options.reads} reads of each kind, {callers} at a time ...", file=sys.stderr)
+                    found[callers] = rows = await in_turns(kinds, count=options.reads, callers=callers)
+                    for row in rows.values():
+                        row["against_httpx"] = row["per_second"] / rows["httpx as it comes"]["per_second"]
+    return f"{info.server} {info.server_version}, engine {info.engine}", found
 
-            return read
 
-        async with AllsourceAuthAdapter.embedded(path) as adapter:
+def show_file(rows: Rows) -> None:
+    print(f"{'':20} {'p50':>9} {'p90':>9} {'p99':>9} {'p99.9':>9} {'per second':>11}   p99 against bare")
+    for name, row in rows.items():
+        ratio = row["p99_us_median_of_rounds"] / rows["bare"]["p99_us_median_of_rounds"]
+        print(f"{name:20} {_percentiles(row)} {row['per_second']:11,.0f}   {ratio:.2f}")
 
-            def get() -> Read:
-                token = choice(tokens)
-                return lambda: adapter.sessions.get(token)
 
-            def by_email() -> Read:
-                email = choice(emails)
-                return lambda: adapter.users.get_by_email(email)
+def show_http(found: dict[int, Rows]) -> None:
+    for callers, rows in found.items():
+        title = "one caller" if callers == 1 else f"{callers} callers"
+        print(
+            f"{title:20} {'p50':>9} {'p90':>9} {'p99':>9} {'p99.9':>9} {'per second':>11} {'CPU':>9}"
+            "   per second against httpx as it comes"
+        )
+        for name, row in rows.items():
+            ratio = f"{row['against_httpx']:.2f}"
+            print(f"{name:20} {_percentiles(row)} {row['per_second']:11,.0f} {row['cpu_us']:7.1f}us   {ratio}")
 
-            def load() -> Read:
-                token = choice(tokens)
-                return lambda: adapter.load_session(token)
 
-            for token in tokens:  # warm: every page was read once by both
-                await adapter.sessions.get(token)
-                connection.execute("SELECT payload FROM session WHERE token = ?", (token,)).fetchone()
-            kinds = {"bare": bare, "sessions.get": get, "users.get_by_email": by_email, "load_session": load}
-            found = await measured(kinds, reads)
-        connection.close()
-        return found
+def _percentiles(row: dict[str, float]) -> str:
+    return " ".join(f"{row[name]:7.1f}us" for name in ("p50_us", "p90_us", "p99_us", "p999_us"))
+
+
+def parsed() -> Options:
+    """The options. Ends the process where they do not fit together."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    place = parser.add_mutually_exclusive_group()
+    place.add_argument("--store", choices=("sqlite", *NAMES), default="sqlite", help="started here (default: sqlite)")
+    place.add_argument("--core", help="the URL of an Allsource that runs")
+    parser.add_argument("--query", help="the URL of its Query Service")
+    parser.add_argument("--api-key", default=os.environ.get("ALLSOURCE_API_KEY"), help="default: $ALLSOURCE_API_KEY")
+    parser.add_argument("--callers", type=_counts, help="how many at a time, over HTTP (default: 1,16)")
+    parser.add_argument("--sessions", type=_count, help="default: 100,000, over HTTP 10,000")
+    parser.add_argument("--reads", type=_count, help="of each kind (default: 20,000, over HTTP 10,000)")
+    parser.add_argument("--json", type=Path, help="write the figures to this file as well")
+    given = parser.parse_args()
+    if given.core is None and given.query is not None:
+        parser.error("--query needs --core, which takes the writes")
+    server = None if given.core is None else Server(given.core, given.query, given.api_key)
+    embedded = server is None and given.store == "sqlite"
+    if embedded and given.callers is not None:
+        parser.error("--callers is for stores over HTTP")
+    return Options(
+        store=given.store,
+        server=server,
+        sessions=given.sessions or (100_000 if embedded else 10_000),
+        reads=given.reads or (20_000 if embedded else 10_000),
+        callers=given.callers or [1, 16],
+        json=given.json,
+    )
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 1")
+    return int(text)
+
+
+def _counts(text: str) -> list[int]:
+    return [_count(part) for part in text.split(",")]
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--sessions", type=int, default=100_000)
-    parser.add_argument("--reads", type=int, default=20_000, help="of each kind")
-    parser.add_argument("--json", type=Path, help="write the figures to this file as well")
-    options = parser.parse_args()
-    found = asyncio.run(run(options.sessions, options.reads))
-    bare = found["bare"]
-    machine = f"{platform.machine()}, Python {platform.python_version()}, SQLite {sqlite3.sqlite_version}"
+    options = parsed()
+    machine = f"{platform.machine()}, Python {platform.python_version()}"
     today = datetime.now(UTC).date().isoformat()
-    print(f"latest state, {options.sessions} sessions, one caller; {machine}; allsource_auth {__version__}; {today}")
-    print(f"{'':20} {'p50':>9} {'p90':>9} {'p99':>9} {'p99.9':>9} {'per second':>11}   p99 against bare")
-    for name, row in found.items():
-        ratio = row["p99_us_median_of_rounds"] / bare["p99_us_median_of_rounds"]
+    facts: dict[str, Any] = {"benchmark": "latest_state", "sessions": options.sessions, "date": today}
+    if options.embedded:
+        rows = asyncio.run(on_file(options))
+        machine = f"{machine}, SQLite {sqlite3.sqlite_version}"
         print(
-            f"{name:20} {row['p50_us']:7.1f}us {row['p90_us']:7.1f}us {row['p99_us']:7.1f}us {row['p999_us']:7.1f}us"
-            f" {row['per_second']:11,.0f}   {ratio:.2f}"
+            f"latest state, {options.sessions} sessions, one caller; {machine}; allsource_auth {__version__}; {today}"
         )
+        show_file(rows)
+        facts |= {"machine": machine, "results": rows}
+    else:
+        try:
+            server, found = asyncio.run(over_http(options))
+        except CoreMissing as missing:
+            sys.exit(str(missing))
+        machine = f"{os.cpu_count()} cores, {machine}"
+        print(f"latest state, {options.sessions} sessions; {server}; {machine}; allsource_auth {__version__}; {today}")
+        show_http(found)
+        facts |= {"machine": machine, "server": server, "results": found}
     if options.json:
-        facts = {"benchmark": "latest_state", "sessions": options.sessions, "machine": machine, "date": today}
-        options.json.write_text(json.dumps(facts | {"results": found}, indent=2) + "\n")
+        options.json.write_text(json.dumps(facts, indent=2) + "\n")
 
 
 if __name__ == "__main__":
