@@ -12,11 +12,19 @@ from typing import TYPE_CHECKING, Self
 from . import config, values
 from .entities import SessionWithUser
 from .errors import InvalidInput
+from .repositories.accounts import Accounts
+from .repositories.api_keys import ApiKeys
 from .repositories.base import Core
+from .repositories.invitations import Invitations
+from .repositories.members import Members
+from .repositories.organizations import Organizations
+from .repositories.passkeys import Passkeys
 from .repositories.sessions import Sessions
 from .repositories.settings import Settings
 from .repositories.streams import Streams
+from .repositories.two_factors import TwoFactors
 from .repositories.users import Users
+from .repositories.verifications import Verifications
 from .store.allsource import AllsourceStore
 from .store.base import EventStore, Info
 from .store.sqlite import SqliteLog, SqliteStore
@@ -29,7 +37,7 @@ __all__ = ["AllsourceAuthAdapter"]
 
 
 class AllsourceAuthAdapter:
-    """An authentication store: ``users`` and ``sessions``, on one event store: an Allsource over HTTP, or a SQLite file.
+    """An authentication store: ten repositories on one event store: an Allsource over HTTP, or a SQLite file.
 
     It opens on first use, so building one outside a running event loop is fine, and is closed by ``async with`` or `aclose`.
     It may be shared by all tasks of an event loop. Used after closing, it raises `StoreClosed`.
@@ -51,6 +59,14 @@ class AllsourceAuthAdapter:
 
     users: Users
     sessions: Sessions
+    accounts: Accounts
+    verifications: Verifications
+    organizations: Organizations
+    members: Members
+    invitations: Invitations
+    two_factors: TwoFactors
+    api_keys: ApiKeys
+    passkeys: Passkeys
 
     def __init__(
         self,
@@ -87,6 +103,14 @@ class AllsourceAuthAdapter:
         self._core = core
         self.users = Users(core)
         self.sessions = Sessions(core)
+        self.accounts = Accounts(core)
+        self.verifications = Verifications(core)
+        self.organizations = Organizations(core)
+        self.members = Members(core)
+        self.invitations = Invitations(core)
+        self.two_factors = TwoFactors(core)
+        self.api_keys = ApiKeys(core)
+        self.passkeys = Passkeys(core)
 
     @classmethod
     def embedded(

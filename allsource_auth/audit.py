@@ -46,6 +46,7 @@ class Metadata(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_d
     reason: str | None = None
     restores: str | None = None
     reverted_to: str | None = None
+    entity_seq: int | None = None
 
 
 _decode = msgspec.json.Decoder(Metadata).decode
@@ -60,7 +61,7 @@ def metadata_of(event: Event) -> Metadata:
         return _FOREIGN
 
 
-def encode_metadata(*, op: str, seq: int | None = None, links: Mapping[str, str] | None = None) -> bytes:
+def encode_metadata(*, op: str, seq: int | None = None, links: Mapping[str, str | int] | None = None) -> bytes:
     """The metadata of a new event: operation, sequence, the audit context, and links such as ``restores``."""
     members: dict[str, Any] = {"v": FORMAT, "op": op, "lib": LIB, **_context.get(), **(links or {})}
     if seq is not None:

@@ -27,22 +27,30 @@ write may have been stored although it failed for the caller.
 from __future__ import annotations
 
 __all__ = [
+    "AccountNotFound",
     "AllsourceAuthError",
     "Api",
+    "ApiKeyNotFound",
     "Conflict",
     "Http",
     "InvalidInput",
+    "InvitationNotFound",
     "Json",
     "KeyMissing",
+    "MemberNotFound",
     "NotFound",
+    "OrganizationNotFound",
     "Overloaded",
+    "PasskeyNotFound",
     "RateLimited",
     "SessionNotFound",
     "Storage",
     "StoreClosed",
+    "TwoFactorNotFound",
     "Unauthorized",
     "Unavailable",
     "UserNotFound",
+    "VerificationNotFound",
     "VersionConflict",
 ]
 
@@ -127,10 +135,12 @@ class VersionConflict(Api):
 
 
 class Conflict(AllsourceAuthError):
-    """A unique value is taken by somebody else; the value itself is not repeated."""
+    """A unique value is taken by somebody else, or a value is not the ``expected`` one; the value itself is not repeated."""
 
-    def __init__(self, kind: str, field: str) -> None:
-        super().__init__(f"{kind}: this {field} is taken")
+    def __init__(self, kind: str, field: str, *, changed: bool = False) -> None:
+        super().__init__(
+            f"{kind}: the {field} is not the expected one" if changed else f"{kind}: this {field} is taken"
+        )
         self.kind = kind
         self.field = field
 
@@ -151,6 +161,38 @@ class UserNotFound(NotFound):
 
 class SessionNotFound(NotFound):
     kind = "session"
+
+
+class AccountNotFound(NotFound):
+    kind = "account"
+
+
+class VerificationNotFound(NotFound):
+    kind = "verification"
+
+
+class OrganizationNotFound(NotFound):
+    kind = "org"
+
+
+class MemberNotFound(NotFound):
+    kind = "member"
+
+
+class InvitationNotFound(NotFound):
+    kind = "invitation"
+
+
+class TwoFactorNotFound(NotFound):
+    kind = "two_factor"
+
+
+class ApiKeyNotFound(NotFound):
+    kind = "api_key"
+
+
+class PasskeyNotFound(NotFound):
+    kind = "passkey"
 
 
 class InvalidInput(AllsourceAuthError, ValueError):

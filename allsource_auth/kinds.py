@@ -11,18 +11,61 @@ import secrets
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar, get_args
 
 import msgspec
 
 from . import values
-from .entities import HIDDEN, Entity, Session, User
-from .errors import InvalidInput, NotFound, SessionNotFound, UserNotFound
+from .entities import (
+    HIDDEN,
+    Account,
+    ApiKey,
+    Entity,
+    Invitation,
+    InvitationStatus,
+    Member,
+    Organization,
+    Passkey,
+    Session,
+    TwoFactor,
+    User,
+    Verification,
+)
+from .errors import (
+    AccountNotFound,
+    ApiKeyNotFound,
+    InvalidInput,
+    InvitationNotFound,
+    MemberNotFound,
+    NotFound,
+    OrganizationNotFound,
+    PasskeyNotFound,
+    SessionNotFound,
+    TwoFactorNotFound,
+    UserNotFound,
+    VerificationNotFound,
+)
 from .ids import uuid_text
 from .store.base import Event
 from .wire import Codec
 
-__all__ = ["KINDS", "SESSION", "USER", "EventLabel", "Kind", "Listed", "Unique"]
+__all__ = [
+    "ACCOUNT",
+    "API_KEY",
+    "INVITATION",
+    "KINDS",
+    "MEMBER",
+    "ORGANIZATION",
+    "PASSKEY",
+    "SESSION",
+    "TWO_FACTOR",
+    "USER",
+    "VERIFICATION",
+    "EventLabel",
+    "Kind",
+    "Listed",
+    "Unique",
+]
 
 E = TypeVar("E", bound=Entity)
 
@@ -49,6 +92,30 @@ class EventLabel(StrEnum):
     SESSION_UPDATED = "SessionUpdated"
     SESSION_EXPIRY_UPDATED = "SessionExpiryUpdated"
     SESSION_DELETED = "SessionDeleted"
+    ACCOUNT_CREATED = "AccountCreated"
+    ACCOUNT_UPDATED = "AccountUpdated"
+    ACCOUNT_DELETED = "AccountDeleted"
+    VERIFICATION_CREATED = "VerificationCreated"
+    VERIFICATION_CONSUMED = "VerificationConsumed"
+    VERIFICATION_DELETED = "VerificationDeleted"
+    ORG_CREATED = "OrgCreated"
+    ORG_UPDATED = "OrgUpdated"
+    ORG_DELETED = "OrgDeleted"
+    MEMBER_CREATED = "MemberCreated"
+    MEMBER_UPDATED = "MemberUpdated"
+    MEMBER_DELETED = "MemberDeleted"
+    INVITATION_CREATED = "InvitationCreated"
+    INVITATION_UPDATED = "InvitationUpdated"
+    INVITATION_DELETED = "InvitationDeleted"
+    TWO_FACTOR_CREATED = "TwoFactorCreated"
+    TWO_FACTOR_UPDATED = "TwoFactorUpdated"
+    TWO_FACTOR_DELETED = "TwoFactorDeleted"
+    API_KEY_CREATED = "ApiKeyCreated"
+    API_KEY_UPDATED = "ApiKeyUpdated"
+    API_KEY_DELETED = "ApiKeyDeleted"
+    PASSKEY_CREATED = "PasskeyCreated"
+    PASSKEY_UPDATED = "PasskeyUpdated"
+    PASSKEY_DELETED = "PasskeyDeleted"
     FENCED = "Fenced"
 
 
@@ -59,11 +126,15 @@ def digest(*parts: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Unique:
-    """Values that only one living entity of a tenant may have. ``normal`` brings a value to the form that is compared."""
+    """Values that only one living entity of a tenant may have. ``normal`` brings a value to the form that is compared.
+
+    With ``owner``, the single attribute names an entity of that kind, and deleting it deletes the one that has the value.
+    """
 
     field: str
     attributes: tuple[str, ...]
     normal: Callable[[str], str] = str
+    owner: str | None = None
 
     def of(self, entity: Entity | None) -> tuple[str, ...] | None:
         """The compared values of ``entity``; ``None`` where it has none, and so takes nothing."""
@@ -73,11 +144,15 @@ class Unique:
 
 @dataclass(frozen=True, slots=True)
 class Listed:
-    """A list of the entities that share ``attribute``. With ``owner``, deleting that kind's entity deletes them."""
+    """A list of the entities that share ``attribute``. With ``owner``, deleting that kind's entity deletes them.
+
+    ``normal`` brings a value to the form that is compared.
+    """
 
     field: str
     attribute: str
     owner: str | None = None
+    normal: Callable[[str], str] = str
 
 
 @dataclass(frozen=True)
@@ -86,7 +161,8 @@ class Kind(Generic[E]):
 
     ``checks`` has the updatable and creatable attributes and what they accept. ``make_key`` makes the key of a new
     entity. ``unguarded`` marks the kind whose keys, made here, cannot collide, and whose creation is therefore not
-    guarded. Of a kind that is not ``restorable`` a removal is final.
+    guarded. Of a kind that is not ``restorable`` a removal is final. ``kept`` are attributes that `revert` leaves as they are:
+    used-up codes, counters and secrets never come back.
     """
 
     name: str
@@ -104,6 +180,7 @@ class Kind(Generic[E]):
     make_key: Callable[[], str] = uuid_text
     unguarded: bool = False
     restorable: bool = True
+    kept: tuple[str, ...] = ()
     codec: Codec[E] = field(init=False, repr=False)
     _room: int = field(init=False, repr=False)
     _optional: frozenset[str] = field(init=False, repr=False)
@@ -116,6 +193,12 @@ class Kind(Generic[E]):
         object.__setattr__(self, "_room", values.MAX_ID_BYTES - len(self.prefix))
         optional = frozenset(f.name for f in msgspec.structs.fields(self.entity) if f.default is None)
         object.__setattr__(self, "_optional", optional)
+
+    @property
+    def parents(self) -> list[tuple[str, str]]:
+        """The kinds whose entities this one belongs to, each with the attribute that names the parent."""
+        listed = [(found.owner, found.attribute) for found in self.lists if found.owner is not None]
+        return listed + [(found.owner, found.attributes[0]) for found in self.unique if found.owner is not None]
 
     @property
     def types(self) -> str:
@@ -149,7 +232,8 @@ class Kind(Generic[E]):
         return f"auth-idx:{self.name}.{unique.field}:{digest(tenant, self.name, unique.field, *wanted)}"
 
     def list_stream(self, tenant: str, listed: Listed, value: str) -> str:
-        return f"auth-idx:{self.name}.by_{listed.field}:{digest(tenant, self.name, listed.field, value)}"
+        found = digest(tenant, self.name, listed.field, listed.normal(value))
+        return f"auth-idx:{self.name}.by_{listed.field}:{found}"
 
     def checked(self, given: Mapping[str, object]) -> dict[str, Any]:
         """The given attributes as they are stored; ``None`` where the entity allows it. Raises `InvalidInput`."""
@@ -227,6 +311,149 @@ SESSION = Kind(
 )
 
 
+ACCOUNT = Kind(
+    name="account",
+    entity=Account,
+    prefix="auth-account:",
+    not_found=AccountNotFound,
+    checks={
+        "user_id": values.identifier,
+        "provider_id": values.label,
+        "account_id": values.label,
+        "access_token": values.text,
+        "refresh_token": values.text,
+        "id_token": values.text,
+        "access_token_expires_at": values.instant,
+        "refresh_token_expires_at": values.instant,
+        "scope": values.text,
+        "password": values.text,
+    },
+    unique=(Unique("provider_account", ("provider_id", "account_id")),),
+    lists=(Listed("user", "user_id", owner="user"),),
+    secrets=frozenset({"access_token", "refresh_token", "id_token", "password"}),
+    tombstone=("provider_id", "account_id"),
+    kept=("access_token", "refresh_token", "id_token", "password"),
+)
+
+VERIFICATION = Kind(
+    name="verification",
+    entity=Verification,
+    prefix="auth-verification:",
+    not_found=VerificationNotFound,
+    checks={"identifier": values.label, "value": values.filled, "expires_at": values.instant},
+    lists=(Listed("identifier", "identifier"), Listed("value", "value")),
+    expiry="expires_at",
+    # The Rust crate's ids begin with the identifier, and frameworks keep the secret in either of them (section D.4).
+    secrets=frozenset({"id", "identifier", "value"}),
+    tombstone=("identifier",),
+    restorable=False,
+)
+
+ORGANIZATION = Kind(
+    name="org",
+    entity=Organization,
+    prefix="auth-org:",
+    not_found=OrganizationNotFound,
+    checks={"name": values.text, "slug": values.label, "logo": values.text, "metadata": values.json_object},
+    unique=(Unique("slug", ("slug",)),),
+    left_out=("metadata",),
+)
+
+MEMBER = Kind(
+    name="member",
+    entity=Member,
+    prefix="auth-member:",
+    not_found=MemberNotFound,
+    checks={"organization_id": values.identifier, "user_id": values.identifier, "role": values.label},
+    unique=(Unique("organization_user", ("organization_id", "user_id")),),
+    lists=(Listed("organization", "organization_id", owner="org"), Listed("user", "user_id", owner="user")),
+)
+
+INVITATION = Kind(
+    name="invitation",
+    entity=Invitation,
+    prefix="auth-invitation:",
+    not_found=InvitationNotFound,
+    checks={
+        "organization_id": values.identifier,
+        "email": values.label,
+        "inviter_id": values.identifier,
+        "expires_at": values.instant,
+        "role": values.label,
+        "status": values.one_of(*get_args(InvitationStatus)),
+    },
+    lists=(
+        Listed("organization", "organization_id", owner="org"),
+        Listed("email", "email", normal=values.folded),
+        Listed("inviter", "inviter_id", owner="user"),
+    ),
+)
+
+TWO_FACTOR = Kind(
+    name="two_factor",
+    entity=TwoFactor,
+    prefix="auth-2fa:",
+    not_found=TwoFactorNotFound,
+    checks={"user_id": values.identifier, "secret": values.text, "backup_codes": values.text},
+    unique=(Unique("user", ("user_id",), owner="user"),),
+    secrets=frozenset({"secret", "backup_codes"}),
+    kept=("backup_codes",),
+)
+
+API_KEY = Kind(
+    name="api_key",
+    entity=ApiKey,
+    prefix="auth-apikey:",
+    not_found=ApiKeyNotFound,
+    checks={
+        "user_id": values.identifier,
+        "key_hash": values.label,
+        "name": values.text,
+        "start": values.text,
+        "prefix": values.text,
+        "refill_interval": values.count,
+        "refill_amount": values.count,
+        "last_refill_at": values.instant,
+        "enabled": values.flag,
+        "rate_limit_enabled": values.flag,
+        "rate_limit_time_window": values.count,
+        "rate_limit_max": values.count,
+        "request_count": values.count,
+        "remaining": values.count,
+        "last_request": values.instant,
+        "expires_at": values.instant,
+        "permissions": values.text,
+        "metadata": values.text,
+    },
+    unique=(Unique("key", ("key_hash",)),),
+    lists=(Listed("user", "user_id", owner="user"),),
+    expiry="expires_at",
+    secrets=frozenset({"key_hash"}),
+    kept=("remaining", "request_count", "last_request", "last_refill_at"),
+)
+
+PASSKEY = Kind(
+    name="passkey",
+    entity=Passkey,
+    prefix="auth-passkey:",
+    not_found=PasskeyNotFound,
+    checks={
+        "user_id": values.identifier,
+        "credential_id": values.label,
+        "public_key": values.text,
+        "name": values.text,
+        "counter": values.count,
+        "device_type": values.label,
+        "backed_up": values.flag,
+        "transports": values.text,
+    },
+    unique=(Unique("credential", ("credential_id",)),),
+    lists=(Listed("user", "user_id", owner="user"),),
+    left_out=("transports",),
+    kept=("counter",),
+)
+
+
 def shown(stream: str) -> str:
     """A stream's id as it may be shown: without the key where that is a secret."""
     for kind in KINDS:
@@ -235,5 +462,16 @@ def shown(stream: str) -> str:
     return stream
 
 
-KINDS: tuple[Kind[Any], ...] = (USER, SESSION)
+KINDS: tuple[Kind[Any], ...] = (
+    USER,
+    SESSION,
+    ACCOUNT,
+    VERIFICATION,
+    ORGANIZATION,
+    MEMBER,
+    INVITATION,
+    TWO_FACTOR,
+    API_KEY,
+    PASSKEY,
+)
 """Every kind that the library knows."""

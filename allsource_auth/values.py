@@ -6,7 +6,7 @@ The limits are those of Core (section 7 of the contract), so that what one store
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from math import isfinite
 from typing import Any
@@ -45,6 +45,14 @@ def text(field: str, value: object) -> str:
     if not is_unicode(value):
         raise InvalidInput(field, "holds a lone surrogate, which is not Unicode text")
     return value
+
+
+def filled(field: str, value: object) -> str:
+    """Any Unicode text but the empty one."""
+    found = text(field, value)
+    if not found:
+        raise InvalidInput(field, "must not be empty")
+    return found
 
 
 def is_plain(value: str) -> bool:
@@ -89,6 +97,26 @@ def flag(field: str, value: object) -> bool:
     if not isinstance(value, bool):
         raise InvalidInput(field, f"must be True or False, not {type(value).__name__}")
     return value
+
+
+def count(field: str, value: object) -> int:
+    """A whole number from 0 to the largest signed one of 64 bits."""
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise InvalidInput(field, f"must be a whole number, not {type(value).__name__}")
+    if not 0 <= value < 2**63:
+        raise InvalidInput(field, "must be at least 0 and fit 63 bits")
+    return value
+
+
+def one_of(*allowed: str) -> Callable[[str, object], str]:
+    """The check that a value is one of these."""
+
+    def check(field: str, value: object) -> str:
+        if not isinstance(value, str) or value not in allowed:
+            raise InvalidInput(field, f"must be one of {', '.join(allowed)}")
+        return value
+
+    return check
 
 
 def instant(field: str, value: object) -> datetime:

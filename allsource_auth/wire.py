@@ -115,6 +115,19 @@ class Codec(Generic[E]):
             self._put(members, name, value)
         return _encode(members)
 
+    def replaced(self, payload: msgspec.Raw, other: msgspec.Raw, names: Iterable[str]) -> msgspec.Raw:
+        """``payload`` with these attributes as ``other`` has them, exactly as they are written there."""
+        keys = [self.names[name] for name in names]
+        if not keys:
+            return payload
+        members, others = _decode_members(payload), _decode_members(other)
+        for key in keys:
+            if key in others:
+                members[key] = others[key]
+            else:
+                members.pop(key, None)
+        return msgspec.Raw(_encode(members))
+
     def _put(self, members: RawMembers, name: str, value: Any) -> None:
         if value is None and name in self._left_out:
             members.pop(self.names[name], None)

@@ -16,8 +16,9 @@ import msgspec
 
 from ..audit import Change
 from ..entities import Entity
-from ..errors import Conflict, InvalidInput, StoreClosed
+from ..errors import Conflict, InvalidInput, Json, StoreClosed
 from ..kinds import ADDED, REMOVED, Kind, Listed, Unique
+from ..logs import noticed
 from ..store.base import Event, NewEvent
 from ..values import is_unicode
 from ..wire import is_tombstone
@@ -39,7 +40,7 @@ class Core:
     def __init__(self, streams: Streams, clock: Callable[[], datetime]) -> None:
         self.streams = streams
         self.mutations = Mutations(streams)
-        self.claims = Claims(streams)
+        self.claims = Claims(streams, self._finish_orphan)
         self.lists = Lists(streams)
         self.clock = clock
         self.repositories: dict[str, Repository[Any]] = {}
@@ -51,6 +52,14 @@ class Core:
     def now(self) -> datetime:
         """The present by the adapter's clock, in UTC."""
         return self.clock().astimezone(UTC)
+
+    async def _finish_orphan(self, kind: Kind[Any], entity: Entity) -> bool:
+        """Delete an entity whose parent was deleted, as its cascade would have; whether it was one."""
+        repository = self.repositories[kind.name]
+        if await repository.dead_parent(entity, decisive=True) is None:
+            return False
+        await repository._delete(getattr(entity, kind.key), only_if=lambda now: bool(now == entity))
+        return True
 
 
 class Repository(Generic[E]):
@@ -158,15 +167,15 @@ class Repository(Generic[E]):
             guarded = not (kind.unguarded and made_here)
             return Plan(
                 head=head,
-                before=claims + self._entries(operation, ADDED, entity, name),
+                before=claims + self._entries(operation, ADDED, _stood(kind, entity), head),
                 commit=operation.event(kind.type("created"), head.stream, payload, after=head, guarded=guarded),
                 state=entity,
-                instead=None if guarded else partial(self._void, entity, name),
+                instead=None if guarded else partial(self._void, entity),
             )
 
         return await self._carried_out(decide, turn=None if made_here else kind.stream(name))
 
-    def _void(self, entity: E, key: str, operation: Operation, head: Head) -> list[NewEvent]:
+    def _void(self, entity: E, operation: Operation, head: Head) -> list[NewEvent]:
         """A tombstone for an entity whose creation may still arrive; its ``seq`` outranks that of the creation.
 
         The list entry follows it: had the creation arrived, the tombstone is refused, and the entity stays listed.
@@ -175,7 +184,7 @@ class Repository(Generic[E]):
         tombstone = self.kind.codec.tombstone(entity)
         return [
             operation.event(self.kind.type("deleted"), head.stream, tombstone, after=above),
-            *self._entries(operation, REMOVED, entity, key),
+            *self._entries(operation, REMOVED, _stood(self.kind, entity), above),
         ]
 
     async def _make_room(self, key: str, head: Head) -> None:
@@ -191,31 +200,59 @@ class Repository(Generic[E]):
         given: Mapping[str, object],
         *,
         verb: str = "updated",
-        rule: Callable[[dict[str, Any]], None] = lambda changes: None,
+        rule: Callable[[dict[str, Any], E], None] = lambda changes, before: None,
+        empty_counts: bool = False,
     ) -> E:
         """Set the given attributes, whatever else happens to the entity meanwhile.
 
-        ``UNSET`` attributes are left alone; if all are, nothing is written. ``rule`` may adjust the changes.
+        ``UNSET`` attributes are left alone; if all are, nothing is written, unless ``empty_counts``. ``rule`` may adjust the
+        changes, or refuse them, with regard to the state that they are decided on.
         Raises the kind's `NotFound`, `Conflict`, `InvalidInput`; `VersionConflict` if others were faster for ten seconds.
         """
+        changes = self.kind.checked({name: value for name, value in given.items() if value is not msgspec.UNSET})
+
+        def decide(before: E) -> Mapping[str, Any] | None:
+            if not changes and not empty_counts:
+                return None
+            adjusted = dict(changes)
+            rule(adjusted, before)
+            return adjusted
+
+        return await self._change(key, decide, verb=verb)
+
+    async def _change(self, key: str, wish: Callable[[E], Mapping[str, Any] | None], *, verb: str = "updated") -> E:
+        """Change an entity in one guarded step to what ``wish`` makes of its state; ``None`` leaves it alone.
+
+        ``wish`` is asked again when others were faster, and may raise. Returns the state afterwards. Raises what `_update`
+        raises.
+        """
         kind = self.kind
-        changes = kind.checked({name: value for name, value in given.items() if value is not msgspec.UNSET})
         stream = kind.find(key)
         if stream is None:
             raise kind.not_found
-        if not changes:
-            event = (await self._streams.head(stream)).event
-            return self._living(event)
-        rule(changes)
+        left_alone: E | None = None
 
-        async def decide(operation: Operation) -> Plan:
+        async def decide(operation: Operation) -> Plan | None:
+            nonlocal left_alone
             head = await self.core.mutations.head(operation, stream)
             before = self._living(head.event)
             assert head.event is not None
-            payload = kind.codec.merged(head.event.payload, {**changes, "updated_at": self.core.now()})
+            changes = wish(before)
+            if changes is None:
+                left_alone = before
+                return None
+            payload = kind.codec.merged(head.event.payload, {**changes, **self._touched()})
             return await self._rewrite(operation, head, before, payload, verb)
 
-        return await self._carried_out(decide, turn=stream)
+        async with self.core.mutations.turn(stream):
+            done = await self.core.mutations.carry_out(decide)
+        if done is None:
+            assert left_alone is not None
+            return left_alone
+        return await self._finished(done)
+
+    def _touched(self) -> dict[str, Any]:
+        return {"updated_at": self.core.now()} if "updated_at" in self.kind.codec.names else {}
 
     async def _rewrite(
         self,
@@ -224,24 +261,31 @@ class Repository(Generic[E]):
         before: E | None,
         payload: bytes,
         verb: str,
-        links: Mapping[str, str] = NO_LINKS,
+        links: Mapping[str, str | int] = NO_LINKS,
     ) -> Plan:
         """The plan that gives an entity a new state: takes the values that it did not have, releases those it gives up."""
         kind = self.kind
         entity = self._entity(payload)
-        old, new = _held(kind, before), _held(kind, entity)
-        taken = {unique: value for unique, value in new.items() if old.get(unique) != value}
-        given_up = {unique: value for unique, value in old.items() if new.get(unique) != value}
+        taken, given_up = _difference(_held(kind, before), _held(kind, entity))
+        joined, left = _difference(_stood(kind, before), _stood(kind, entity))
+        claims = await self.core.claims.take(operation, kind, taken, head)
+        releases = await self.core.claims.give_up(operation, kind, given_up, head.stream)
         return Plan(
             head=head,
-            before=await self.core.claims.take(operation, kind, taken, head),
+            before=claims + self._entries(operation, ADDED, joined, head),
             commit=operation.event(kind.type(verb), head.stream, payload, after=head, links=links),
             state=entity,
-            after=await self.core.claims.give_up(operation, kind, given_up, head.stream),
+            after=releases + self._entries(operation, REMOVED, left, head),
         )
 
     async def _delete(self, key: str, *, only_if: Callable[[E], bool] = lambda entity: True) -> bool:
-        """Delete an entity and everything that is its own; whether this call did it. What is not there stays so.
+        """Delete an entity and everything that is its own; whether this call did it. See `_remove`."""
+        return await self._remove(key, only_if=only_if) is not None
+
+    async def _remove(
+        self, key: str, *, verb: str = "deleted", only_if: Callable[[E], bool] = lambda entity: True
+    ) -> E | None:
+        """Delete an entity and everything that is its own; its last state if this call did it. What is not there stays so.
 
         Deleting again finishes what an interrupted deletion left. ``only_if`` is asked of the state that the deletion is
         decided on.
@@ -249,21 +293,23 @@ class Repository(Generic[E]):
         kind = self.kind
         stream = kind.find(key)
         if stream is None:
-            return False
+            return None
         dead = False
+        last: E | None = None
 
         async def decide(operation: Operation) -> Plan | None:
-            nonlocal dead
+            nonlocal dead, last
             head = await self.core.mutations.head(operation, stream)
             entity = None if head.event is None else kind.decode(head.event)
             dead = head.event is not None and entity is None
             if entity is None or not only_if(entity):
                 return None
+            last = entity
             releases = await self.core.claims.give_up(operation, kind, _held(kind, entity), stream)
             return Plan(
                 head=head,
-                commit=operation.event(kind.type("deleted"), stream, kind.codec.tombstone(entity), after=head),
-                after=releases + self._entries(operation, REMOVED, entity, key),
+                commit=operation.event(kind.type(verb), stream, kind.codec.tombstone(entity), after=head),
+                after=releases + self._entries(operation, REMOVED, _stood(kind, entity), head),
             )
 
         async with self.core.mutations.turn(stream):
@@ -272,7 +318,7 @@ class Repository(Generic[E]):
                 await self._lists_grown(done)
             if done is not None or dead:
                 await self._cascade(key)
-        return done is not None
+        return None if done is None else last
 
     async def _cascade(self, key: str) -> None:
         """Delete the entities that belong to a deleted one. Can be run again at any time."""
@@ -280,12 +326,28 @@ class Repository(Generic[E]):
             for listed in repository.kind.lists:
                 if listed.owner == self.kind.name:
                     await repository._delete_listed(listed, key)
+            for unique in repository.kind.unique:
+                if unique.owner == self.kind.name:
+                    owned = await self.core.claims.owner(repository.kind, unique, (unique.normal(key),), decisive=True)
+                    if owned is not None:
+                        await repository._delete(getattr(owned, repository.kind.key))
+
+    async def dead_parent(self, entity: E, *, decisive: bool = False) -> Kind[Any] | None:
+        """The kind of the deleted entity that ``entity`` belongs to; ``None`` if all of them live, or never did."""
+        for name, attribute in self.kind.parents:
+            parent = self.core.repositories.get(name)
+            stream = None if parent is None else parent.kind.find(getattr(entity, attribute))
+            event = None if stream is None else await self._streams.newest(stream, decisive=decisive)
+            if parent is not None and event is not None and is_tombstone(event.payload):
+                return parent.kind
+        return None
 
     async def restore(self, key: str) -> E:
         """Bring a deleted entity back as it was, with its unique values; a living one is returned as it is.
 
         What was deleted with it stays deleted. Raises `Conflict` if somebody else has one of its values by now, and then
-        nothing changes; the kind's `NotFound` if there never was one; `InvalidInput` for a kind whose removals are final.
+        nothing changes; the kind's `NotFound` if there never was one, the parent's if it belongs to a deleted entity;
+        `InvalidInput` for a kind whose removals are final.
         """
         kind, stream = self._final_refused("restore", key)
 
@@ -296,8 +358,10 @@ class Repository(Generic[E]):
             lived = await self._history.last_state(stream)
             if lived is None:
                 raise kind.not_found
+            if (parent := await self.dead_parent(self._living(lived), decisive=True)) is not None:
+                raise parent.not_found
             await self._cascade(key)
-            payload = kind.codec.merged(lived.payload, {"updated_at": self.core.now()})
+            payload = kind.codec.merged(lived.payload, self._touched())
             return await self._rewrite(operation, head, None, payload, "updated", {"restores": lived.id})
 
         async with self.core.mutations.turn(stream):
@@ -309,8 +373,9 @@ class Repository(Generic[E]):
     async def revert(self, key: str, to: datetime | str) -> E:
         """Give a living entity the state that it had at a time, or right after the event with this id.
 
-        Raises `Conflict` if somebody else has one of its former unique values; the kind's `NotFound` if it is not alive;
-        `InvalidInput` if it did not live then, or for a kind whose removals are final.
+        Used-up codes, counters and secrets stay as they are (``kept`` of its kind). Raises `Conflict` if somebody else has one
+        of its former unique values; the kind's `NotFound` if it is not alive; `InvalidInput` if it did not live then, or for a
+        kind whose removals are final.
         """
         kind, stream = self._final_refused("revert", key)
 
@@ -320,7 +385,9 @@ class Repository(Generic[E]):
             former = await self._history.event_as_of(stream, to, field="to")
             if former is None or is_tombstone(former.payload):
                 raise InvalidInput("to", f"the {kind.name} was not alive then")
-            payload = kind.codec.merged(former.payload, {"updated_at": self.core.now()})
+            assert head.event is not None
+            kept = kind.codec.replaced(former.payload, head.event.payload, kind.kept)
+            payload = kind.codec.merged(kept, self._touched())
             return await self._rewrite(operation, head, before, payload, "updated", {"revertedTo": former.id})
 
         return await self._carried_out(decide, turn=stream)
@@ -336,29 +403,44 @@ class Repository(Generic[E]):
 
     # Lists
 
-    async def _listed(self, field: str, value: str) -> list[E]:
+    async def _listed(self, field: str, value: str, *, oldest_first: bool = False) -> list[E]:
         """The living entities in a list, newest first. Reads of the list, and one read per entity in it."""
-        listed = next(found for found in self.kind.lists if found.field == field)
-        members = await self._members(listed, value)
-        members.sort(key=lambda entity: (entity.created_at, entity.id), reverse=True)
+        members = await self._members(self._list(field), value)
+        members.sort(key=lambda entity: (entity.created_at, entity.id), reverse=not oldest_first)
         return members
 
-    async def _members(self, listed: Listed, value: str) -> list[E]:
+    def _list(self, field: str) -> Listed:
+        return next(found for found in self.kind.lists if found.field == field)
+
+    async def _members(self, listed: Listed, value: str, *, decisive: bool = False) -> list[E]:
         if not isinstance(value, str):
             raise InvalidInput(listed.attribute, f"must be text, not {type(value).__name__}")
         if not is_unicode(value):
             return []
         stream = self.kind.list_stream(self.core.tenant, listed, value)
-        fold = await self.core.lists.read(stream)
-        newest = await concurrently(fold.streams, self._streams.newest)
-        states = {member: self.kind.decode(event) for member, event in newest.items() if event is not None}
-        dead = {member for member, state in states.items() if state is None}
+        fold = await self.core.lists.read(stream, decisive=decisive)
+        newest = await concurrently(fold.streams, partial(self._streams.newest, decisive=decisive))
+        states = {member: self._readable(event) for member, event in newest.items() if event is not None}
+        dead = {member for member, event in newest.items() if event is not None and is_tombstone(event.payload)}
         await self.core.lists.shorten(stream, fold, dead)
-        return [state for state in states.values() if state is not None and getattr(state, listed.attribute) == value]
+        wanted = listed.normal(value)
+        return [
+            state
+            for state in states.values()
+            if state is not None and listed.normal(getattr(state, listed.attribute)) == wanted
+        ]
+
+    def _readable(self, event: Event) -> E | None:
+        """The state in an event of a list; one that cannot be decoded is left out, so that it does not hide the others."""
+        try:
+            return self.kind.decode(event)
+        except Json as error:
+            noticed("a list holds a state that cannot be decoded", error)
+            return None
 
     async def _delete_listed(self, listed: Listed, value: str) -> int:
         """Delete all entities in a list; how many this call deleted."""
-        members = await self._members(listed, value)
+        members = await self._members(listed, value, decisive=True)
         deleted = await concurrently([getattr(entity, self.kind.key) for entity in members], self._delete)
         return sum(deleted.values())
 
@@ -367,14 +449,37 @@ class Repository(Generic[E]):
         deleted = await concurrently(keys, partial(self._delete, only_if=test))
         return sum(deleted.values())
 
-    def _entries(self, operation: Operation, type: str, entity: E, key: str) -> list[NewEvent]:  # noqa: A002
-        """The entries for every list that an entity stands in."""
-        kind = self.kind
+    def _entries(
+        self,
+        operation: Operation,
+        type: str,  # noqa: A002
+        stood: Mapping[Listed, str],
+        head: Head,
+    ) -> list[NewEvent]:
+        """The entries for lists that an entity joins or leaves by the event that follows ``head``."""
         return [
-            entry(operation, type, kind.list_stream(self.core.tenant, listed, value), kind.stream(key))
-            for listed in kind.lists
-            if (value := getattr(entity, listed.attribute)) is not None
+            entry(operation, type, self.kind.list_stream(self.core.tenant, listed, value), head)
+            for listed, value in stood.items()
         ]
+
+    async def _owner(self, unique: Unique, wanted: tuple[str, ...], *, decisive: bool = False) -> E | None:
+        """The living entity with these unique values; two reads. What nobody can have belongs to nobody."""
+        for attribute, value in zip(unique.attributes, wanted, strict=True):
+            if not isinstance(value, str):
+                raise InvalidInput(attribute, f"must be text, not {type(value).__name__}")
+            try:
+                self.kind.checks[attribute](attribute, value)
+            except InvalidInput:
+                return None
+        normal = tuple(unique.normal(value) for value in wanted)
+        return await self.core.claims.owner(self.kind, unique, normal, decisive=decisive)
+
+    async def _authentic(self, unique: Unique, wanted: tuple[str, ...], *, decisive: bool = False) -> E | None:
+        """Like `_owner`, but a child of a deleted entity does not authenticate; one more read."""
+        entity = await self._owner(unique, wanted, decisive=decisive)
+        if entity is None or await self.dead_parent(entity, decisive=decisive) is not None:
+            return None
+        return entity
 
     # Details
 
@@ -460,3 +565,20 @@ class Repository(Generic[E]):
 def _held(kind: Kind[E], entity: E | None) -> dict[Unique, tuple[str, ...]]:
     """The unique values that an entity has."""
     return {unique: value for unique in kind.unique if (value := unique.of(entity)) is not None}
+
+
+def _stood(kind: Kind[E], entity: E | None) -> dict[Listed, str]:
+    """The lists that an entity stands in, with the value that they are of."""
+    return {listed: value for listed in kind.lists if (value := getattr(entity, listed.attribute, None)) is not None}
+
+
+K = TypeVar("K")
+V = TypeVar("V")
+
+
+def _difference(old: Mapping[K, V], new: Mapping[K, V]) -> tuple[dict[K, V], dict[K, V]]:
+    """What is new or changed, and what is gone or was changed."""
+    return (
+        {key: value for key, value in new.items() if old.get(key) != value},
+        {key: value for key, value in old.items() if new.get(key) != value},
+    )

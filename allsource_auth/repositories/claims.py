@@ -15,6 +15,7 @@ nothing depends on it being long enough.
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
 import msgspec
@@ -37,19 +38,26 @@ GRACE = 2 * SECOND
 GRACE_APPENDS = 20
 """... and at least so many times as long as this client's slow appends take."""
 
+FinishOrphan = Callable[[Kind[Any], Entity], Awaitable[bool]]
+"""Deletes an entity whose parent was deleted; whether it was one (section 3 of the design, "Dead owners")."""
+
 
 class Claims:
     """The claims of one tenant."""
 
-    def __init__(self, streams: Streams) -> None:
+    def __init__(self, streams: Streams, finish_orphan: FinishOrphan) -> None:
         self._streams = streams
+        self._finish_orphan = finish_orphan
 
-    async def owner(self, kind: Kind[E], unique: Unique, wanted: tuple[str, ...]) -> E | None:
+    async def owner(
+        self, kind: Kind[E], unique: Unique, wanted: tuple[str, ...], *, decisive: bool = False
+    ) -> E | None:
         """The entity that has these values; two reads. A pending claim reads as nobody."""
-        claim = await self._streams.newest(kind.claim_stream(self._streams.store.tenant, unique, wanted))
+        stream = kind.claim_stream(self._streams.store.tenant, unique, wanted)
+        claim = await self._streams.newest(stream, decisive=decisive)
         if claim is None or claim.type != CLAIMED:
             return None
-        event = await self._streams.newest(content(claim, Claim).owner)
+        event = await self._streams.newest(content(claim, Claim).owner, decisive=decisive)
         entity = None if event is None else kind.decode(event)
         return entity if unique.of(entity) == wanted else None
 
@@ -131,7 +139,10 @@ class Claims:
                 # Both commits would be guarded on the same stream, so only one of them can come.
                 return head
             owner = await self._streams.head(claim.owner)
-            if owner.event is not None and unique.of(kind.decode(owner.event)) == wanted:
+            holder = None if owner.event is None else kind.decode(owner.event)
+            if holder is not None and unique.of(holder) == wanted:
+                if await self._finish_orphan(kind, holder):
+                    continue
                 raise Conflict(kind.name, unique.field)
             if owner.guard != claim.owner_version or await self._is_over(kind, unique, wanted, owner, head.op):
                 return head

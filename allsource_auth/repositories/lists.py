@@ -18,7 +18,7 @@ from ..kinds import ADDED, REMOVED, SNAPSHOT
 from ..logs import noticed
 from ..store.base import Event, NewEvent, Quiet
 from .plans import Operation
-from .streams import PAGE, Streams, content
+from .streams import PAGE, Head, Streams, content
 
 __all__ = ["Lists"]
 
@@ -71,12 +71,14 @@ class Lists:
         except AllsourceAuthError as error:
             noticed("a list could not be shortened", error)
 
-    async def read(self, stream: str) -> Fold:
+    async def read(self, stream: str, *, decisive: bool = False) -> Fold:
         """Read a list from its newest event back to the horizon of its newest complete snapshot."""
         events: dict[str, Event] = {}
         limit = FIRST_READ
         while True:
-            page = await self._streams.page(stream, newest_first=True, offset=len(events), limit=limit)
+            page = await self._streams.page(
+                stream, newest_first=True, offset=len(events), limit=limit, decisive=decisive
+            )
             events |= {event.id: event for event in page}
             oldest_first = list(reversed(events.values()))
             found = _newest_snapshot(oldest_first)
@@ -107,16 +109,26 @@ class Lists:
             noticed("a list could not be shortened", error)
 
 
-def entry(operation: Operation, type: str, stream: str, entity: str) -> NewEvent:  # noqa: A002
-    """An entry that adds an entity's stream to a list or removes it."""
-    return operation.event(type, stream, msgspec.json.encode({"v": 1, "stream": entity}))
+def entry(operation: Operation, type: str, stream: str, head: Head) -> NewEvent:  # noqa: A002
+    """An entry that adds an entity to a list or removes it, with the event that follows ``head`` on its own stream."""
+    payload = msgspec.json.encode({"v": 1, "stream": head.stream})
+    return operation.event(type, stream, payload, links={"entitySeq": head.seq + 1})
 
 
 def _applied(base: dict[str, None], entries: list[Event]) -> dict[str, None]:
-    """``base`` after ``entries``, which are in time order."""
+    """``base`` after ``entries``, which are in time order.
+
+    An entry that arrives after a later one about the same entity says nothing: of a deletion and a restoration right after
+    it, either may have its entry stored first.
+    """
     found = dict(base)
+    known: dict[str, int] = {}
     for event in entries:
         stream = content(event, Entry).stream
+        if (seq := metadata_of(event).entity_seq) is not None:
+            if seq < known.get(stream, 0):
+                continue
+            known[stream] = seq
         if event.type == ADDED:
             found[stream] = None
         else:

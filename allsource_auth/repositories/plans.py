@@ -48,7 +48,7 @@ TRANSIENT = (Http, RateLimited, Unavailable)
 UNDECIDED = (Http, Api, Json, StoreClosed)
 """Errors that a decision cannot rest on: what was sent before may have been stored."""
 
-NO_LINKS: Mapping[str, str] = MappingProxyType({})
+NO_LINKS: Mapping[str, str | int] = MappingProxyType({})
 
 T = TypeVar("T")
 
@@ -96,7 +96,7 @@ class Operation:
         *,
         after: Head | None = None,
         guarded: bool = True,
-        links: Mapping[str, str] = NO_LINKS,
+        links: Mapping[str, str | int] = NO_LINKS,
     ) -> NewEvent:
         """An event of this operation.
 

@@ -129,13 +129,13 @@ class Streams:
             self._told.pop(gone, None)
         self._refused[stream] = said
 
-    async def newest(self, stream: str) -> Event | None:
-        """The newest event, for a reader: one read."""
+    async def newest(self, stream: str, *, decisive: bool = False) -> Event | None:
+        """The newest event, for a reader: one read. ``decisive`` asks the side that accepts writes."""
         if self._unread is not None:
             await self._read_settings()
-        latest = await observed("latest", stream, self.store.latest(stream))
+        latest = await observed("latest", stream, self.store.latest(stream, decisive=decisive))
         if latest.version > 1 and _doubtful(latest, ordered=not self.store.time_skew):
-            return newest_of(await self._numbered_highest(stream, latest.version, decisive=False))
+            return newest_of(await self._numbered_highest(stream, latest.version, decisive=decisive))
         return latest.event
 
     async def head(self, stream: str) -> Head:

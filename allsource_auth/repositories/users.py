@@ -9,8 +9,7 @@ from typing import Any
 from msgspec import UNSET, UnsetType
 
 from ..entities import Page, User
-from ..errors import InvalidInput
-from ..kinds import USER, Unique
+from ..kinds import USER
 from .base import Core, Repository
 from .listing import Listing
 
@@ -55,20 +54,11 @@ class Users(Repository[User]):
 
     async def get_by_email(self, email: str) -> User | None:
         """The user with this email, in any capitals; at most two reads, however many users there are."""
-        return await self._find(self._email, email)
+        return await self._owner(self._email, (email,))
 
     async def get_by_username(self, username: str) -> User | None:
         """The user with exactly this username; at most two reads, however many users there are."""
-        return await self._find(self._username, username)
-
-    async def _find(self, unique: Unique, value: str) -> User | None:
-        if not isinstance(value, str):
-            raise InvalidInput(unique.field, f"must be text, not {type(value).__name__}")
-        try:
-            self.kind.checks[unique.field](unique.field, value)
-        except InvalidInput:
-            return None  # Nobody can have it.
-        return await self.core.claims.owner(self.kind, unique, (unique.normal(value),))
+        return await self._owner(self._username, (username,))
 
     async def update(
         self,
@@ -146,6 +136,6 @@ class Users(Repository[User]):
         return await listing.of(self._streams.heads(USER.prefix, USER.types), USER)
 
 
-def _unbanned(changes: dict[str, Any]) -> None:
+def _unbanned(changes: dict[str, Any], before: User) -> None:
     if changes.get("banned") is False:
         changes |= {"ban_reason": None, "ban_expires": None}

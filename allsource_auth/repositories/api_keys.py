@@ -1,0 +1,235 @@
+"""API keys (sections A.9, B.9 and D.5 of the model)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime, timedelta
+from typing import Any
+
+from msgspec import UNSET, UnsetType
+
+from .. import values
+from ..entities import ApiKey, ApiKeyUse
+from ..errors import ApiKeyNotFound, InvalidInput
+from ..kinds import API_KEY
+from .base import Core, Repository
+from .sweeps import sweep
+
+__all__ = ["ApiKeys"]
+
+NOTED_EVERY = timedelta(minutes=1)
+"""How often the use of a key without limits is written down: a stream that grows with every use would become slow."""
+
+LONGEST = timedelta(days=365 * 5000)
+"""An interval that does not end in the years that a time can have."""
+
+INSTANT = timedelta(microseconds=1)
+"""An interval is over only after its end (section D.5)."""
+
+
+class ApiKeys(Repository[ApiKey]):
+    """The API keys of one tenant. Their key is the id. Deleting the user deletes its keys."""
+
+    def __init__(self, core: Core) -> None:
+        super().__init__(core, API_KEY)
+        (self._hash,) = API_KEY.unique
+
+    async def create(
+        self,
+        *,
+        user_id: str,
+        key_hash: str,
+        name: str | None = None,
+        start: str | None = None,
+        prefix: str | None = None,
+        refill_interval: int | None = None,
+        refill_amount: int | None = None,
+        enabled: bool = True,
+        rate_limit_enabled: bool = False,
+        rate_limit_time_window: int | None = None,
+        rate_limit_max: int | None = None,
+        remaining: int | None = None,
+        expires_at: datetime | None = None,
+        permissions: str | None = None,
+        metadata: str | None = None,
+        id: str | None = None,  # noqa: A002
+    ) -> ApiKey:
+        """Keep a key by its hash, never the key itself. The user is not looked at.
+
+        ``refill_interval`` and ``rate_limit_time_window`` are milliseconds; a refill needs interval and amount. ``remaining``
+        ``None``: unlimited. ``permissions`` and ``metadata`` are JSON text.
+        Raises `Conflict` if a living key has this hash; `InvalidInput`.
+        """
+        given = {
+            "user_id": user_id,
+            "key_hash": key_hash,
+            "name": name,
+            "start": start,
+            "prefix": prefix,
+            "refill_interval": refill_interval,
+            "refill_amount": refill_amount,
+            "enabled": enabled,
+            "rate_limit_enabled": rate_limit_enabled,
+            "rate_limit_time_window": rate_limit_time_window,
+            "rate_limit_max": rate_limit_max,
+            "request_count": 0,
+            "remaining": remaining,
+            "expires_at": expires_at,
+            "permissions": permissions,
+            "metadata": metadata,
+        }
+        _paired(given)
+        return await self._create(given, key=id)
+
+    async def get_by_hash(self, key_hash: str) -> ApiKey | None:
+        """The key with this hash, also one that is disabled or expired; at most two reads. `use` is what authenticates."""
+        return await self._owner(self._hash, (key_hash,))
+
+    async def list_for_user(self, user_id: str) -> list[ApiKey]:
+        """The keys of a user, newest first."""
+        return await self._listed("user", user_id)
+
+    async def update(
+        self,
+        id: str,  # noqa: A002
+        *,
+        name: str | UnsetType | None = UNSET,
+        enabled: bool | UnsetType = UNSET,
+        remaining: int | UnsetType | None = UNSET,
+        rate_limit_enabled: bool | UnsetType = UNSET,
+        rate_limit_time_window: int | UnsetType | None = UNSET,
+        rate_limit_max: int | UnsetType | None = UNSET,
+        refill_interval: int | UnsetType | None = UNSET,
+        refill_amount: int | UnsetType | None = UNSET,
+        permissions: str | UnsetType | None = UNSET,
+        metadata: str | UnsetType | None = UNSET,
+        request_count: int | UnsetType | None = UNSET,
+        expires_at: datetime | UnsetType | None = UNSET,
+        last_request: datetime | UnsetType | None = UNSET,
+        last_refill_at: datetime | UnsetType | None = UNSET,
+    ) -> ApiKey:
+        """Change the given fields; ``None`` clears one. ``updated_at`` moves even if none is given (section B.9).
+
+        Raises `ApiKeyNotFound`, `InvalidInput`; `VersionConflict` if others were faster for ten seconds.
+        """
+        given = {
+            "name": name,
+            "enabled": enabled,
+            "remaining": remaining,
+            "rate_limit_enabled": rate_limit_enabled,
+            "rate_limit_time_window": rate_limit_time_window,
+            "rate_limit_max": rate_limit_max,
+            "refill_interval": refill_interval,
+            "refill_amount": refill_amount,
+            "permissions": permissions,
+            "metadata": metadata,
+            "request_count": request_count,
+            "expires_at": expires_at,
+            "last_request": last_request,
+            "last_refill_at": last_refill_at,
+        }
+        return await self._update(id, given, rule=_still_paired, empty_counts=True)
+
+    async def use(self, key_hash: str, *, now: datetime | None = None) -> ApiKeyUse:
+        """Use the key with this hash once, if it may be used now; else say why not (section D.5).
+
+        Asked in this order: is it there (and its user not deleted), enabled, unexpired, is a use left (refilling first where
+        a refill is due), is there room in the rate window. What is counted is counted in one guarded step: of any number of
+        concurrent callers, in any number of processes, exactly as many are allowed as there are uses. A refusal changes
+        nothing. A key without limits has its last use written down once a minute at most.
+
+        ``now``: the present, by default by the adapter's clock. Raises `InvalidInput`; `VersionConflict` if others were faster
+        for ten seconds.
+        """
+        present = self.core.now() if now is None else values.instant("now", now)
+        found = await self._authentic(self._hash, (key_hash,), decisive=True)
+        if found is None:
+            return ApiKeyUse(allowed=False, reason="not_found")
+        refused: ApiKeyUse | None = None
+
+        def wish(before: ApiKey) -> Mapping[str, Any] | None:
+            nonlocal refused
+            changes = _used(before, present)
+            refused = changes if isinstance(changes, ApiKeyUse) else None
+            return None if isinstance(changes, ApiKeyUse) else changes
+
+        if isinstance(early := _used(found, present), ApiKeyUse):
+            # A state that was current when it was read refuses; nothing has to be written.
+            return early
+        if early is None:
+            return ApiKeyUse(allowed=True, api_key=found, remaining=found.remaining)
+        try:
+            after = await self._change(found.id, wish)
+        except ApiKeyNotFound:
+            return ApiKeyUse(allowed=False, reason="not_found")
+        return refused or ApiKeyUse(allowed=True, api_key=after, remaining=after.remaining)
+
+    async def delete(self, id: str) -> None:  # noqa: A002
+        """Remove a key. A missing one stays missing."""
+        await self._delete(id)
+
+    async def delete_expired(self, *, limit: int | None = None) -> int:
+        """Remove expired keys, at most ``limit``; how many this call removed. One without an expiry stays.
+
+        Reads the events since the oldest key with an expiry that was alive at the last sweep, in pages. Can run in several
+        processes at once, and can be interrupted.
+        """
+        return await sweep(self, limit=limit)
+
+
+def _used(key: ApiKey, now: datetime) -> dict[str, Any] | ApiKeyUse | None:
+    """What one use changes, or why there is none; ``None`` where it is allowed and nothing has to be written."""
+    if not key.enabled:
+        return ApiKeyUse(allowed=False, reason="disabled", api_key=key, remaining=key.remaining)
+    if key.expires_at is not None and key.expires_at <= now:
+        return ApiKeyUse(allowed=False, reason="expired", api_key=key, remaining=key.remaining)
+    changes: dict[str, Any] = {"last_request": now}
+    if key.remaining is not None:
+        remaining, refill_in = key.remaining, None
+        if key.refill_interval is not None and key.refill_amount is not None:
+            due = (key.last_refill_at or key.created_at) + _milliseconds(key.refill_interval)
+            if now > due:
+                remaining = key.refill_amount
+                changes["last_refill_at"] = now
+            refill_in = max(due - now, timedelta()) + INSTANT
+        if remaining <= 0:
+            return ApiKeyUse(allowed=False, reason="usage_exceeded", api_key=key, remaining=0, try_again_in=refill_in)
+        changes["remaining"] = remaining - 1
+    limited = key.rate_limit_enabled and key.rate_limit_max is not None and key.rate_limit_time_window is not None
+    if limited:
+        assert key.rate_limit_max is not None
+        assert key.rate_limit_time_window is not None
+        window = _milliseconds(key.rate_limit_time_window)
+        count = key.request_count or 0
+        if key.last_request is None or now > key.last_request + window:
+            count = 0
+        if count >= key.rate_limit_max:
+            again = None if key.last_request is None else max(key.last_request + window - now, timedelta()) + INSTANT
+            return ApiKeyUse(
+                allowed=False, reason="rate_limited", api_key=key, remaining=key.remaining, try_again_in=again
+            )
+        changes["request_count"] = count + 1
+    elif key.remaining is None and key.last_request is not None and now < key.last_request + NOTED_EVERY:
+        return None
+    return changes
+
+
+def _milliseconds(number: int) -> timedelta:
+    """So many milliseconds, or as many as fit a time."""
+    try:
+        return min(timedelta(milliseconds=number), LONGEST)
+    except OverflowError:
+        return LONGEST
+
+
+def _paired(key: Mapping[str, Any]) -> None:
+    if (key["refill_interval"] is None) != (key["refill_amount"] is None):
+        raise InvalidInput("refill_interval", "a refill needs both refill_interval and refill_amount")
+
+
+REFILL = ("refill_interval", "refill_amount")
+
+
+def _still_paired(changes: dict[str, Any], before: ApiKey) -> None:
+    if any(name in changes for name in REFILL):
+        _paired({name: changes.get(name, getattr(before, name)) for name in REFILL})
