@@ -101,6 +101,8 @@ def main() -> int:
     environment["PATH"] = os.pathsep.join(part for part in environment["PATH"].split(os.pathsep) if part != own)
     if with_core:
         environment["PATH"] = os.pathsep.join([str(cores.required(cores.NEWEST).parent), environment["PATH"]])
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # else the server would ignore it, too
     background = Background()
     with tempfile.TemporaryDirectory() as folder:
         fresh_copy(Path(folder))
