@@ -1,4 +1,4 @@
-"""Assertions in the shared modules say what they compared, as those in tests do. Ctrl-C reaches the programs that tests start."""
+"""Assertions in the shared modules say what they compared, as those in tests do; Ctrl-C reaches what tests start."""
 
 import signal
 
