@@ -52,6 +52,7 @@ from .errors import (
     VersionConflict,
 )
 from .kinds import EventLabel
+from .repositories.transactions import Transaction
 from .store.allsource import AllsourceStore
 from .store.base import Acknowledged, Event, EventStore, Info, Latest, NewEvent
 from .store.sqlite import SqliteLog, SqliteStore
@@ -102,6 +103,7 @@ __all__ = [
     "StoreClosed",
     "Timeouts",
     "Tls",
+    "Transaction",
     "TwoFactor",
     "TwoFactorNotFound",
     "Unauthorized",

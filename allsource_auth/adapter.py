@@ -12,19 +12,11 @@ from typing import TYPE_CHECKING, Self
 from . import config, values
 from .entities import SessionWithUser
 from .errors import InvalidInput
-from .repositories.accounts import Accounts
-from .repositories.api_keys import ApiKeys
 from .repositories.base import Core
-from .repositories.invitations import Invitations
-from .repositories.members import Members
-from .repositories.organizations import Organizations
-from .repositories.passkeys import Passkeys
-from .repositories.sessions import Sessions
+from .repositories.group import Repositories
 from .repositories.settings import Settings
 from .repositories.streams import Streams
-from .repositories.two_factors import TwoFactors
-from .repositories.users import Users
-from .repositories.verifications import Verifications
+from .repositories.transactions import Transaction
 from .store.allsource import AllsourceStore
 from .store.base import EventStore, Info
 from .store.sqlite import SqliteLog, SqliteStore
@@ -36,7 +28,7 @@ if TYPE_CHECKING:
 __all__ = ["AllsourceAuthAdapter"]
 
 
-class AllsourceAuthAdapter:
+class AllsourceAuthAdapter(Repositories):
     """An authentication store: ten repositories on one event store: an Allsource over HTTP, or a SQLite file.
 
     It opens on first use, so building one outside a running event loop is fine, and is closed by ``async with`` or `aclose`.
@@ -56,17 +48,6 @@ class AllsourceAuthAdapter:
 
     Raises `InvalidInput` naming the option. `embedded` needs no server; `from_env` and `with_store` are further ways.
     """
-
-    users: Users
-    sessions: Sessions
-    accounts: Accounts
-    verifications: Verifications
-    organizations: Organizations
-    members: Members
-    invitations: Invitations
-    two_factors: TwoFactors
-    api_keys: ApiKeys
-    passkeys: Passkeys
 
     def __init__(
         self,
@@ -101,16 +82,7 @@ class AllsourceAuthAdapter:
         self._store = store
         core = Core(Streams(store, Settings()), config.utc_now if clock is None else config.clock(clock))
         self._core = core
-        self.users = Users(core)
-        self.sessions = Sessions(core)
-        self.accounts = Accounts(core)
-        self.verifications = Verifications(core)
-        self.organizations = Organizations(core)
-        self.members = Members(core)
-        self.invitations = Invitations(core)
-        self.two_factors = TwoFactors(core)
-        self.api_keys = ApiKeys(core)
-        self.passkeys = Passkeys(core)
+        self._open(core)
 
     @classmethod
     def embedded(
@@ -166,6 +138,15 @@ class AllsourceAuthAdapter:
     async def info(self) -> Info:
         """What the store is: where it is, which engine sends the requests, which server answers. Raises `Http`, `Api`."""
         return await self._store.info()
+
+    def transaction(self) -> Transaction:
+        """Several mutations as one: ``async with adapter.transaction() as tx``, and the ten repositories of ``tx``.
+
+        What is read inside shows what was written inside; it all happens at the end of the block, in one append, or not at
+        all. On SQLite everybody sees all of it at once; on Allsource readers may see its events arrive one after another.
+        See `Transaction` for what the end of the block raises.
+        """
+        return Transaction(self._core)
 
     async def load_session(self, token: str) -> SessionWithUser | None:
         """The session with this token and its user, if the session authenticates now, else ``None``.

@@ -61,7 +61,7 @@ def metadata_of(event: Event) -> Metadata:
         return _FOREIGN
 
 
-def encode_metadata(*, op: str, seq: int | None = None, links: Mapping[str, str | int] | None = None) -> bytes:
+def encode_metadata(*, op: str, seq: int | None = None, links: Mapping[str, Any] | None = None) -> bytes:
     """The metadata of a new event: operation, sequence, the audit context, and links such as ``restores``."""
     members: dict[str, Any] = {"v": FORMAT, "op": op, "lib": LIB, **_context.get(), **(links or {})}
     if seq is not None:

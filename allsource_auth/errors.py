@@ -230,7 +230,7 @@ class KeyMissing(AllsourceAuthError):
 
 
 class StoreClosed(AllsourceAuthError):
-    """The adapter or its store was closed; open a new one."""
+    """The adapter or its store was closed, or the transaction has ended; open a new one."""
 
-    def __init__(self) -> None:
-        super().__init__("this adapter is closed")
+    def __init__(self, message: str = "this adapter is closed") -> None:
+        super().__init__(message)

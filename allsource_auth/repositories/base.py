@@ -37,7 +37,11 @@ E = TypeVar("E", bound=Entity)
 class Core:
     """What the repositories of one adapter share: streams, mutations, claims, lists, the clock, and one another."""
 
-    def __init__(self, streams: Streams, clock: Callable[[], datetime]) -> None:
+    def __init__(
+        self, streams: Streams, clock: Callable[[], datetime], once: Callable[[str], None] = lambda stream: None
+    ) -> None:
+        """``once`` is told the streams of changes that only hold for the very state they were decided on."""
+        self.once = once
         self.streams = streams
         self.mutations = Mutations(streams)
         self.claims = Claims(streams, self._finish_orphan)
@@ -162,12 +166,12 @@ class Repository(Generic[E]):
             if head.event is not None:
                 await self._make_room(name, head)
             payload = kind.codec.new(values | {kind.key: name})
-            entity = self._entity(payload)
-            claims = await self.core.claims.take(operation, kind, _held(kind, entity), head)
+            entity = self.entity(payload)
+            claims = await self.core.claims.take(operation, kind, held(kind, entity), head)
             guarded = not (kind.unguarded and made_here)
             return Plan(
                 head=head,
-                before=claims + self._entries(operation, ADDED, _stood(kind, entity), head),
+                before=claims + self.entries(operation, ADDED, stood(kind, entity), head),
                 commit=operation.event(kind.type("created"), head.stream, payload, after=head, guarded=guarded),
                 state=entity,
                 instead=None if guarded else partial(self._void, entity),
@@ -184,7 +188,7 @@ class Repository(Generic[E]):
         tombstone = self.kind.codec.tombstone(entity)
         return [
             operation.event(self.kind.type("deleted"), head.stream, tombstone, after=above),
-            *self._entries(operation, REMOVED, _stood(self.kind, entity), above),
+            *self.entries(operation, REMOVED, stood(self.kind, entity), above),
         ]
 
     async def _make_room(self, key: str, head: Head) -> None:
@@ -192,7 +196,8 @@ class Repository(Generic[E]):
         assert head.event is not None
         if not is_tombstone(head.event.payload) or not self.kind.restorable:
             raise Conflict(self.kind.name, self.kind.key)
-        await self._cascade(key)
+        self.core.once(head.stream)
+        await self.cascade(key)
 
     async def _update(
         self,
@@ -218,18 +223,22 @@ class Repository(Generic[E]):
             rule(adjusted, before)
             return adjusted
 
-        return await self._change(key, decide, verb=verb)
+        return await self._change(key, decide, verb=verb, once=False)
 
-    async def _change(self, key: str, wish: Callable[[E], Mapping[str, Any] | None], *, verb: str = "updated") -> E:
+    async def _change(
+        self, key: str, wish: Callable[[E], Mapping[str, Any] | None], *, verb: str = "updated", once: bool = True
+    ) -> E:
         """Change an entity in one guarded step to what ``wish`` makes of its state; ``None`` leaves it alone.
 
-        ``wish`` is asked again when others were faster, and may raise. Returns the state afterwards. Raises what `_update`
-        raises.
+        ``wish`` is asked again when others were faster, and may raise. ``once``: its answer only holds for the very state that
+        it saw. Returns the state afterwards. Raises what `_update` raises.
         """
         kind = self.kind
         stream = kind.find(key)
         if stream is None:
             raise kind.not_found
+        if once:
+            self.core.once(stream)
         left_alone: E | None = None
 
         async def decide(operation: Operation) -> Plan | None:
@@ -261,21 +270,21 @@ class Repository(Generic[E]):
         before: E | None,
         payload: bytes,
         verb: str,
-        links: Mapping[str, str | int] = NO_LINKS,
+        links: Mapping[str, Any] = NO_LINKS,
     ) -> Plan:
         """The plan that gives an entity a new state: takes the values that it did not have, releases those it gives up."""
         kind = self.kind
-        entity = self._entity(payload)
-        taken, given_up = _difference(_held(kind, before), _held(kind, entity))
-        joined, left = _difference(_stood(kind, before), _stood(kind, entity))
+        entity = self.entity(payload)
+        taken, given_up = changed(held(kind, before), held(kind, entity))
+        joined, left = changed(stood(kind, before), stood(kind, entity))
         claims = await self.core.claims.take(operation, kind, taken, head)
         releases = await self.core.claims.give_up(operation, kind, given_up, head.stream)
         return Plan(
             head=head,
-            before=claims + self._entries(operation, ADDED, joined, head),
+            before=claims + self.entries(operation, ADDED, joined, head),
             commit=operation.event(kind.type(verb), head.stream, payload, after=head, links=links),
             state=entity,
-            after=releases + self._entries(operation, REMOVED, left, head),
+            after=releases + self.entries(operation, REMOVED, left, head),
         )
 
     async def _delete(self, key: str, *, only_if: Callable[[E], bool] = lambda entity: True) -> bool:
@@ -294,6 +303,8 @@ class Repository(Generic[E]):
         stream = kind.find(key)
         if stream is None:
             return None
+        if verb != "deleted":
+            self.core.once(stream)
         dead = False
         last: E | None = None
 
@@ -305,11 +316,11 @@ class Repository(Generic[E]):
             if entity is None or not only_if(entity):
                 return None
             last = entity
-            releases = await self.core.claims.give_up(operation, kind, _held(kind, entity), stream)
+            releases = await self.core.claims.give_up(operation, kind, held(kind, entity), stream)
             return Plan(
                 head=head,
                 commit=operation.event(kind.type(verb), stream, kind.codec.tombstone(entity), after=head),
-                after=releases + self._entries(operation, REMOVED, _stood(kind, entity), head),
+                after=releases + self.entries(operation, REMOVED, stood(kind, entity), head),
             )
 
         async with self.core.mutations.turn(stream):
@@ -317,10 +328,10 @@ class Repository(Generic[E]):
             if done is not None:
                 await self._lists_grown(done)
             if done is not None or dead:
-                await self._cascade(key)
+                await self.cascade(key)
         return None if done is None else last
 
-    async def _cascade(self, key: str) -> None:
+    async def cascade(self, key: str) -> None:
         """Delete the entities that belong to a deleted one. Can be run again at any time."""
         for repository in self.core.repositories.values():
             for listed in repository.kind.lists:
@@ -360,7 +371,7 @@ class Repository(Generic[E]):
                 raise kind.not_found
             if (parent := await self.dead_parent(self._living(lived), decisive=True)) is not None:
                 raise parent.not_found
-            await self._cascade(key)
+            await self.cascade(key)
             payload = kind.codec.merged(lived.payload, self._touched())
             return await self._rewrite(operation, head, None, payload, "updated", {"restores": lived.id})
 
@@ -399,6 +410,7 @@ class Repository(Generic[E]):
         stream = kind.find(key)
         if stream is None:
             raise kind.not_found
+        self.core.once(stream)
         return kind, stream
 
     # Lists
@@ -449,7 +461,7 @@ class Repository(Generic[E]):
         deleted = await concurrently(keys, partial(self._delete, only_if=test))
         return sum(deleted.values())
 
-    def _entries(
+    def entries(
         self,
         operation: Operation,
         type: str,  # noqa: A002
@@ -496,25 +508,29 @@ class Repository(Generic[E]):
         Raises `Conflict`, and takes the mutation back, if a server that forgets versions let it have what is somebody else's.
         """
         await self._lists_grown(done)
-        entity = done.state if isinstance(done.state, self.kind.entity) else self._entity(done.payload)
+        entity = done.state if isinstance(done.state, self.kind.entity) else self.entity(done.payload)
         if self._streams.store.forgetful:
             with suppress(StoreClosed):  # what was accepted before the adapter was closed is done
-                await self.core.mutations.insist(partial(self._read_back, entity, chosen), done.operation)
+                await self.core.mutations.insist(
+                    partial(self.read_back, entity, done.operation.sent[-1].head, chosen), done.operation
+                )
         return entity
 
-    async def _read_back(self, entity: E, chosen: bool, operation: Operation) -> None:
-        """Look below the events that were to be the first of their streams (design, section 5). Raises `Conflict`."""
-        commit = operation.sent[-1].commit
-        if chosen and commit.guard == 0 and await self._uncovered(operation, commit.stream):
+    async def read_back(self, entity: E, base: Head, chosen: bool, operation: Operation) -> None:
+        """Look below the events that were to be the first of their streams (design, section 5); takes the mutation back.
+
+        ``base``: what its event on the entity's stream follows. Raises `Conflict`.
+        """
+        if chosen and base.guard == 0 and await self._uncovered(operation, base.stream):
             raise Conflict(self.kind.name, self.kind.key)
         given_back = [
             unique
-            for unique, value in _held(self.kind, entity).items()
-            if await self.core.claims.give_back(operation, self.kind, unique, value)
+            for unique, value in held(self.kind, entity).items()
+            if await self.core.claims.give_back(operation, self.kind, unique, value, base.stream)
         ]
         if not given_back:
             return
-        key, before = getattr(entity, self.kind.key), operation.sent[-1].head.event
+        key, before = getattr(entity, self.kind.key), base.event
         if before is None or is_tombstone(before.payload):
             await self._delete(key)
         else:
@@ -540,7 +556,7 @@ class Repository(Generic[E]):
             if event.type in (ADDED, REMOVED):
                 await self.core.lists.grown(event.stream, stored.version)
 
-    def _entity(self, payload: bytes) -> E:
+    def entity(self, payload: bytes) -> E:
         """The entity in a payload that was just written, exactly as a later read will see it."""
         event = Event(
             id="new",
@@ -562,12 +578,12 @@ class Repository(Generic[E]):
         return entity
 
 
-def _held(kind: Kind[E], entity: E | None) -> dict[Unique, tuple[str, ...]]:
+def held(kind: Kind[E], entity: E | None) -> dict[Unique, tuple[str, ...]]:
     """The unique values that an entity has."""
     return {unique: value for unique in kind.unique if (value := unique.of(entity)) is not None}
 
 
-def _stood(kind: Kind[E], entity: E | None) -> dict[Listed, str]:
+def stood(kind: Kind[E], entity: E | None) -> dict[Listed, str]:
     """The lists that an entity stands in, with the value that they are of."""
     return {listed: value for listed in kind.lists if (value := getattr(entity, listed.attribute, None)) is not None}
 
@@ -576,7 +592,7 @@ K = TypeVar("K")
 V = TypeVar("V")
 
 
-def _difference(old: Mapping[K, V], new: Mapping[K, V]) -> tuple[dict[K, V], dict[K, V]]:
+def changed(old: Mapping[K, V], new: Mapping[K, V]) -> tuple[dict[K, V], dict[K, V]]:
     """What is new or changed, and what is gone or was changed."""
     return (
         {key: value for key, value in new.items() if old.get(key) != value},

@@ -15,7 +15,8 @@ nothing depends on it being long enough.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
+from types import MappingProxyType
 from typing import Any, TypeVar
 
 import msgspec
@@ -26,6 +27,7 @@ from ..errors import Conflict, VersionConflict
 from ..kinds import CLAIMED, Kind, Unique
 from ..store.base import Event, NewEvent
 from .plans import Claim, Operation, covered_by, fence, release
+from .rest import remaining, roll_forward
 from .streams import SECOND, Head, Streams, below, content, newest_of
 
 __all__ = ["Claims"]
@@ -37,6 +39,8 @@ GRACE = 2 * SECOND
 
 GRACE_APPENDS = 20
 """... and at least so many times as long as this client's slow appends take."""
+
+NONE_KNOWN: Mapping[str, Head] = MappingProxyType({})
 
 FinishOrphan = Callable[[Kind[Any], Entity], Awaitable[bool]]
 """Deletes an entity whose parent was deleted; whether it was one (section 3 of the design, "Dead owners")."""
@@ -67,16 +71,23 @@ class Claims:
         kind: Kind[Any],
         wanted: dict[Unique, tuple[str, ...]],
         owner: Head,
+        *,
+        decision: Head | None = None,
+        known: Mapping[str, Head] = NONE_KNOWN,
     ) -> list[NewEvent]:
         """The events that claim ``wanted`` for the stream ``owner``, whose commit point is guarded with ``owner.guard``.
 
+        In a transaction, the event that follows ``decision`` decides; ``known``: claim streams whose values were found free.
         Raises `Conflict` for a value that another entity has, or is about to have.
         """
-        payload = msgspec.json.encode({"v": 1, "owner": owner.stream, "ownerVersion": owner.guard})
+        members: dict[str, Any] = {"v": 1, "owner": owner.stream, "ownerVersion": owner.guard}
+        if decision is not None:
+            members |= {"decision": decision.stream, "decisionVersion": decision.guard}
+        payload = msgspec.json.encode(members)
         found = []
         for unique, value in wanted.items():
             stream = kind.claim_stream(self._streams.store.tenant, unique, value)
-            free = await self._settled(kind, unique, value, stream, owner.stream)
+            free = known.get(stream) or await self._settled(kind, unique, value, stream, owner.stream)
             found.append(operation.event(CLAIMED, stream, payload, after=free))
         return found
 
@@ -95,8 +106,12 @@ class Claims:
                 found.append(release(operation, head.stream, owner, head))
         return found
 
-    async def give_back(self, operation: Operation, kind: Kind[Any], unique: Unique, value: tuple[str, ...]) -> bool:
-        """Give a value back to whom it belonged before ``operation`` took it as if it were new; whether it had to be.
+    async def give_back(
+        self, operation: Operation, kind: Kind[Any], unique: Unique, value: tuple[str, ...], taker: str
+    ) -> bool:
+        """Give a value back to whom it belonged before ``operation`` took it for the stream ``taker`` as if it were new.
+
+        Whether it had to be.
 
         A server that forgets versions when it restarts (section 6.1 of the contract) may store a first claim on top of others.
         """
@@ -108,7 +123,7 @@ class Claims:
             if older is None or older.type != CLAIMED:
                 return False
             claim = content(older, Claim)
-            if claim.owner == operation.sent[-1].head.stream:
+            if claim.owner == taker:
                 return False  # another mutation of the same entity wanted the same value
             owner = await self._streams.head(claim.owner)
             living = owner.event is not None and unique.of(kind.decode(owner.event)) == value
@@ -135,6 +150,19 @@ class Claims:
             if head.event is None or head.event.type != CLAIMED:
                 return head
             claim = content(head.event, Claim)
+            if claim.decision not in (None, claim.owner):
+                # Of a transaction: its commit on the owner's stream comes if another stream has its decision.
+                if not await self._is_settled(claim, head, Conflict(kind.name, unique.field)):
+                    continue
+                if claim.owner == wants:
+                    return head
+                owner = await self._streams.head(claim.owner)
+                holder = None if owner.event is None else kind.decode(owner.event)
+                if holder is None or unique.of(holder) != wanted:
+                    return head
+                if await self._finish_orphan(kind, holder):
+                    continue
+                raise Conflict(kind.name, unique.field)
             if claim.owner == wants:
                 # Both commits would be guarded on the same stream, so only one of them can come.
                 return head
@@ -150,6 +178,25 @@ class Claims:
                 raise Conflict(kind.name, unique.field)
             if await self._fence(owner):
                 return head
+
+    async def _is_settled(self, claim: Claim, head: Head, conflict: Conflict) -> bool:
+        """Make a transaction that claimed a value happen to its end, or never; false if it has to be looked at again.
+
+        Raises ``conflict`` while it is undecided and young.
+        """
+        assert claim.decision is not None
+        assert head.event is not None
+        decision = await self._streams.head(claim.decision)
+        if head.op is not None:
+            made = await self._streams.written_since(decision, head.op, since=None)
+            if made is not None:
+                await roll_forward(self._streams, head.op, remaining(made))
+                return True
+        if decision.guard != claim.decision_version:
+            return True
+        if self._is_young(head.event):
+            raise conflict
+        return await self._fence(decision)
 
     async def _is_over(
         self, kind: Kind[Any], unique: Unique, wanted: tuple[str, ...], owner: Head, op: str | None

@@ -13,7 +13,7 @@ import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from types import MappingProxyType
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -48,7 +48,7 @@ TRANSIENT = (Http, RateLimited, Unavailable)
 UNDECIDED = (Http, Api, Json, StoreClosed)
 """Errors that a decision cannot rest on: what was sent before may have been stored."""
 
-NO_LINKS: Mapping[str, str | int] = MappingProxyType({})
+NO_LINKS: Mapping[str, Any] = MappingProxyType({})
 
 T = TypeVar("T")
 
@@ -96,7 +96,7 @@ class Operation:
         *,
         after: Head | None = None,
         guarded: bool = True,
-        links: Mapping[str, str | int] = NO_LINKS,
+        links: Mapping[str, Any] = NO_LINKS,
     ) -> NewEvent:
         """An event of this operation.
 
@@ -291,6 +291,8 @@ class Claim(Quiet, frozen=True, rename="camel"):
 
     owner: str
     owner_version: int = -1
+    decision: str | None = None
+    decision_version: int = -1
 
 
 def fence(head: Head, operation: Operation) -> NewEvent:

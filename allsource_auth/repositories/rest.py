@@ -1,0 +1,122 @@
+"""What remains of a transaction once it is decided: it will happen, whoever sees to it (section 3 of the design).
+
+The decision's metadata carries the remaining events (``rest``). Its writer appends them right behind the decision; if it is
+gone, whoever meets one of its claims does, under the same operation id, so that nothing happens twice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+
+from ..audit import encode_metadata
+from ..errors import VersionConflict
+from ..kinds import FENCED
+from ..store.base import Event, NewEvent, Quiet
+from ..wire import RawMembers, is_tombstone
+from .streams import Head, Streams
+
+__all__ = ["Rest", "remaining", "roll_forward"]
+
+
+class Rest(Quiet, frozen=True, kw_only=True, omit_defaults=True):
+    """One remaining event. ``after`` is the id of the event that it was decided on; ``said``: what its metadata adds."""
+
+    type: str
+    stream: str
+    payload: msgspec.Raw
+    guard: int
+    after: str | None = None
+    said: dict[str, Any] = msgspec.field(default_factory=dict)
+
+    def event(self, op: str, head: Head, payload: bytes | None = None) -> NewEvent:
+        """The event, to follow ``head``."""
+        return NewEvent(
+            type=self.type,
+            stream=self.stream,
+            payload=bytes(self.payload) if payload is None else payload,
+            metadata=encode_metadata(op=op, seq=head.seq + 1, links=self.said),
+            guard=head.guard,
+        )
+
+
+class _Decided(msgspec.Struct, frozen=True):
+    op: str | None = None
+    rest: list[Rest] = msgspec.field(default_factory=list)
+
+
+_decode = msgspec.json.Decoder(_Decided).decode
+_members = msgspec.json.Decoder(RawMembers).decode
+
+
+def remaining(decision: Event) -> list[Rest]:
+    """The events that follow a decision; none for an event that decides nothing but itself."""
+    if b'"rest"' not in bytes(decision.metadata):
+        return []
+    try:
+        return _decode(decision.metadata).rest
+    except msgspec.MsgspecError:
+        return []
+
+
+async def roll_forward(streams: Streams, op: str, rest: list[Rest]) -> None:
+    """Append those of the remaining events of operation ``op`` that are not stored yet; can be run by several at once."""
+    for each in rest:
+        while True:
+            head = await streams.head(each.stream)
+            if await streams.written_since(head, op, since=None) is not None:
+                break
+            payload = _onto(each, head.event, await _base(streams, each, head))
+            if payload is None:
+                break
+            try:
+                await streams.append([each.event(op, head, payload)])
+            except VersionConflict:
+                continue
+            break
+
+
+async def _base(streams: Streams, each: Rest, head: Head) -> Event | None:
+    """The event that one of the remaining ones was decided on, where others have changed the stream since."""
+    if each.after is None or head.event is None or head.event.id == each.after:
+        return head.event
+    events = await streams.whole(each.stream)
+    return next((event for event in events if event.id == each.after), None)
+
+
+def _onto(each: Rest, newest: Event | None, base: Event | None) -> bytes | None:
+    """The payload with which a remaining event is stored on top of ``newest``; ``None`` where nothing is left to do."""
+    payload = bytes(each.payload)
+    if newest is None or newest.id == each.after:
+        return payload
+    dead = is_tombstone(newest.payload)
+    if each.after is None:
+        # A creation. Only a fence may have come before it; an entity of somebody else stays.
+        return payload if dead and newest.type == FENCED else None
+    if is_tombstone(each.payload):
+        return None if dead else payload
+    if dead:
+        # Deleted since: as if the deletion had come right after the change. A fence on a tombstone changes nothing.
+        return payload if newest.type == FENCED and base is not None and is_tombstone(base.payload) else None
+    return merged(payload, newest, base)
+
+
+def merged(payload: bytes, newest: Event, base: Event | None) -> bytes:
+    """``newest`` with what ``payload`` had changed of ``base``, everything else as it is."""
+    wanted, members = _members(payload), _members(newest.payload)
+    former: Mapping[str, msgspec.Raw] = {} if base is None else _members(base.payload)
+    for key, value in wanted.items():
+        if key not in former or bytes(former[key]) != bytes(value):
+            members[key] = value
+    for key in former:
+        if key not in wanted:
+            members.pop(key, None)
+    return msgspec.json.encode(members)
+
+
+def said_of(event: Event | NewEvent) -> dict[str, Any]:
+    """What an event's metadata says beyond its operation, to be said again by the event that takes its place."""
+    members = msgspec.json.decode(event.metadata)
+    return {key: value for key, value in members.items() if key not in ("v", "op", "seq", "lib", "rest")}

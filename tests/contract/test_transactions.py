@@ -1,0 +1,320 @@
+"""Several mutations as one."""
+
+# ruff: noqa: PT012 - a transaction is a block, and ends with it
+
+import asyncio
+from collections import Counter
+from collections.abc import Sequence
+from datetime import timedelta
+
+import msgspec
+import pytest
+
+from allsource_auth import (
+    Acknowledged,
+    AllsourceAuthAdapter,
+    Conflict,
+    EventStore,
+    InvalidInput,
+    NewEvent,
+    StoreClosed,
+    Transaction,
+    User,
+    UserNotFound,
+    VersionConflict,
+    audit,
+)
+from allsource_auth.audit import metadata_of
+from tests.contract.conftest import MakeAdapter
+from tests.support.canaries import email
+from tests.support.clocks import ManualClock
+from tests.support.events import whole_log
+from tests.support.wrappers import WrappedStore
+
+
+class CountingStore(WrappedStore):
+    """Remembers the batches that were appended, without the store's settings."""
+
+    def __init__(self, store: EventStore) -> None:
+        super().__init__(store)
+        self.batches: list[list[str]] = []
+
+    async def append(self, events: Sequence[NewEvent]) -> list[Acknowledged]:
+        types = [event.type for event in events]
+        if types != ["auth.index.configured"]:
+            self.batches.append(types)
+        return await super().append(events)
+
+
+async def sign_up(tx: Transaction, name: str, address: str, clock: ManualClock) -> User:
+    user = await tx.users.create(email=address, username=name)
+    await tx.accounts.create(user_id=user.id, provider_id="credential", account_id=user.id, password="$argon2$x")
+    await tx.sessions.create(user_id=user.id, expires_at=clock() + timedelta(days=7))
+    return user
+
+
+async def test_a_sign_up_is_one_append(store: EventStore, make_adapter: MakeAdapter, clock: ManualClock) -> None:
+    counting = CountingStore(store)
+    adapter = make_adapter(store=counting)
+    async with adapter.transaction() as tx:
+        user = await sign_up(tx, "ada", email("Ada"), clock)
+        assert counting.batches == []
+    (batch,) = counting.batches
+    assert Counter(batch) == Counter(
+        {
+            "auth.index.claimed": 3,
+            "auth.index.added": 2,
+            "auth.user.created": 1,
+            "auth.account.created": 1,
+            "auth.session.created": 1,
+        }
+    )
+    assert await adapter.users.get_by_email(email("Ada")) == user
+    assert await adapter.users.get_by_username("ada") == user
+    (account,) = await adapter.accounts.list_for_user(user.id)
+    assert await adapter.accounts.get_by_provider("credential", user.id) == account
+    (session,) = await adapter.sessions.list_for_user(user.id)
+    found = await adapter.load_session(session.token)
+    assert found is not None
+    assert found.user == user
+
+
+async def test_all_events_carry_one_operation(
+    adapter: AllsourceAuthAdapter, store: EventStore, clock: ManualClock
+) -> None:
+    with audit(actor="form", reason="why not"):
+        async with adapter.transaction() as tx:
+            await sign_up(tx, "ada", email("Ada"), clock)
+    events = [event for event in await whole_log(store) if event.type != "auth.index.configured"]
+    assert len({metadata_of(event).op for event in events}) == 1
+    assert {metadata_of(event).actor for event in events} == {"form"}
+
+
+async def test_reads_inside_see_the_writes_inside_and_nobody_else_does(
+    adapter: AllsourceAuthAdapter, ada: User, clock: ManualClock
+) -> None:
+    async with adapter.transaction() as tx:
+        await tx.users.update(ada.id, name="Lovelace")
+        eve = await tx.users.create(email=email("Eve"))
+        session = await tx.sessions.create(user_id=eve.id, expires_at=clock() + timedelta(days=1))
+        changed = await tx.users.get(ada.id)
+        assert changed is not None
+        assert changed.name == "Lovelace"
+        assert await tx.users.get_by_email(email("Eve")) == eve
+        assert await tx.sessions.list_for_user(eve.id) == [session]
+        assert (await tx.users.list()).total == 2
+        assert [user.id async for user in tx.users.scan()] == sorted([ada.id, eve.id])
+        assert await tx.users.get_many([ada.id, eve.id]) == {ada.id: changed, eve.id: eve}
+        assert len(await tx.users.history(ada.id)) == 2
+
+        assert await adapter.users.get(ada.id) == ada
+        assert await adapter.users.get(eve.id) is None
+        assert await adapter.users.get_by_email(email("Eve")) is None
+        assert (await adapter.users.list()).total == 1
+    assert await adapter.users.get(ada.id) == changed
+    assert (await adapter.users.list()).total == 2
+
+
+async def test_mutations_of_one_entity_become_one_event(
+    adapter: AllsourceAuthAdapter, ada: User, store: EventStore
+) -> None:
+    before = len(await whole_log(store))
+    async with adapter.transaction() as tx:
+        await tx.users.update(ada.id, name="one")
+        await tx.users.update(ada.id, role="two")
+        await tx.users.update(ada.id, name="three")
+    assert len(await whole_log(store)) == before + 1
+    (change,) = await adapter.users.history(ada.id, newest_first=True, limit=1)
+    assert set(change.diff) - {"updated_at"} == {"name", "role"}
+
+
+async def test_what_is_made_and_removed_inside_leaves_nothing(
+    adapter: AllsourceAuthAdapter, store: EventStore, ada: User
+) -> None:
+    before = await whole_log(store)
+    async with adapter.transaction() as tx:
+        eve = await tx.users.create(email=email("Eve"))
+        await tx.users.delete(eve.id)
+    async with adapter.transaction():
+        pass
+    assert await whole_log(store) == before
+    await adapter.users.create(email=email("Eve"))
+
+
+async def test_an_exception_inside_leaves_nothing(
+    adapter: AllsourceAuthAdapter, store: EventStore, ada: User, clock: ManualClock
+) -> None:
+    before = await whole_log(store)
+    with pytest.raises(LookupError):
+        async with adapter.transaction() as tx:
+            await sign_up(tx, "eve", email("Eve"), clock)
+            await tx.users.delete(ada.id)
+            raise LookupError
+    assert await whole_log(store) == before
+    assert await adapter.users.get(ada.id) == ada
+
+
+async def test_a_conflict_inside_can_be_met_and_the_rest_still_happens(
+    adapter: AllsourceAuthAdapter, ada: User
+) -> None:
+    async with adapter.transaction() as tx:
+        with pytest.raises(Conflict) as caught:
+            await tx.users.create(email=email("ADA"))
+        assert (caught.value.kind, caught.value.field) == ("user", "email")
+        eve = await tx.users.create(email=email("Eve"))
+    assert await adapter.users.get(eve.id) == eve
+
+
+async def test_a_value_that_was_taken_meanwhile_is_a_conflict_and_nothing_happens(
+    adapter: AllsourceAuthAdapter, clock: ManualClock
+) -> None:
+    with pytest.raises(Conflict) as caught:
+        async with adapter.transaction() as tx:
+            loser = await sign_up(tx, "eve", email("Eve"), clock)
+            winner = await adapter.users.create(email=email("EVE"))
+    assert (caught.value.kind, caught.value.field) == ("user", "email")
+    assert await adapter.users.get(loser.id) is None
+    assert await adapter.sessions.list_for_user(loser.id) == []
+    assert await adapter.accounts.list_for_user(loser.id) == []
+    assert await adapter.users.get_by_email(email("Eve")) == winner
+    await adapter.users.create(username="eve")
+
+
+async def test_updates_of_other_fields_meanwhile_survive(adapter: AllsourceAuthAdapter, ada: User) -> None:
+    async with adapter.transaction() as tx:
+        await tx.users.update(ada.id, name="Lovelace")
+        await tx.users.create(email=email("Eve"))
+        await adapter.users.update(ada.id, role="admin")
+    user = await adapter.users.get(ada.id)
+    assert user is not None
+    assert (user.name, user.role) == ("Lovelace", "admin")
+
+
+async def test_an_entity_that_was_deleted_meanwhile_cannot_be_changed(adapter: AllsourceAuthAdapter, ada: User) -> None:
+    with pytest.raises(UserNotFound):
+        async with adapter.transaction() as tx:
+            await tx.users.update(ada.id, name="Lovelace")
+            eve = await tx.users.create(email=email("Eve"))
+            await adapter.users.delete(ada.id)
+    assert await adapter.users.get(eve.id) is None
+    await adapter.users.create(email=email("Eve"))
+
+
+async def test_an_id_that_was_taken_meanwhile_is_a_conflict(adapter: AllsourceAuthAdapter) -> None:
+    with pytest.raises(Conflict) as caught:
+        async with adapter.transaction() as tx:
+            await tx.users.create(id="u1", email=email("Eve"))
+            await adapter.users.create(id="u1")
+    assert (caught.value.kind, caught.value.field) == ("user", "id")
+    await adapter.users.create(email=email("Eve"))
+
+
+async def test_a_token_is_consumed_with_what_it_is_for(
+    adapter: AllsourceAuthAdapter, ada: User, clock: ManualClock
+) -> None:
+    async def redeem() -> str | None:
+        async with adapter.transaction() as tx:
+            if await tx.verifications.consume("reset", "value") is None:
+                return None
+            session = await tx.sessions.create(user_id=ada.id, expires_at=clock() + timedelta(days=1))
+        return session.token
+
+    await adapter.verifications.create(identifier="reset", value="value", expires_at=clock() + timedelta(hours=1))
+    found = await asyncio.gather(*[redeem() for _ in range(20)], return_exceptions=True)
+    tokens = [token for token in found if isinstance(token, str)]
+    assert len(tokens) == 1
+    assert all(token is None or isinstance(token, VersionConflict | str) for token in found)
+    assert [session.token for session in await adapter.sessions.list_for_user(ada.id)] == tokens
+
+
+async def test_only_one_thing_inside_may_depend_on_a_very_state(
+    adapter: AllsourceAuthAdapter, clock: ManualClock
+) -> None:
+    for value in ("one", "two"):
+        await adapter.verifications.create(identifier="i", value=value, expires_at=clock() + timedelta(hours=1))
+    with pytest.raises(InvalidInput, match="transaction"):
+        async with adapter.transaction() as tx:
+            await tx.verifications.consume("i", "one")
+            await tx.verifications.consume("i", "two")
+    assert await adapter.verifications.find("i", "one") is not None
+    assert await adapter.verifications.find("i", "two") is not None
+
+
+async def test_a_value_does_not_change_hands_inside(adapter: AllsourceAuthAdapter, ada: User) -> None:
+    with pytest.raises(Conflict) as caught:
+        async with adapter.transaction() as tx:
+            await tx.users.update(ada.id, email=email("Lovelace"))
+            await tx.users.create(email=email("Ada"))
+    assert (caught.value.kind, caught.value.field) == ("user", "email")
+    assert await adapter.users.get_by_email(email("Ada")) == ada
+    await adapter.users.create(email=email("Lovelace"))
+
+
+async def test_deletion_and_restoration_inside(adapter: AllsourceAuthAdapter, ada: User, clock: ManualClock) -> None:
+    await adapter.sessions.create(user_id=ada.id, expires_at=clock() + timedelta(days=1))
+    async with adapter.transaction() as tx:
+        await tx.users.delete(ada.id)
+        eve = await tx.users.create(email=email("Eve"))
+        assert await tx.users.get(ada.id) is None
+        assert await tx.sessions.list_for_user(ada.id) == []
+    assert await adapter.users.get(ada.id) is None
+    assert await adapter.sessions.list_for_user(ada.id) == []
+    async with adapter.transaction() as tx:
+        restored = await tx.users.restore(ada.id)
+        await tx.users.update(eve.id, name="Eve")
+    assert await adapter.users.get_by_email(email("Ada")) == restored
+    changes = await adapter.users.history(ada.id)
+    assert [change.event for change in changes] == ["UserCreated", "UserDeleted", "UserUpdated"]
+    assert changes[-1].restores == changes[0].event_id
+
+
+async def test_200_sign_ups_with_one_email(adapter: AllsourceAuthAdapter, clock: ManualClock) -> None:
+    async def one(number: int) -> None:
+        async with adapter.transaction() as tx:
+            await sign_up(tx, f"name{number}", email("Eve"), clock)
+
+    ends = await asyncio.gather(*[one(number) for number in range(200)], return_exceptions=True)
+    assert Counter(type(end) for end in ends) == Counter({Conflict: 199, type(None): 1})
+    (user,) = (await adapter.users.list()).items
+    assert len(await adapter.accounts.list_for_user(user.id)) == 1
+    assert len(await adapter.sessions.list_for_user(user.id)) == 1
+    assert len([account async for account in adapter.accounts.scan()]) == 1
+    assert len([session async for session in adapter.sessions.scan()]) == 1
+    for number in (0, 1, 100, 199):
+        if f"name{number}" != user.username:
+            await adapter.users.create(username=f"name{number}")
+
+
+async def test_a_transaction_that_has_ended_is_closed(adapter: AllsourceAuthAdapter) -> None:
+    async with adapter.transaction() as tx:
+        await tx.users.create(email=email("Eve"))
+    with pytest.raises(StoreClosed, match="transaction"):
+        await tx.users.create(email=email("Ada"))
+    with pytest.raises(StoreClosed, match="transaction"):
+        await tx.users.get("u1")
+
+
+async def test_too_much_for_one_decision(adapter: AllsourceAuthAdapter, store: EventStore) -> None:
+    before = await whole_log(store)
+    with pytest.raises(InvalidInput, match="transaction"):
+        async with adapter.transaction() as tx:
+            for number in range(5):
+                await tx.users.create(name="x" * 100_000, username=f"u{number}")
+    assert await whole_log(store) == before
+
+
+async def test_unknown_members_survive(adapter: AllsourceAuthAdapter, store: EventStore) -> None:
+    payload = {
+        "id": "u1", "createdAt": "2026-01-01T00:00:00.123456789Z", "updatedAt": "2026-01-01T00:00:00Z",
+        "twoFactorEnabled": False, "banned": False, "emailVerified": False, "colour": "blue",
+    }  # fmt: skip
+    await store.append(
+        [NewEvent(type="auth.user.created", stream="auth-user:u1", payload=msgspec.json.encode(payload), metadata=b"")]
+    )
+    async with adapter.transaction() as tx:
+        await tx.users.update("u1", name="Ada")
+        await tx.users.create(email=email("Eve"))
+    latest = (await store.latest("auth-user:u1")).event
+    assert latest is not None
+    members = msgspec.json.decode(latest.payload)
+    assert (members["colour"], members["createdAt"], members["name"]) == ("blue", payload["createdAt"], "Ada")
