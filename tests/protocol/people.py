@@ -19,7 +19,9 @@ from allsource_auth.errors import InvalidInput
 from allsource_auth.kinds import FENCED, SESSION, USER, Kind
 from allsource_auth.repositories.base import Core
 from allsource_auth.repositories.sessions import Sessions
+from allsource_auth.repositories.rest import remaining
 from allsource_auth.repositories.streams import Streams, in_order
+from allsource_auth.repositories.transactions import Transaction
 from allsource_auth.repositories.users import Users
 from allsource_auth.store.base import Event, EventStore
 
@@ -27,7 +29,15 @@ from .scenario import Client
 from .store import SimStore
 from .world import World
 
-__all__ = ["LATER", "NOW", "Auth", "client", "keeps_its_promises", "outlives_forgotten_versions"]
+__all__ = [
+    "LATER",
+    "NOW",
+    "Auth",
+    "client",
+    "happens_whole_or_not_at_all",
+    "keeps_its_promises",
+    "outlives_forgotten_versions",
+]
 
 E = TypeVar("E", bound=Entity)
 
@@ -38,17 +48,28 @@ REFUSALS = (Conflict, NotFound, VersionConflict, InvalidInput)
 """Errors after which nothing has happened."""
 
 
+class SmallTransaction(Transaction):
+    """A transaction with the kinds of `Auth` only: every other one would add reads to each deletion."""
+
+    def _open(self, core: Core) -> None:
+        self.users = Users(core)
+        self.sessions = Sessions(core)
+
+
 class Auth:
     """Users and sessions on a store, with a time of its own: a retry takes so long that there is only one."""
 
     def __init__(self, store: EventStore, note: Callable[[object], None] = lambda value: None) -> None:
         self.note = note
-        core = Core(Streams(store), lambda: NOW)
+        self._core = core = Core(Streams(store), lambda: NOW)
         core.mutations.pause = self._pause
         core.mutations.now = lambda: self._seconds
         self._seconds = 0.0
         self.users = Users(core)
         self.sessions = Sessions(core)
+
+    def transaction(self) -> Transaction:
+        return SmallTransaction(self._core)
 
     async def _pause(self, attempt: int) -> None:
         self._seconds += 11
@@ -102,6 +123,18 @@ async def keeps_its_promises(world: World) -> None:
     await lists_agree(auth, states(world, SESSION))
     await nothing_is_blocked(auth, world, users)
     no_value_has_two_owners(states(world, USER))
+
+
+async def happens_whole_or_not_at_all(world: World) -> None:
+    """Beside all other promises: what a decision says remains has happened, once somebody has met its claims."""
+    await keeps_its_promises(world)
+    log = stored(world, USER.prefix, SESSION.prefix)
+    for events in log.values():
+        for decision in events:
+            for each in remaining(decision):
+                ops = [metadata_of(event).op for event in log.get(each.stream, [])]
+                removed = any(event.type.endswith(".deleted") for event in log.get(each.stream, []))
+                assert metadata_of(decision).op in ops or removed, f"decided, but {each.stream} was never written"
 
 
 async def outlives_forgotten_versions(world: World) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 
@@ -14,12 +14,12 @@ from allsource_auth.repositories.settings import Settings
 from allsource_auth.store.base import NewEvent
 
 from .core import SECOND
-from .people import LATER, NOW, Auth, client, keeps_its_promises
+from .people import LATER, NOW, Auth, client, happens_whole_or_not_at_all, keeps_its_promises
 from .scenario import Client, Scenario
 from .store import SimStore
 from .world import World
 
-__all__ = ["SESSIONS", "SPLIT", "THREE", "USERS", "situation"]
+__all__ = ["SESSIONS", "SPLIT", "THREE", "TRANSACTIONS", "USERS", "situation"]
 
 Act = Callable[[Auth], Awaitable[object]]
 Setup = Callable[[World], Awaitable[Mapping[str, Any] | None]]
@@ -174,6 +174,84 @@ USERS = [
     situation("two restorations", before(eve, delete()), A=restore(), B=restore()),
 ]
 """Two mutations each, of users."""
+
+
+def together(*acts: Act) -> Act:
+    """These things as one transaction."""
+
+    async def act(auth: Auth) -> None:
+        async with auth.transaction() as tx:
+            for each in acts:
+                await each(cast(Auth, tx))
+
+    return act
+
+
+both = together(sign_up(id="u1", email="x@e"), sign_up(id="u2", email="y@e"))
+
+
+def whole(name: str, setup: Setup | None = None, **acts: Act) -> Scenario:
+    return situation(name, setup, happens_whole_or_not_at_all, **acts)
+
+
+TRANSACTIONS = [
+    whole("two sign-ups as one, and one with the first email", A=both, B=sign_up(id="u3", email="x@e")),
+    whole("two sign-ups as one, and one with the second email", A=both, B=sign_up(id="u3", email="y@e")),
+    whole(
+        "two sign-ups as one, twice, in the other order",
+        A=both,
+        B=together(sign_up(id="u3", email="y@e"), sign_up(id="u4", email="x@e")),
+    ),
+    whole(
+        "two sign-ups as one, and deletion of who has the second email",
+        before(sign_up(id="u0", email="y@e")),
+        A=both,
+        B=delete("u0"),
+    ),
+    whole(
+        "change and sign-up as one, and a sign-up with the new email",
+        before(ada),
+        A=together(sign_up(id="u2", email="z@e"), change(email="y@e")),
+        B=sign_up(id="u3", email="y@e"),
+    ),
+    whole(
+        "change and sign-up as one, and another change",
+        before(ada),
+        A=together(change(email="y@e"), sign_up(id="u2", email="z@e")),
+        B=change(email="q@e"),
+    ),
+    whole(
+        "two changes as one, and a change of the second",
+        before(ada, sign_up(id="u2", email="y@e")),
+        A=together(change(name="Ada"), change("u2", email="z@e")),
+        B=change("u2", email="q@e"),
+    ),
+    whole(
+        "two changes as one, and the same change of the second",
+        before(ada, sign_up(id="u2", email="y@e")),
+        A=together(change(name="Ada"), change("u2", email="z@e")),
+        B=change("u2", email="z@e"),
+    ),
+    whole(
+        "two changes as one, and deletion of the second",
+        before(ada, sign_up(id="u2", email="y@e")),
+        A=together(change(name="Ada"), change("u2", email="z@e")),
+        B=delete("u2"),
+    ),
+    whole(
+        "deletion and sign-up as one, and a sign-up with the freed email",
+        before(ada),
+        A=together(delete(), sign_up(id="u2", email="y@e")),
+        B=sign_up(id="u3", email="x@e"),
+    ),
+    whole(
+        "restoration and sign-up as one, and a sign-up with the former email",
+        before(ada, delete()),
+        A=together(restore(), sign_up(id="u2", email="y@e")),
+        B=sign_up(id="u3", email="x@e"),
+    ),
+]
+"""A transaction against one mutation, or another transaction."""
 
 MILLISECOND = SECOND // 1000
 
