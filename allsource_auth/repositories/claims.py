@@ -87,7 +87,7 @@ class Claims:
         found = []
         for unique, value in wanted.items():
             stream = kind.claim_stream(self._streams.store.tenant, unique, value)
-            free = known.get(stream) or await self._settled(kind, unique, value, stream, owner.stream)
+            free = known.get(stream) or await self._settled(kind, unique, value, stream, owner.stream, operation.id)
             found.append(operation.event(CLAIMED, stream, payload, after=free))
         return found
 
@@ -143,11 +143,15 @@ class Claims:
         wanted: tuple[str, ...],
         stream: str,
         wants: str,
+        op: str | None = None,
     ) -> Head:
-        """The claim stream at a moment when nobody but ``wants`` had the value or could still get it by an older claim."""
+        """The claim stream at a moment when nobody but ``wants`` had the value or could still get it by an older claim.
+
+        An earlier claim of the same operation ``op`` needs no settling: both have one decision, so only one of them can come.
+        """
         while True:
             head = await self._streams.head(stream)
-            if head.event is None or head.event.type != CLAIMED:
+            if head.event is None or head.event.type != CLAIMED or (op is not None and head.op == op):
                 return head
             claim = content(head.event, Claim)
             if claim.decision not in (None, claim.owner):

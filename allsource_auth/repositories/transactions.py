@@ -168,10 +168,7 @@ class Transaction(Repositories):
         async def decide(operation: Operation) -> Plan:
             nonlocal commits
             if operation.sent:
-                head = await core.mutations.head(operation, commits[0].stream)
-                commits = [_rebased(commits[0], head)] + [
-                    _rebased(commit, await core.streams.head(commit.stream)) for commit in commits[1:]
-                ]
+                commits = await self._on_what_is_stored(operation, commits)
             return await self._plan(operation, commits)
 
         done = await core.mutations.carry_out(decide)
@@ -179,6 +176,16 @@ class Transaction(Repositories):
         if not done.stored:
             await core.mutations.insist(partial(self._finish, commits[0].stream), done.operation)
         await self._follow_up(commits, done)
+
+    async def _on_what_is_stored(self, operation: Operation, commits: list[Commit]) -> list[Commit]:
+        """The commits once more, after an append of them failed; ends the operation if that is found stored after all."""
+        streams, decision = self._core.streams, commits[0].stream
+        heads = [await self._core.mutations.head(operation, decision)]
+        for commit in commits[1:]:
+            heads.append(head := await streams.head(commit.stream))
+            if await streams.written_since(head, operation.id, since=commit.base.event) is not None:
+                await self._core.mutations.head(operation, decision)  # the decision came before it
+        return [_rebased(commit, head) for commit, head in zip(commits, heads, strict=True)]
 
     async def _plan(self, operation: Operation, commits: list[Commit]) -> Plan:
         core, decision = self._core, commits[0]

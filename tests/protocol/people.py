@@ -9,6 +9,7 @@ import asyncio
 import unicodedata
 from collections import Counter
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from typing import TypeVar
 
@@ -18,8 +19,8 @@ from allsource_auth.entities import Entity, Session
 from allsource_auth.errors import InvalidInput
 from allsource_auth.kinds import FENCED, SESSION, USER, Kind
 from allsource_auth.repositories.base import Core
-from allsource_auth.repositories.sessions import Sessions
 from allsource_auth.repositories.rest import remaining
+from allsource_auth.repositories.sessions import Sessions
 from allsource_auth.repositories.streams import Streams, in_order
 from allsource_auth.repositories.transactions import Transaction
 from allsource_auth.repositories.users import Users
@@ -42,6 +43,9 @@ __all__ = [
 E = TypeVar("E", bound=Entity)
 
 NOW = datetime(2026, 11, 23, 12, tzinfo=UTC)
+EMAILS = ("x@e", "y@e")
+"""What is wanted in most situations."""
+
 LATER = NOW + timedelta(days=7)
 
 REFUSALS = (Conflict, NotFound, VersionConflict, InvalidInput)
@@ -67,6 +71,12 @@ class Auth:
         self._seconds = 0.0
         self.users = Users(core)
         self.sessions = Sessions(core)
+
+    async def want(self, email: str) -> None:
+        """Settle who has an email, without taking it. Raises `Conflict` if somebody has it."""
+        unique, value = USER.unique[0], (folded(email),)
+        stream = USER.claim_stream(self._core.tenant, unique, value)
+        await self._core.claims._settled(USER, unique, value, stream, "nobody")
 
     def transaction(self) -> Transaction:
         return SmallTransaction(self._core)
@@ -127,6 +137,10 @@ async def keeps_its_promises(world: World) -> None:
 
 async def happens_whole_or_not_at_all(world: World) -> None:
     """Beside all other promises: what a decision says remains has happened, once somebody has met its claims."""
+    auth = Auth(world.store())
+    for email in world.facts.get("emails", EMAILS):
+        with suppress(Conflict):
+            await auth.want(email)
     await keeps_its_promises(world)
     log = stored(world, USER.prefix, SESSION.prefix)
     for events in log.values():
@@ -221,7 +235,7 @@ async def nothing_is_blocked(auth: Auth, world: World, users: dict[str, User]) -
     """A value that nobody has can be taken, one that somebody has cannot: whatever dead writers left behind."""
     emails = {folded(user.email) for user in users.values() if user.email is not None}
     names = {user.username for user in users.values()}
-    for email in world.facts.get("emails", ("x@e", "y@e")):
+    for email in world.facts.get("emails", EMAILS):
         found = await auth.users.get_by_email(email)
         assert (found is not None) == (email in emails), f"{email} is found although nobody has it"
         try:

@@ -190,7 +190,8 @@ def together(*acts: Act) -> Act:
 both = together(sign_up(id="u1", email="x@e"), sign_up(id="u2", email="y@e"))
 
 
-def whole(name: str, setup: Setup | None = None, **acts: Act) -> Scenario:
+def whole(name: str, *past: Act, **acts: Act) -> Scenario:
+    setup = before(*past, facts={"emails": ("x@e", "y@e", "z@e", "q@e")})
     return situation(name, setup, happens_whole_or_not_at_all, **acts)
 
 
@@ -204,49 +205,53 @@ TRANSACTIONS = [
     ),
     whole(
         "two sign-ups as one, and deletion of who has the second email",
-        before(sign_up(id="u0", email="y@e")),
+        sign_up(id="u0", email="y@e"),
         A=both,
         B=delete("u0"),
     ),
     whole(
         "change and sign-up as one, and a sign-up with the new email",
-        before(ada),
+        ada,
         A=together(sign_up(id="u2", email="z@e"), change(email="y@e")),
         B=sign_up(id="u3", email="y@e"),
     ),
     whole(
         "change and sign-up as one, and another change",
-        before(ada),
+        ada,
         A=together(change(email="y@e"), sign_up(id="u2", email="z@e")),
         B=change(email="q@e"),
     ),
     whole(
         "two changes as one, and a change of the second",
-        before(ada, sign_up(id="u2", email="y@e")),
+        ada,
+        sign_up(id="u2", email="y@e"),
         A=together(change(name="Ada"), change("u2", email="z@e")),
         B=change("u2", email="q@e"),
     ),
     whole(
         "two changes as one, and the same change of the second",
-        before(ada, sign_up(id="u2", email="y@e")),
+        ada,
+        sign_up(id="u2", email="y@e"),
         A=together(change(name="Ada"), change("u2", email="z@e")),
         B=change("u2", email="z@e"),
     ),
     whole(
         "two changes as one, and deletion of the second",
-        before(ada, sign_up(id="u2", email="y@e")),
+        ada,
+        sign_up(id="u2", email="y@e"),
         A=together(change(name="Ada"), change("u2", email="z@e")),
         B=delete("u2"),
     ),
     whole(
         "deletion and sign-up as one, and a sign-up with the freed email",
-        before(ada),
+        ada,
         A=together(delete(), sign_up(id="u2", email="y@e")),
         B=sign_up(id="u3", email="x@e"),
     ),
     whole(
         "restoration and sign-up as one, and a sign-up with the former email",
-        before(ada, delete()),
+        ada,
+        delete(),
         A=together(restore(), sign_up(id="u2", email="y@e")),
         B=sign_up(id="u3", email="x@e"),
     ),
