@@ -17,11 +17,11 @@ from allsource_auth.server import LocalAllsource, serving
 from tests.cores.stage import play
 from tests.protocol.people import Auth
 from tests.protocol.scenario import Scenario
-from tests.protocol.situations import SESSIONS, SPLIT, THREE, USERS
+from tests.protocol.situations import SESSIONS, SPLIT, THREE, TRANSACTIONS, USERS
 from tests.support import cores
 from tests.support.cores import Core, running
 
-SITUATIONS = {scenario.name: scenario for scenario in [*SPLIT, *USERS, *SESSIONS, *THREE]}
+SITUATIONS = {scenario.name: scenario for scenario in [*SPLIT, *USERS, *SESSIONS, *THREE, *TRANSACTIONS]}
 
 FAR = os.environ.get("ALLSOURCE_AUTH_EXPLORE") == "1"
 SEEDS = 400 if FAR else 8

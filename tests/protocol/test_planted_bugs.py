@@ -15,7 +15,7 @@ import pytest
 
 from allsource_auth.kinds import CLAIMED
 from allsource_auth.logs import observed
-from allsource_auth.repositories import lists, plans, streams
+from allsource_auth.repositories import claims, lists, plans, streams, transactions
 from allsource_auth.repositories.claims import Claims
 from allsource_auth.repositories.lists import Lists
 from allsource_auth.repositories.plans import Operation, Plan
@@ -25,7 +25,7 @@ from allsource_auth.store.base import NewEvent
 from .explore import Violation, explore, replay
 from .people import LATER, Auth, keeps_its_promises
 from .scenario import Scenario
-from .situations import SESSIONS, SPLIT, USERS, before, sign_in, situation
+from .situations import SESSIONS, SPLIT, TRANSACTIONS, USERS, before, sign_in, situation
 
 pytestmark = pytest.mark.heavy
 
@@ -231,3 +231,39 @@ def test_the_version_of_a_second_read_does_not_guard_what_another_program_wrote(
     """Where every event says version 1; events that say their true version agree with it at once."""
     guard_with_the_second_version(monkeypatch)
     assert "is lost" in broken(find("two changes of a user that another program wrote and changed", SPLIT))
+
+
+def dying(name: str) -> Scenario:
+    return replace(find(name, TRANSACTIONS), faults=frozenset({"death"}))
+
+
+async def nothing(*_: object) -> None:
+    return None
+
+
+def test_without_rolling_forward_a_decided_transaction_stays_half_done(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(claims, "roll_forward", nothing)
+    assert "never written" in broken(dying("two changes as one, and a change of the second"), faults=1)
+
+
+def test_with_claims_that_do_not_name_the_decision_an_email_has_two_owners(monkeypatch: pytest.MonkeyPatch) -> None:
+    take = Claims.take
+
+    async def plainly(self: Claims, *given: Any, decision: object = None, **options: Any) -> list[NewEvent]:
+        return await take(self, *given, **options)
+
+    monkeypatch.setattr(Claims, "take", plainly)
+    assert broken(dying("two sign-ups as one, and one with the second email"), faults=1)
+
+
+def test_without_looking_at_every_stream_a_refused_transaction_has_happened(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def only_the_decision(self: Any, operation: Operation, commits: list[Any]) -> list[Any]:
+        heads = [await self._core.mutations.head(operation, commits[0].stream)]
+        heads += [await self._core.streams.head(commit.stream) for commit in commits[1:]]
+        return [transactions._rebased(commit, head) for commit, head in zip(commits, heads, strict=True)]
+
+    monkeypatch.setattr(transactions.Transaction, "_on_what_is_stored", only_the_decision)
+    late = replace(
+        find("two sign-ups as one, and one with the second email", TRANSACTIONS), faults=frozenset({"delay"})
+    )
+    assert "was refused, but wrote" in broken(late, faults=1)

@@ -13,7 +13,7 @@ from allsource_auth.repositories import lists
 from .explore import explore, sample
 from .people import outlives_forgotten_versions
 from .scenario import Fault, Scenario
-from .situations import SESSIONS, SPLIT, THREE, USERS
+from .situations import SESSIONS, SPLIT, THREE, TRANSACTIONS, USERS
 
 pytestmark = pytest.mark.heavy
 
@@ -39,8 +39,26 @@ def test_promises_hold_in_every_order(scenario: Scenario) -> None:
     assert result.schedules > 1
 
 
+TWICE = next(scenario for scenario in TRANSACTIONS if "twice" in scenario.name)
+"""Two transactions have so many orders that they are explored in the long form only."""
+
+
+@pytest.mark.parametrize("scenario", [scenario for scenario in TRANSACTIONS if scenario is not TWICE], ids=named)
+def test_transactions_happen_whole_or_not_at_all_in_every_order(scenario: Scenario) -> None:
+    result = explore(scenario, limit=LIMIT)
+    assert result.complete
+    assert result.schedules > 1
+
+
 @pytest.mark.long
-@pytest.mark.parametrize("scenario", EVERY, ids=named)
+def test_two_transactions_happen_whole_or_not_at_all_in_every_order() -> None:
+    result = explore(TWICE, limit=LIMIT)
+    print(f"{TWICE.name}: {result}")
+    assert result.complete
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("scenario", [*EVERY, *TRANSACTIONS], ids=named)
 def test_promises_hold_where_batches_are_atomic(scenario: Scenario) -> None:
     atomic = replace(scenario, atomic=True, versions="true", stamps=False)
     result = explore(atomic, faults=1, limit=LIMIT)
@@ -63,6 +81,29 @@ def test_promises_hold_with_a_fault_at_every_step(scenario: Scenario, half: str)
     print(f"{scenario.name}: {result}")
     assert result.complete
     assert result.ends > 3
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("half", HALVES)
+@pytest.mark.parametrize("scenario", [scenario for scenario in TRANSACTIONS if scenario is not TWICE], ids=named)
+def test_transactions_happen_whole_or_not_at_all_with_a_fault_at_every_step(scenario: Scenario, half: str) -> None:
+    result = explore(replace(scenario, faults=HALVES[half]), faults=1, limit=LIMIT)
+    print(f"{scenario.name}: {result}")
+    assert result.complete
+    assert result.ends > 3
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("scenario", TRANSACTIONS, ids=named)
+def test_transactions_happen_whole_or_not_at_all_in_a_sample_with_two_faults(scenario: Scenario) -> None:
+    result = sample(scenario, seed=20261125, runs=1000, faults=2, chance=0.05)
+    print(f"{scenario.name}: {result}")
+    assert result.schedules == 1000
+
+
+@pytest.mark.parametrize("scenario", TRANSACTIONS, ids=named)
+def test_transactions_happen_whole_or_not_at_all_in_a_small_sample(scenario: Scenario) -> None:
+    assert sample(scenario, seed=7, runs=60, faults=1, chance=0.05).schedules == 60
 
 
 @pytest.mark.parametrize("versions", ["ones", "true"])
