@@ -10,7 +10,7 @@ import pytest
 
 from allsource_auth import AllsourceAuthAdapter, Conflict, EventStore, Member, MemberNotFound, NewEvent
 from tests.contract.conftest import MakeAdapter
-from tests.contract.test_bad_input import BAD_IDS, BAD_LABELS
+from tests.support.bad_values import BAD_IDS, BAD_LABELS, Case, cases, named
 from tests.support.clocks import ManualClock
 from tests.support.events import metadata, payload, refused, stored, written_by
 from tests.support.samples import list_of
@@ -364,26 +364,25 @@ def _joined(number: int) -> list[NewEvent]:
     ]
 
 
-BAD_FIELDS: list[tuple[str, Any]] = [
-    *[(field, value) for field in ("organization_id", "user_id", "id") for value in BAD_IDS.values()],
-    *[("role", value) for value in BAD_LABELS.values()],
-    ("organization_id", None),
-    ("user_id", None),
-    ("role", None),
+BAD_FIELDS = [
+    *cases(("organization_id", "user_id", "id"), BAD_IDS),
+    *cases(("role",), BAD_LABELS),
+    *cases(("organization_id", "user_id", "role"), {"none": None}),
 ]
 
 
-@pytest.mark.parametrize(("field", "value"), BAD_FIELDS)
+@pytest.mark.parametrize("case", BAD_FIELDS, ids=named)
 async def test_bad_field_is_refused_before_anything_is_written(
-    adapter: AllsourceAuthAdapter, store: EventStore, field: str, value: Any
+    adapter: AllsourceAuthAdapter, store: EventStore, case: Case
 ) -> None:
+    field, _, value = case
     given: dict[str, Any] = {"organization_id": "o", "user_id": "u", field: value}
     async with refused(store, field):
         await adapter.members.create(**given)
     assert await adapter.members.list_for_organization("o") == []
 
 
-@pytest.mark.parametrize("role", [None, *BAD_LABELS.values()])
+@pytest.mark.parametrize("role", BAD_LABELS.values(), ids=BAD_LABELS)
 async def test_bad_role_is_refused_before_anything_is_written(
     adapter: AllsourceAuthAdapter, store: EventStore, member: Member, role: Any
 ) -> None:

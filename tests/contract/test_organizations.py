@@ -7,7 +7,7 @@ import msgspec
 import pytest
 
 from allsource_auth import AllsourceAuthAdapter, Conflict, EventStore, Organization, OrganizationNotFound
-from tests.contract.test_bad_input import BAD_IDS, BAD_LABELS, BAD_TEXTS
+from tests.support.bad_values import BAD_IDS, BAD_LABELS, BAD_TEXTS, Case, cases, named
 from tests.support.canaries import CANARY, email
 from tests.support.clocks import ManualClock
 from tests.support.events import new_event, payload, refused, stored, written_by
@@ -332,19 +332,26 @@ async def test_organization_that_cannot_be_decoded_does_not_hide_the_others(
     assert await adapter.organizations.list_for_user("u") == [acme]
 
 
-BAD_FIELDS: list[tuple[str, Any]] = [
-    *[(field, value) for field in ("name", "logo") for value in BAD_TEXTS.values()],
-    *[("slug", value) for value in BAD_LABELS.values()],
-    *[("metadata", value) for value in (["x"], CANARY, {7: 1}, {"a": b"x"}, {"a": float("nan")})],
-    ("name", None),
-    ("slug", None),
+BAD_METADATA = {
+    "list": ["x"],
+    "text": CANARY,
+    "number-as-key": {7: 1},
+    "bytes": {"a": b"x"},
+    "nan": {"a": float("nan")},
+}
+BAD_FIELDS = [
+    *cases(("name", "logo"), BAD_TEXTS),
+    *cases(("slug",), BAD_LABELS),
+    *cases(("metadata",), BAD_METADATA),
+    *cases(("name", "slug"), {"none": None}),
 ]
 
 
-@pytest.mark.parametrize(("field", "value"), BAD_FIELDS)
+@pytest.mark.parametrize("case", BAD_FIELDS, ids=named)
 async def test_bad_field_is_refused_before_anything_is_written(
-    adapter: AllsourceAuthAdapter, store: EventStore, acme: Organization, field: str, value: Any
+    adapter: AllsourceAuthAdapter, store: EventStore, acme: Organization, case: Case
 ) -> None:
+    field, _, value = case
     given: dict[str, Any] = {"name": "Other", "slug": "other", field: value}
     async with refused(store, field):
         await adapter.organizations.create(**given)
