@@ -52,6 +52,7 @@ from .errors import (
     VersionConflict,
 )
 from .kinds import EventLabel
+from .repositories.findings import Checked, Finding, Reindexed
 from .store.allsource import AllsourceStore
 from .store.base import Acknowledged, Event, EventStore, Info, Latest, NewEvent
 from .store.sqlite import SqliteLog, SqliteStore
@@ -70,10 +71,12 @@ __all__ = [
     "ApiKeyNotFound",
     "ApiKeyUse",
     "Change",
+    "Checked",
     "Conflict",
     "Event",
     "EventLabel",
     "EventStore",
+    "Finding",
     "Http",
     "Info",
     "InvalidInput",
@@ -93,6 +96,7 @@ __all__ = [
     "Passkey",
     "PasskeyNotFound",
     "RateLimited",
+    "Reindexed",
     "Session",
     "SessionNotFound",
     "SessionWithUser",

@@ -24,7 +24,7 @@ from ..audit import metadata_of
 from ..entities import Entity
 from ..errors import Conflict, VersionConflict
 from ..kinds import CLAIMED, Kind, Unique
-from ..store.base import Event, NewEvent
+from ..store.base import Event, NewEvent, Quiet
 from .plans import Claim, Operation, covered_by, fence, release
 from .streams import SECOND, Head, Streams, below, content, newest_of
 
@@ -37,6 +37,19 @@ GRACE = 2 * SECOND
 
 GRACE_APPENDS = 20
 """... and at least so many times as long as this client's slow appends take."""
+
+
+class Standing(Quiet, frozen=True, kw_only=True):
+    """What a claim comes to: its owner's stream (``None``: nobody claims the value), and the owner's state if it has the value.
+
+    ``pending``: it does not, but may come to have it by the very mutation that claimed it; ``young``: no grace period is over.
+    """
+
+    owner: Head | None = None
+    holder: Entity | None = None
+    pending: bool = False
+    young: bool = False
+
 
 FinishOrphan = Callable[[Kind[Any], Entity], Awaitable[bool]]
 """Deletes an entity whose parent was deleted; whether it was one (section 3 of the design, "Dead owners")."""
@@ -120,6 +133,25 @@ class Claims:
             except VersionConflict:
                 continue
             return True
+
+    async def standing(self, kind: Kind[Any], unique: Unique, claim: Head) -> Standing:
+        """What a claim, as the newest event of its stream, comes to now, for whoever does not know its value.
+
+        Raises `Json` if the claim or its owner's state cannot be decoded.
+        """
+        if claim.event is None or claim.event.type != CLAIMED:
+            return Standing()
+        said = content(claim.event, Claim)
+        owner = await self._streams.head(said.owner)
+        holder = None if owner.event is None else kind.decode(owner.event)
+        value = unique.of(holder)
+        if value is not None and kind.claim_stream(self._streams.store.tenant, unique, value) == claim.stream:
+            return Standing(owner=owner, holder=holder)
+        return Standing(owner=owner, pending=owner.guard == said.owner_version, young=self._is_young(claim.event))
+
+    async def settle(self, standing: Standing) -> bool:
+        """Make sure that a claim which leads to nobody never will, whatever its age; false if it has to be looked at again."""
+        return not standing.pending or standing.owner is None or await self._fence(standing.owner)
 
     async def _settled(
         self,
