@@ -52,6 +52,7 @@ from .errors import (
     VersionConflict,
 )
 from .kinds import EventLabel
+from .repositories.findings import Checked, Finding, Reindexed
 from .repositories.transactions import Transaction
 from .store.allsource import AllsourceStore
 from .store.base import Acknowledged, Event, EventStore, Info, Latest, NewEvent
@@ -71,10 +72,12 @@ __all__ = [
     "ApiKeyNotFound",
     "ApiKeyUse",
     "Change",
+    "Checked",
     "Conflict",
     "Event",
     "EventLabel",
     "EventStore",
+    "Finding",
     "Http",
     "Info",
     "InvalidInput",
@@ -94,6 +97,7 @@ __all__ = [
     "Passkey",
     "PasskeyNotFound",
     "RateLimited",
+    "Reindexed",
     "Session",
     "SessionNotFound",
     "SessionWithUser",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
@@ -13,7 +13,10 @@ from . import config, values
 from .entities import SessionWithUser
 from .errors import InvalidInput
 from .repositories.base import Core
+from .repositories.check import check
+from .repositories.findings import Checked, Reindexed
 from .repositories.group import Repositories
+from .repositories.reindex import reindex
 from .repositories.settings import Settings
 from .repositories.streams import Streams
 from .repositories.transactions import Transaction
@@ -164,6 +167,35 @@ class AllsourceAuthAdapter(Repositories):
 
     def _is_over(self, end: datetime | None) -> bool:
         return end is not None and end <= self._core.now()
+
+    async def reindex(self, *, progress: Callable[[str, int], None] | None = None) -> Reindexed:
+        """Make what others wrote searchable, such as the Rust crate, which writes neither claims nor lists.
+
+        Every living entity gets a claim for each of its unique values and an entry in each of its lists, where it lacks one.
+        Of several living entities with one value the oldest (by its time of creation, then by id) gets the claim; they are
+        reported, and nothing is hidden or deleted. What cannot be decoded is reported and left alone.
+
+        It may run while the store is in use and in several processes, may be interrupted, and may be run again: then it
+        writes only what is still missing. What others write after it has looked is not searchable until the next run. It reads
+        every living entity, so it belongs off the request path.
+
+        ``progress`` is called after each page, with a kind and how many of its entities are done. Raises what reads and writes
+        of the store raise.
+        """
+        return await reindex(self._core, progress)
+
+    async def check(self, *, repair: bool = False) -> Checked:
+        """Find what is not as it should be: see `Finding` for the problems. A sound store has none, and is not written to.
+
+        ``repair`` puts right what needs no guessing: writes the missing claims and list entries, releases claims that lead to
+        nobody, removes list entries that lead nowhere, finishes cascades. Duplicates and events that cannot be decoded are left
+        for people. A claim, or a list entry, of a mutation that may be under way is no finding.
+
+        It reads every event, and each entity several times, so it belongs off the request path. It may run while the store is
+        in use, and may be interrupted; a deletion that is under way may be found as half a cascade, and repairing
+        that is harmless. Raises what reads and writes of the store raise.
+        """
+        return await check(self._core, repair=repair)
 
     async def aclose(self) -> None:
         """Finish what was accepted and close the store. Closing twice does nothing."""

@@ -249,7 +249,7 @@ class ApiKeyUse(Redacted, frozen=True, kw_only=True):
     """Whether a key may be used now, and if not, why.
 
     ``api_key`` is the key as it is after the use; ``None`` only for ``not_found``. ``remaining``: uses that are left, ``None``
-    for no limit. ``try_again_in``: after which time a refill or the end of the rate window allows it again, where one does.
+    for no limit. ``try_again_in``: after which time a refill and the end of the rate window allow it again, where they do.
     """
 
     _shown: ClassVar[frozenset[str]] = frozenset({"reason"})

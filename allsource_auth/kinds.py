@@ -332,7 +332,15 @@ ACCOUNT = Kind(
     lists=(Listed("user", "user_id", owner="user"),),
     secrets=frozenset({"access_token", "refresh_token", "id_token", "password"}),
     tombstone=("provider_id", "account_id"),
-    kept=("access_token", "refresh_token", "id_token", "password"),
+    # The expiries belong to the tokens.
+    kept=(
+        "access_token",
+        "refresh_token",
+        "id_token",
+        "access_token_expires_at",
+        "refresh_token_expires_at",
+        "password",
+    ),
 )
 
 VERIFICATION = Kind(
@@ -397,7 +405,7 @@ TWO_FACTOR = Kind(
     checks={"user_id": values.identifier, "secret": values.text, "backup_codes": values.text},
     unique=(Unique("user", ("user_id",), owner="user"),),
     secrets=frozenset({"secret", "backup_codes"}),
-    kept=("backup_codes",),
+    kept=("secret", "backup_codes"),
 )
 
 API_KEY = Kind(
@@ -429,7 +437,7 @@ API_KEY = Kind(
     lists=(Listed("user", "user_id", owner="user"),),
     expiry="expires_at",
     secrets=frozenset({"key_hash"}),
-    kept=("remaining", "request_count", "last_request", "last_refill_at"),
+    kept=("key_hash", "remaining", "request_count", "last_request", "last_refill_at"),
 )
 
 PASSKEY = Kind(
@@ -450,7 +458,7 @@ PASSKEY = Kind(
     unique=(Unique("credential", ("credential_id",)),),
     lists=(Listed("user", "user_id", owner="user"),),
     left_out=("transports",),
-    kept=("counter",),
+    kept=("credential_id", "public_key", "counter"),
 )
 
 

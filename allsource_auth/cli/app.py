@@ -12,7 +12,17 @@ from typing import Annotated, Literal
 from cyclopts import App, CycloptsError, Parameter
 from cyclopts.validators import Number
 
-from allsource_auth import AllsourceAuthError, AllsourceStore, EventStore, SqliteLog, SqliteStore, __version__
+from allsource_auth import (
+    AllsourceAuthAdapter,
+    AllsourceAuthError,
+    AllsourceStore,
+    Checked,
+    EventStore,
+    Reindexed,
+    SqliteLog,
+    SqliteStore,
+    __version__,
+)
 
 from .screen import console, progress_bar
 
@@ -34,6 +44,8 @@ def run(arguments: Sequence[str]) -> int:
     )
     app.command(demo)
     app.command(serve)
+    app.command(check)
+    app.command(reindex)
     try:
         command, bound, _ = app.parse_args(arguments, exit_on_error=False, print_error=False)
     except CycloptsError as error:
@@ -85,15 +97,10 @@ def demo(
     from .demo import demonstrate
     from .report import show_json, show_tables
 
-    if core is not None and data is not None:
-        return _complain("--data and --core are two different places; name one of them", 2)
-    if core is None and query is not None:
-        return _complain("--query needs --core, which takes the writes", 2)
+    if wrong := _wrong_place(data, core, query):
+        return _complain(wrong, 2)
     with TemporaryDirectory(prefix="allsource-auth-") as folder, progress_bar(sys.stderr) as progress:
-        if core is not None:
-            store: EventStore = AllsourceStore(core, query, api_key, tenant_id=tenant)
-        else:
-            store = SqliteStore(SqliteLog(data or Path(folder) / "demo.db"), tenant)
+        store = _store(data or Path(folder) / "demo.db", core, query, api_key, tenant)
         report = asyncio.run(demonstrate(store, users=users, progress=progress))
     if core is not None:
         report.kept_at = f"tenant {tenant} of {core}"
@@ -154,6 +161,122 @@ def serve(
         )
     )
     return 0
+
+
+def check(
+    *,
+    data: Path | None = None,
+    core: str | None = None,
+    query: str | None = None,
+    api_key: ApiKey = None,
+    tenant: str = "default",
+    repair: Annotated[bool, Parameter(negative="")] = False,
+    json: Annotated[bool, Parameter(negative="")] = False,
+) -> int:
+    """Look through a whole store for what is not as it should be. Exits with 1 if something is left to do.
+
+    Finds claims and list entries that lead nowhere or are missing, half cascades, two living owners of one value, events that
+    cannot be decoded.
+
+    Parameters
+    ----------
+    data
+        The file to look at.
+    core
+        The URL of an Allsource Core to look at instead, such as http://127.0.0.1:3900.
+    query
+        The URL of its Query Service, for plain reads; by default the Core.
+    api_key
+        The API key for both. A key in the arguments can be seen in the list of processes: better set the environment
+        variable.
+    tenant
+        The tenant to look at.
+    repair
+        Put right what needs no guessing: everything but duplicates and what cannot be decoded.
+    json
+        Print one JSON document instead of a table.
+    """
+    from .maintenance import show_checked
+
+    if wrong := _wrong_place(data, core, query) or _no_place(data, core):
+        return _complain(wrong, 2)
+    checked = asyncio.run(_checked(_store(data, core, query, api_key, tenant), repair))
+    show_checked(checked, sys.stdout, json=json)
+    return _complain(f"{len(checked.remaining)} findings are left", 1) if checked.remaining else 0
+
+
+def reindex(
+    *,
+    data: Path | None = None,
+    core: str | None = None,
+    query: str | None = None,
+    api_key: ApiKey = None,
+    tenant: str = "default",
+    json: Annotated[bool, Parameter(negative="")] = False,
+) -> int:
+    """Make searchable what others wrote, such as the Rust crate. Exits with 1 if something in it needs a decision.
+
+    Writes the claims and list entries that living entities lack, and reports two living owners of one value, and what cannot
+    be decoded. It may run while the store is in use, and may be run again.
+
+    Parameters
+    ----------
+    data
+        The file to work on.
+    core
+        The URL of an Allsource Core to work on instead, such as http://127.0.0.1:3900.
+    query
+        The URL of its Query Service, for plain reads; by default the Core.
+    api_key
+        The API key for both. A key in the arguments can be seen in the list of processes: better set the environment
+        variable.
+    tenant
+        The tenant to work on.
+    json
+        Print one JSON document instead of a table.
+    """
+    from .maintenance import show_reindexed
+
+    if wrong := _wrong_place(data, core, query) or _no_place(data, core):
+        return _complain(wrong, 2)
+    reindexed = asyncio.run(_reindexed(_store(data, core, query, api_key, tenant)))
+    show_reindexed(reindexed, sys.stdout, json=json)
+    left = len(reindexed.duplicates) + len(reindexed.undecodable)
+    return _complain(f"{left} findings need a decision", 1) if left else 0
+
+
+async def _checked(store: EventStore, repair: bool) -> Checked:
+    async with AllsourceAuthAdapter.with_store(store) as adapter:
+        return await adapter.check(repair=repair)
+
+
+async def _reindexed(store: EventStore) -> Reindexed:
+    async with AllsourceAuthAdapter.with_store(store) as adapter:
+        return await adapter.reindex()
+
+
+def _wrong_place(data: Path | None, core: str | None, query: str | None) -> str | None:
+    """What is wrong with the options that name a store."""
+    if core is not None and data is not None:
+        return "--data and --core are two different places; name one of them"
+    if core is None and query is not None:
+        return "--query needs --core, which takes the writes"
+    return None
+
+
+def _no_place(data: Path | None, core: str | None) -> str | None:
+    """What is wrong where a store must be there already."""
+    if core is None and data is None:
+        return "name the store: --data FILE or --core URL"
+    if data is not None and not data.exists():
+        return f"there is no file {data}"
+    return None
+
+
+def _store(data: Path | None, core: str | None, query: str | None, api_key: str | None, tenant: str) -> EventStore:
+    if core is not None:
+        return AllsourceStore(core, query, api_key, tenant_id=tenant)
+    return SqliteStore(SqliteLog(data), tenant)
 
 
 def _first(error: BaseException) -> BaseException:

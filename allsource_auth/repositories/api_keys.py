@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from datetime import datetime, timedelta
 from typing import Any
 
 from msgspec import UNSET, UnsetType
 
 from .. import values
-from ..entities import ApiKey, ApiKeyUse
+from ..entities import ApiKey, ApiKeyUse, Denial
 from ..errors import ApiKeyNotFound, InvalidInput
 from ..kinds import API_KEY
 from .base import Core, Repository
@@ -20,7 +20,7 @@ __all__ = ["ApiKeys"]
 NOTED_EVERY = timedelta(minutes=1)
 """How often the use of a key without limits is written down: a stream that grows with every use would become slow."""
 
-LONGEST = timedelta(days=365 * 5000)
+LONGEST = timedelta(days=366 * 10_000)
 """An interval that does not end in the years that a time can have."""
 
 INSTANT = timedelta(microseconds=1)
@@ -180,38 +180,52 @@ class ApiKeys(Repository[ApiKey]):
 def _used(key: ApiKey, now: datetime) -> dict[str, Any] | ApiKeyUse | None:
     """What one use changes, or why there is none; ``None`` where it is allowed and nothing has to be written."""
     if not key.enabled:
-        return ApiKeyUse(allowed=False, reason="disabled", api_key=key, remaining=key.remaining)
+        return _refused(key, "disabled")
     if key.expires_at is not None and key.expires_at <= now:
-        return ApiKeyUse(allowed=False, reason="expired", api_key=key, remaining=key.remaining)
+        return _refused(key, "expired")
     changes: dict[str, Any] = {"last_request": now}
+    obstacles: dict[
+        Denial, timedelta | None
+    ] = {}  # in the order of the answer, with how long each stands; None: for good
     if key.remaining is not None:
         remaining, refill_in = key.remaining, None
-        if key.refill_interval is not None and key.refill_amount is not None:
-            due = (key.last_refill_at or key.created_at) + _milliseconds(key.refill_interval)
-            if now > due:
+        if key.refill_interval is not None and key.refill_amount is not None and key.refill_amount > 0:
+            refill_in = _left(key.refill_interval, key.last_refill_at or key.created_at, now)
+            if not refill_in:
                 remaining = key.refill_amount
                 changes["last_refill_at"] = now
-            refill_in = max(due - now, timedelta()) + INSTANT
         if remaining <= 0:
-            return ApiKeyUse(allowed=False, reason="usage_exceeded", api_key=key, remaining=0, try_again_in=refill_in)
+            obstacles["usage_exceeded"] = refill_in
         changes["remaining"] = remaining - 1
-    limited = key.rate_limit_enabled and key.rate_limit_max is not None and key.rate_limit_time_window is not None
-    if limited:
-        assert key.rate_limit_max is not None
-        assert key.rate_limit_time_window is not None
-        window = _milliseconds(key.rate_limit_time_window)
-        count = key.request_count or 0
-        if key.last_request is None or now > key.last_request + window:
-            count = 0
+    if key.rate_limit_enabled and key.rate_limit_max is not None and key.rate_limit_time_window is not None:
+        ends_in = None if key.last_request is None else _left(key.rate_limit_time_window, key.last_request, now)
+        count = (key.request_count or 0) if ends_in else 0
         if count >= key.rate_limit_max:
-            again = None if key.last_request is None else max(key.last_request + window - now, timedelta()) + INSTANT
-            return ApiKeyUse(
-                allowed=False, reason="rate_limited", api_key=key, remaining=key.remaining, try_again_in=again
-            )
+            obstacles["rate_limited"] = ends_in if key.rate_limit_max > 0 else None
         changes["request_count"] = count + 1
-    elif key.remaining is None and key.last_request is not None and now < key.last_request + NOTED_EVERY:
+    elif key.remaining is None and key.last_request is not None and now - key.last_request < NOTED_EVERY:
         return None
+    if obstacles:
+        return _refused(key, next(iter(obstacles)), _over_in(obstacles.values(), key, now))
     return changes
+
+
+def _refused(key: ApiKey, reason: Denial, try_again_in: timedelta | None = None) -> ApiKeyUse:
+    remaining = None if key.remaining is None else max(key.remaining, 0)
+    return ApiKeyUse(allowed=False, reason=reason, api_key=key, remaining=remaining, try_again_in=try_again_in)
+
+
+def _over_in(obstacles: Collection[timedelta | None], key: ApiKey, now: datetime) -> timedelta | None:
+    """When the last of the obstacles is over; ``None`` if one is not, or the key has expired by then."""
+    waits = [wait for wait in obstacles if wait is not None]
+    if len(waits) < len(obstacles) or (key.expires_at is not None and key.expires_at - now <= max(waits)):
+        return None
+    return max(waits)
+
+
+def _left(interval: int, since: datetime, now: datetime) -> timedelta:
+    """How long an interval in milliseconds still lasts; nothing when it is over."""
+    return max(_milliseconds(interval) + INSTANT - (now - since), timedelta())
 
 
 def _milliseconds(number: int) -> timedelta:

@@ -25,9 +25,9 @@ from ..audit import metadata_of
 from ..entities import Entity
 from ..errors import Conflict, VersionConflict
 from ..kinds import CLAIMED, Kind, Unique
-from ..store.base import Event, NewEvent
+from ..store.base import Event, NewEvent, Quiet
 from .plans import Claim, Operation, covered_by, fence, release
-from .rest import remaining, roll_forward
+from .rest import outstanding, remaining, roll_forward
 from .streams import SECOND, Head, Streams, below, content, newest_of
 
 __all__ = ["Claims"]
@@ -39,6 +39,20 @@ GRACE = 2 * SECOND
 
 GRACE_APPENDS = 20
 """... and at least so many times as long as this client's slow appends take."""
+
+
+class Standing(Quiet, frozen=True, kw_only=True):
+    """What a claim comes to: its owner's stream (``None``: nobody claims the value), and the owner's state if it has the value.
+
+    ``pending``: it does not, but may come to have it by the very mutation that claimed it; ``young``: no grace period is over.
+    """
+
+    owner: Head | None = None
+    holder: Entity | None = None
+    pending: bool = False
+    young: bool = False
+    claim: Head | None = None
+
 
 NONE_KNOWN: Mapping[str, Head] = MappingProxyType({})
 
@@ -136,6 +150,46 @@ class Claims:
                 continue
             return True
 
+    async def standing(self, kind: Kind[Any], unique: Unique, claim: Head) -> Standing:
+        """What a claim, as the newest event of its stream, comes to now, for whoever does not know its value.
+
+        Raises `Json` if the claim or its owner's state cannot be decoded.
+        """
+        if claim.event is None or claim.event.type != CLAIMED:
+            return Standing()
+        said = content(claim.event, Claim)
+        owner = await self._streams.head(said.owner)
+        holder = None if owner.event is None else kind.decode(owner.event)
+        value = unique.of(holder)
+        if value is not None and kind.claim_stream(self._streams.store.tenant, unique, value) == claim.stream:
+            return Standing(owner=owner, holder=holder)
+        if said.by_another:
+            pending = await self._may_come(said, claim)
+        else:
+            pending = owner.guard == said.owner_version
+        return Standing(owner=owner, pending=pending, young=self._is_young(claim.event), claim=claim)
+
+    async def _may_come(self, said: Claim, claim: Head) -> bool:
+        """Whether the commit of a transaction may still come to the owner of a claim."""
+        assert said.decision is not None
+        decision = await self._streams.head(said.decision)
+        made = None if claim.op is None else await self._streams.written_since(decision, claim.op, since=None)
+        if made is None or claim.op is None:
+            return decision.guard == said.decision_version
+        rest = [each for each in remaining(made) if each.stream == said.owner]
+        return bool(await outstanding(self._streams, claim.op, rest))
+
+    async def settle(self, standing: Standing) -> bool:
+        """Make sure that a claim which leads to nobody never will, whatever its age; false if it has to be looked at again."""
+        if not standing.pending or standing.owner is None:
+            return True
+        if standing.claim is not None and standing.claim.event is not None:
+            said = content(standing.claim.event, Claim)
+            if said.by_another:
+                await self._is_settled(said, standing.claim, None)
+                return False
+        return await self._fence(standing.owner)
+
     async def _settled(
         self,
         kind: Kind[Any],
@@ -154,7 +208,7 @@ class Claims:
             if head.event is None or head.event.type != CLAIMED or (op is not None and head.op == op):
                 return head
             claim = content(head.event, Claim)
-            if claim.decision not in (None, claim.owner):
+            if claim.by_another:
                 # Of a transaction: its commit on the owner's stream comes if another stream has its decision.
                 if not await self._is_settled(claim, head, Conflict(kind.name, unique.field)):
                     continue
@@ -183,10 +237,10 @@ class Claims:
             if await self._fence(owner):
                 return head
 
-    async def _is_settled(self, claim: Claim, head: Head, conflict: Conflict) -> bool:
+    async def _is_settled(self, claim: Claim, head: Head, conflict: Conflict | None) -> bool:
         """Make a transaction that claimed a value happen to its end, or never; false if it has to be looked at again.
 
-        Raises ``conflict`` while it is undecided and young.
+        Raises ``conflict``, if there is one to raise, while it is undecided and young.
         """
         assert claim.decision is not None
         assert head.event is not None
@@ -198,7 +252,7 @@ class Claims:
                 return True
         if decision.guard != claim.decision_version:
             return True
-        if self._is_young(head.event):
+        if conflict is not None and self._is_young(head.event):
             raise conflict
         return await self._fence(decision)
 

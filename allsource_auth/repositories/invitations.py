@@ -9,7 +9,7 @@ from typing import Any
 from msgspec import UNSET, UnsetType
 
 from ..entities import Invitation, InvitationStatus
-from ..errors import Conflict
+from ..errors import Conflict, InvalidInput
 from ..kinds import INVITATION
 from .base import Core, Repository
 
@@ -47,6 +47,8 @@ class Invitations(Repository[Invitation]):
 
     async def find_pending(self, organization_id: str, email: str) -> Invitation | None:
         """The newest pending and unexpired invitation of this email to an organization."""
+        if not isinstance(organization_id, str):
+            raise InvalidInput("organization_id", f"must be text, not {type(organization_id).__name__}")
         found = await self.list_for_email(email)
         return next((invitation for invitation in found if invitation.organization_id == organization_id), None)
 

@@ -10,6 +10,7 @@ from msgspec import UNSET, UnsetType
 from ..entities import Member, Organization
 from ..kinds import MEMBER, ORGANIZATION
 from .base import Core, Repository
+from .concurrency import concurrently
 
 __all__ = ["Organizations"]
 
@@ -63,7 +64,10 @@ class Organizations(Repository[Organization]):
         await self._delete(id)
 
     async def list_for_user(self, user_id: str) -> list[Organization]:
-        """The organizations that a user is a member of, newest first."""
+        """The organizations that a user is a member of, newest first; without one whose state cannot be decoded."""
         members: list[Member] = await self.core.repositories[MEMBER.name]._listed("user", user_id)
-        found = await self.get_many(member.organization_id for member in members)
-        return sorted(found.values(), key=lambda organization: (organization.created_at, organization.id), reverse=True)
+        streams = (self.kind.find(member.organization_id) for member in members)
+        newest = await concurrently([stream for stream in streams if stream is not None], self._streams.newest)
+        states = (self._readable(event) for event in newest.values() if event is not None)
+        found = [state for state in states if state is not None]
+        return sorted(found, key=lambda organization: (organization.created_at, organization.id), reverse=True)

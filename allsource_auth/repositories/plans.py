@@ -294,6 +294,11 @@ class Claim(Quiet, frozen=True, rename="camel"):
     decision: str | None = None
     decision_version: int = -1
 
+    @property
+    def by_another(self) -> bool:
+        """Whether an event on another stream than the owner's decides: a transaction's."""
+        return self.decision is not None and self.decision != self.owner
+
 
 def fence(head: Head, operation: Operation) -> NewEvent:
     """The event that changes nothing, but makes a commit that was decided on ``head`` impossible."""

@@ -18,7 +18,7 @@ from ..store.base import Event, NewEvent, Quiet
 from ..wire import RawMembers, is_tombstone
 from .streams import Head, Streams
 
-__all__ = ["Rest", "remaining", "roll_forward"]
+__all__ = ["Rest", "outstanding", "remaining", "roll_forward"]
 
 
 class Rest(Quiet, frozen=True, kw_only=True, omit_defaults=True):
@@ -64,18 +64,26 @@ def remaining(decision: Event) -> list[Rest]:
 async def roll_forward(streams: Streams, op: str, rest: list[Rest]) -> None:
     """Append those of the remaining events of operation ``op`` that are not stored yet; can be run by several at once."""
     for each in rest:
-        while True:
-            head = await streams.head(each.stream)
-            if await streams.written_since(head, op, since=None) is not None:
-                break
-            payload = _onto(each, head.event, await _base(streams, each, head))
-            if payload is None:
-                break
+        while (event := await _next(streams, op, each)) is not None:
             try:
-                await streams.append([each.event(op, head, payload)])
+                await streams.append([event])
             except VersionConflict:
                 continue
             break
+
+
+async def outstanding(streams: Streams, op: str, rest: list[Rest]) -> list[str]:
+    """The streams to which operation ``op`` has still to write."""
+    return [each.stream for each in rest if await _next(streams, op, each) is not None]
+
+
+async def _next(streams: Streams, op: str, each: Rest) -> NewEvent | None:
+    """A remaining event as it has to be appended now; ``None`` if it is stored, or nothing is left to do."""
+    head = await streams.head(each.stream)
+    if await streams.written_since(head, op, since=None) is not None:
+        return None
+    payload = _onto(each, head.event, await _base(streams, each, head))
+    return None if payload is None else each.event(op, head, payload)
 
 
 async def _base(streams: Streams, each: Rest, head: Head) -> Event | None:

@@ -10,11 +10,12 @@ from uuid import uuid4
 import pytest
 
 from allsource_auth import AllsourceAuthAdapter, EventStore, InvalidInput, Session, User
+from tests.support.bad_values import BAD_FLAGS, BAD_IDS, BAD_LABELS, BAD_TEXTS, BAD_TIMES, Case, cases, named
 from tests.support.canaries import CANARY, email
 from tests.support.clocks import START
 from tests.support.events import refused, written_by
 
-NAIVE = datetime(2027, 1, 1)  # noqa: DTZ001
+__all__ = ["BAD_IDS", "BAD_LABELS", "BAD_TEXTS"]
 
 
 def nested(depth: int, leaf: Any = None) -> Any:
@@ -28,19 +29,6 @@ def nested(depth: int, leaf: Any = None) -> Any:
 TEXTS = ("name", "image", "display_username", "role")
 LABELS = ("email", "username")
 
-BAD_TEXTS: dict[str, Any] = {"number": 7, "bytes": b"x", "lone-surrogate": f"{CANARY}\ud800", "list": ["x"]}
-BAD_LABELS: dict[str, Any] = BAD_TEXTS | {
-    "empty": "",
-    "blank-before": f" {CANARY}@example.org",
-    "blank-after": f"{CANARY}@example.org ",
-    "newline-after": f"{CANARY}@example.org\n",
-    "unicode-blank": f"\u3000{CANARY}@example.org",
-    "only-blanks": "  ",
-    "zero-byte": f"{CANARY}\x00@example.org",
-    "tab-inside": f"{CANARY}\t@example.org",
-    "delete-inside": f"{CANARY}\x7f@example.org",
-    "c1-control": f"{CANARY}\x85x@example.org",
-}
 BAD_METADATA: dict[str, Any] = {
     "no-mapping": ["x"],
     "text": CANARY,
@@ -71,46 +59,29 @@ BAD_METADATA: dict[str, Any] = {
     "nested-password": {"a": [{"b": ({"password": CANARY},)}]},
     "password-without-value": {"password": None},
 }
-BAD_FIELDS: list[tuple[str, str, Any]] = [
-    *[(field, name, value) for field in TEXTS for name, value in BAD_TEXTS.items()],
-    *[(field, name, value) for field in LABELS for name, value in BAD_LABELS.items()],
-    *[("metadata", name, value) for name, value in BAD_METADATA.items()],
-    *[("email_verified", repr(value), value) for value in (None, 1, "yes")],
+BAD_FIELDS: list[Case] = [
+    *cases(TEXTS, BAD_TEXTS),
+    *cases(LABELS, BAD_LABELS),
+    *cases(["metadata"], BAD_METADATA),
+    *cases(["email_verified"], BAD_FLAGS),
 ]
-BAD_UPDATES: list[tuple[str, str, Any]] = [
+BAD_UPDATES: list[Case] = [
     *BAD_FIELDS,
-    *[("ban_reason", name, value) for name, value in BAD_TEXTS.items()],
-    *[("banned", repr(value), value) for value in (None, 0, "no")],
-    *[("two_factor_enabled", repr(value), value) for value in (None, 1, "yes")],
-    *[
-        ("ban_expires", name, value)
-        for name, value in {
-            "naive": NAIVE,
-            "text": "2027-01-01T00:00:00Z",
-            "number": 5,
-            "before-year-one": datetime(1, 1, 1, tzinfo=timezone(timedelta(hours=1))),
-            "after-year-9999": datetime(9999, 12, 31, 23, tzinfo=timezone(-timedelta(hours=2))),
-        }.items()
-    ],
+    *cases(["ban_reason"], BAD_TEXTS),
+    *cases(["banned", "two_factor_enabled"], BAD_FLAGS),
+    *cases(["ban_expires"], BAD_TIMES),
 ]
-BAD_IDS: dict[str, Any] = BAD_LABELS | {"too-long": "x" * 500}
-
-
-def named(case: tuple[str, str, Any]) -> str:
-    return f"{case[0]}-{case[1]}"
 
 
 @pytest.mark.parametrize("case", BAD_FIELDS, ids=named)
-async def test_sign_up_refuses(adapter: AllsourceAuthAdapter, store: EventStore, case: tuple[str, str, Any]) -> None:
+async def test_sign_up_refuses(adapter: AllsourceAuthAdapter, store: EventStore, case: Case) -> None:
     field, _, value = case
     async with refused(store, field):
         await adapter.users.create(**{field: value})
 
 
 @pytest.mark.parametrize("case", BAD_UPDATES, ids=named)
-async def test_update_refuses(
-    adapter: AllsourceAuthAdapter, store: EventStore, ada: User, case: tuple[str, str, Any]
-) -> None:
+async def test_update_refuses(adapter: AllsourceAuthAdapter, store: EventStore, ada: User, case: Case) -> None:
     field, _, value = case
     async with refused(store, field):
         await adapter.users.update(ada.id, **{field: value})
@@ -123,22 +94,16 @@ async def test_chosen_user_id_is_refused(adapter: AllsourceAuthAdapter, store: E
         await adapter.users.create(id=chosen)
 
 
-BAD_SESSIONS: list[tuple[str, str, Any]] = [
-    *[("token", name, value) for name, value in BAD_IDS.items()],
-    *[("user_id", name, value) for name, value in BAD_IDS.items()],
-    *[("id", name, value) for name, value in BAD_IDS.items()],
-    *[
-        (field, name, value)
-        for field in ("ip_address", "user_agent", "impersonated_by", "active_organization_id")
-        for name, value in BAD_TEXTS.items()
-    ],
-    *[("expires_at", repr(value), value) for value in (NAIVE, None, "2027-01-01T00:00:00Z", 5)],
+BAD_SESSIONS: list[Case] = [
+    *cases(["token", "user_id", "id"], BAD_IDS),
+    *cases(["ip_address", "user_agent", "impersonated_by", "active_organization_id"], BAD_TEXTS),
+    *cases(["expires_at"], BAD_TIMES | {"none": None}),
     ("user_id", "none", None),
 ]
 
 
 @pytest.mark.parametrize("case", BAD_SESSIONS, ids=named)
-async def test_sign_in_refuses(adapter: AllsourceAuthAdapter, store: EventStore, case: tuple[str, str, Any]) -> None:
+async def test_sign_in_refuses(adapter: AllsourceAuthAdapter, store: EventStore, case: Case) -> None:
     field, _, value = case
     given: dict[str, Any] = {"user_id": "u", "expires_at": START, field: value}
     async with refused(store, field):

@@ -5,5 +5,6 @@
 * `cores`: real Allsource Cores. * `proxy`: what goes wrong on the way to a server.
 * `wrappers`: stores that count calls or contend. * `crowds`: many users at once. * `updates`: many writers of one user.
 * `ownership`: what must always hold.
-* `canaries`: secrets that must not show anywhere.
+* `canaries`: secrets that must not show anywhere. * `bad_values`: what cannot be stored.
+* `credentials`: what users prove themselves with, one of each kind.
 """

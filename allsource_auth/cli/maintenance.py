@@ -1,0 +1,69 @@
+"""How the findings of ``check`` and ``reindex`` are shown: no value, no secret."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from json import dumps
+from typing import Any, TextIO
+
+from rich.table import Table
+from rich.text import Text
+
+from allsource_auth import Checked, Finding, Reindexed, __version__
+
+from .screen import console, printable
+
+__all__ = ["show_checked", "show_reindexed"]
+
+
+def show_checked(checked: Checked, stream: TextIO, *, json: bool) -> None:
+    """Write what a check found, as one JSON document or for people."""
+    counts = {"entities": checked.entities, "events": checked.events, "index streams": checked.index_streams}
+    _show(not checked.remaining, counts, checked.findings, stream, json=json)
+
+
+def show_reindexed(reindexed: Reindexed, stream: TextIO, *, json: bool) -> None:
+    """Write what was done and found, as one JSON document or for people."""
+    findings = (*reindexed.duplicates, *reindexed.undecodable)
+    counts = {
+        "entities": reindexed.entities,
+        "claims written": reindexed.claims,
+        "list entries written": reindexed.entries,
+    }
+    _show(not findings, counts, findings, stream, json=json)
+
+
+def _show(ok: bool, counts: Mapping[str, int], findings: Iterable[Finding], stream: TextIO, *, json: bool) -> None:
+    records = [_record(finding) for finding in findings]
+    if json:
+        named = {name.replace(" ", "_"): count for name, count in counts.items()}
+        document = {"version": __version__, "ok": ok, "counts": named, "findings": records}
+        # ASCII only, so that the encoding of the stream does not matter.
+        stream.write(dumps(document, indent=2) + "\n")
+        return
+    screen = console(stream)
+    for name, count in counts.items():
+        screen.print(Text(f"{count:,} {name}"))
+    if not records:
+        screen.print(Text("Nothing was found."))
+        return
+    table = Table("problem", "kind", "field", "where", "repaired", header_style="bold")
+    for record in records:
+        where = "\n".join([*record["keys"], *filter(None, (record["stream"], record["event_id"], record["path"]))])
+        cells = (record["problem"].replace("_", " "), record["kind"], record["field"] or "-")
+        table.add_row(*map(Text, cells), Text(where, overflow="fold"), Text("yes" if record["repaired"] else "no"))
+    screen.print(table)
+
+
+def _record(finding: Finding) -> dict[str, Any]:
+    """A finding as plain values; what strangers wrote cannot steer a terminal."""
+    return {
+        "problem": finding.problem,
+        "kind": finding.kind,
+        "field": finding.field,
+        "keys": [printable(key) for key in finding.shown_keys],
+        "stream": finding.stream and printable(finding.stream),
+        "event_id": finding.event_id,
+        "path": finding.path and printable(finding.path),
+        "repaired": finding.repaired,
+    }

@@ -1,0 +1,153 @@
+"""``allsource-auth check`` and ``reindex``: what they say, to people and to machines, and with which exit code."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from allsource_auth import AllsourceAuthAdapter, NewEvent, SqliteLog, SqliteStore
+from allsource_auth.cli import main
+from tests.support.events import new_event, stored_user
+
+TOKEN = "session_that-nobody-may-see"
+SECRETS = ("ada", "example.org", "that-nobody", "\x1b")
+
+
+def theirs() -> list[NewEvent]:
+    """Two users with one email, one of them with a session, and a session that cannot be read."""
+    moment = "2026-01-01T00:00:00Z"
+    session = {"id": "s", "token": TOKEN, "userId": "u1", "createdAt": moment, "updatedAt": moment, "expiresAt": moment}
+    return [
+        new_event("auth-user:u1", stored_user("u1", email="ada@example.org", createdAt="2025-01-01T00:00:00Z")),
+        new_event("auth-user:u2", stored_user("u2", email="ADA@example.org")),
+        new_event("auth-user:\x1b[31mu3", stored_user("\x1b[31mu3", username="ada")),
+        new_event(f"auth-session:{TOKEN}", session, type="auth.session.created"),
+    ]
+
+
+def written(path: Path, events: Sequence[NewEvent], tenant: str = "default") -> str:
+    async def write() -> None:
+        store = SqliteStore(SqliteLog(path), tenant)
+        await store.append(events)
+        await store.close()
+
+    asyncio.run(write())
+    return str(path)
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> str:
+    return written(tmp_path / "auth.db", theirs())
+
+
+def document(capsys: pytest.CaptureFixture[str]) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(capsys.readouterr().out)
+    return found
+
+
+def test_reindex_makes_a_file_searchable_and_names_what_needs_a_decision(
+    data: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["reindex", "--data", data, "--json"]) == 1
+    said = capsys.readouterr()
+    assert said.err == "allsource-auth: 1 findings need a decision\n"
+    found = json.loads(said.out)
+    assert found["ok"] is False
+    assert found["counts"] == {"entities": 4, "claims_written": 2, "list_entries_written": 1}
+    (finding,) = found["findings"]
+    assert (finding["problem"], finding["kind"], finding["field"]) == ("duplicate", "user", "email")
+    assert finding["keys"] == ["u1", "u2"]
+
+    async def look() -> None:
+        async with AllsourceAuthAdapter.embedded(data) as adapter:
+            user = await adapter.users.get_by_email("Ada@example.org")
+            assert user is not None
+            assert user.id == "u1"
+            assert len(await adapter.sessions.list_for_user("u1")) == 1
+            await adapter.users.update("u2", email="other@example.org")
+
+    asyncio.run(look())
+    assert main(["reindex", "--data", data, "--json"]) == 0
+    assert document(capsys)["counts"] == {"entities": 4, "claims_written": 0, "list_entries_written": 0}
+    assert main(["check", "--data", data]) == 0
+    assert "Nothing was found." in capsys.readouterr().out
+
+
+def test_check_reports_and_repair_repairs(data: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["check", "--data", data, "--json"]) == 1
+    first = document(capsys)
+    assert first["ok"] is False
+    problems = [(finding["problem"], finding["repaired"]) for finding in first["findings"]]
+    assert sorted(problems) == [("duplicate", False), ("missing_claim", False), ("missing_entry", False)]
+    assert main(["check", "--data", data, "--json"]) == 1
+    assert document(capsys) == first
+
+    assert main(["check", "--data", data, "--repair", "--json"]) == 1
+    problems = [(finding["problem"], finding["repaired"]) for finding in document(capsys)["findings"]]
+    assert sorted(problems) == [("duplicate", False), ("missing_claim", True), ("missing_entry", True)]
+    assert main(["check", "--data", data, "--json"]) == 1
+    assert [finding["problem"] for finding in document(capsys)["findings"]] == ["duplicate"]
+
+
+@pytest.mark.parametrize("options", [(), ("--json",)])
+def test_no_value_and_no_token_is_shown(
+    tmp_path: Path, options: tuple[str, ...], capsys: pytest.CaptureFixture[str]
+) -> None:
+    broken = new_event(f"auth-session:{TOKEN}2", {"token": TOKEN}, type="auth.session.created")
+    data = written(tmp_path / "auth.db", [*theirs(), broken])
+    for command in (["check"], ["reindex"], ["check", "--repair"]):
+        assert main([*command, "--data", data, *options]) == 1
+        said = capsys.readouterr()
+        assert not [secret for secret in SECRETS if secret in (said.out + said.err).lower()]
+        assert "u1" in said.out
+        assert "***" in said.out
+
+
+def test_people_get_a_table(data: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["check", "--data", data, "--repair"]) == 1
+    said = capsys.readouterr()
+    assert "4 entities" in said.out
+    rows = [line for line in said.out.splitlines() if "missing entry" in line]
+    assert len(rows) == 1
+    assert "yes" in rows[0]
+    assert said.err == "allsource-auth: 1 findings are left\n"
+
+
+def test_only_the_tenant_that_is_named_is_looked_at(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data = written(tmp_path / "auth.db", theirs(), tenant="shop")
+    assert main(["check", "--data", data, "--json"]) == 0
+    assert document(capsys)["counts"] == {"entities": 0, "events": 0, "index_streams": 0}
+    assert main(["check", "--data", data, "--tenant", "shop", "--json"]) == 1
+    assert document(capsys)["counts"]["entities"] == 4
+
+
+@pytest.mark.parametrize("command", ["check", "reindex"])
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        ([], "--data"),
+        (["--data", "a.db", "--core", "http://127.0.0.1:1"], "--core"),
+        (["--data", "a.db", "--query", "http://127.0.0.1:1"], "--query"),
+        (["--data", "there-is-none.db"], "there-is-none.db"),
+    ],
+)
+def test_store_that_is_not_there_is_said_in_one_line(
+    command: str, options: list[str], named: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([command, *options]) == 2
+    said = capsys.readouterr()
+    assert (said.out, len(said.err.splitlines())) == ("", 1)
+    assert named in said.err
+    assert not Path("there-is-none.db").exists()
+
+
+@pytest.mark.parametrize("command", ["check", "reindex"])
+def test_core_that_does_not_answer_is_said_in_one_line(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([command, "--core", "http://127.0.0.1:1"]) == 1
+    said = capsys.readouterr()
+    assert (said.out, len(said.err.splitlines())) == ("", 1)
