@@ -5,6 +5,7 @@
 import asyncio
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import suppress
 from datetime import timedelta
 
 import msgspec
@@ -13,9 +14,12 @@ import pytest
 from allsource_auth import (
     Acknowledged,
     AllsourceAuthAdapter,
+    AllsourceAuthError,
     Conflict,
     EventStore,
+    Http,
     InvalidInput,
+    Latest,
     NewEvent,
     StoreClosed,
     Transaction,
@@ -30,6 +34,39 @@ from tests.support.canaries import email
 from tests.support.clocks import ManualClock
 from tests.support.events import whole_log
 from tests.support.wrappers import WrappedStore
+
+
+class Dying(WrappedStore):
+    """Keeps the first ``kept`` events of a batch of several entities, and nothing after that: its process has died."""
+
+    atomic = False
+
+    def __init__(self, store: EventStore, kept: int) -> None:
+        super().__init__(store)
+        self._kept = kept
+        self._dead = False
+
+    async def append(self, events: Sequence[NewEvent]) -> list[Acknowledged]:
+        if self._dead:
+            raise Http("the process has died")
+        if sum(not event.type.startswith("auth.index.") for event in events) < 2:
+            return await super().append(events)
+        self._dead = True
+        for event in events[: self._kept]:
+            await super().append([event])
+        raise Http("the process has died", ambiguous=True)
+
+    async def latest(self, stream: str, *, decisive: bool = False) -> Latest:
+        if self._dead:
+            raise StoreClosed
+        return await super().latest(stream, decisive=decisive)
+
+
+class Later(WrappedStore):
+    """To which every grace period is over."""
+
+    def server_time(self) -> int:
+        return super().server_time() + 3600 * 10**9
 
 
 class CountingStore(WrappedStore):
@@ -318,3 +355,97 @@ async def test_unknown_members_survive(adapter: AllsourceAuthAdapter, store: Eve
     assert latest is not None
     members = msgspec.json.decode(latest.payload)
     assert (members["colour"], members["createdAt"], members["name"]) == ("blue", payload["createdAt"], "Ada")
+
+
+async def half(make_adapter: MakeAdapter, store: EventStore, clock: ManualClock, kept: int) -> None:
+    """A sign-up of Eve as one transaction: three claims, two list entries, the user, the account, the session."""
+    dying = make_adapter(store=Dying(store, kept))
+    with pytest.raises(AllsourceAuthError) as caught:
+        async with dying.transaction() as tx:
+            await sign_up(tx, "eve", email("Eve"), clock)
+    assert caught.value.ambiguous
+
+
+@pytest.mark.parametrize("kept", range(9))
+async def test_a_sign_up_that_broke_off_happens_whole_or_not_at_all(
+    make_adapter: MakeAdapter, adapter: AllsourceAuthAdapter, store: EventStore, clock: ManualClock, kept: int
+) -> None:
+    await adapter.users.create(id="warm")
+    await half(make_adapter, store, clock, kept)
+    later = Later(store)
+    checked = await make_adapter(store=later).check(repair=True)
+    assert [finding.problem for finding in checked.findings if finding.problem == "half_transaction"] == (
+        ["half_transaction"] if kept in (6, 7) else []
+    )
+    assert (await make_adapter(store=later).check()).findings == ()
+    user = await adapter.users.get_by_email(email("Eve"))
+    assert (user is not None) == (kept >= 6)
+    counts = [
+        len([entity async for entity in repository.scan()])
+        for repository in (adapter.users, adapter.accounts, adapter.sessions)
+    ]
+    assert counts == ([2, 1, 1] if user is not None else [1, 0, 0])
+    if user is not None:
+        assert await adapter.accounts.get_by_provider("credential", user.id) is not None
+        assert len(await adapter.sessions.list_for_user(user.id)) == 1
+    else:
+        await make_adapter(store=later).users.create(email=email("Eve"), username="eve")
+
+
+async def test_who_meets_a_claim_of_a_decided_transaction_completes_it(
+    make_adapter: MakeAdapter, adapter: AllsourceAuthAdapter, store: EventStore, clock: ManualClock
+) -> None:
+    """The pair of the account is claimed, and the account is not there yet."""
+    await adapter.users.create(id="warm")
+    await half(make_adapter, store, clock, kept=6)
+    user = await adapter.users.get_by_email(email("Eve"))
+    assert user is not None
+    assert await adapter.accounts.list_for_user(user.id) == []
+    with pytest.raises(Conflict):
+        await adapter.accounts.create(user_id="warm", provider_id="credential", account_id=user.id)
+    assert await adapter.accounts.get_by_provider("credential", user.id) is not None
+    assert len(await adapter.sessions.list_for_user(user.id)) == 1
+
+
+async def test_who_wants_a_value_of_an_undecided_transaction_gets_it_after_the_grace_period(
+    make_adapter: MakeAdapter, adapter: AllsourceAuthAdapter, store: EventStore, clock: ManualClock
+) -> None:
+    await adapter.users.create(id="warm")
+    await half(make_adapter, store, clock, kept=5)
+    user = await make_adapter(store=Later(store)).users.create(email=email("Eve"), username="eve")
+    assert await adapter.users.get_by_email(email("Eve")) == user
+
+
+async def test_a_value_of_an_undecided_transaction_is_taken_for_a_while(
+    make_adapter: MakeAdapter, adapter: AllsourceAuthAdapter, store: EventStore, dated: ManualClock
+) -> None:
+    await adapter.users.create(id="warm")
+    await half(make_adapter, store, dated, kept=5)
+    with pytest.raises(Conflict):
+        await adapter.users.create(email=email("Eve"))
+
+
+@pytest.mark.parametrize("turns", range(40))
+async def test_a_transaction_that_is_cancelled_at_any_moment_happens_whole_or_not_at_all(
+    make_adapter: MakeAdapter, adapter: AllsourceAuthAdapter, clock: ManualClock, turns: int
+) -> None:
+    async def run() -> None:
+        async with adapter.transaction() as tx:
+            await sign_up(tx, "eve", email("Eve"), clock)
+
+    await adapter.users.create(id="warm")
+    before = asyncio.all_tasks()
+    task = asyncio.create_task(run())
+    for _ in range(turns):
+        await asyncio.sleep(0)
+    task.cancel()
+    with suppress(asyncio.CancelledError):
+        await task
+    assert asyncio.all_tasks() == before
+    user = await adapter.users.get_by_email(email("Eve"))
+    accounts = [account async for account in adapter.accounts.scan()]
+    sessions = [session async for session in adapter.sessions.scan()]
+    assert len(accounts) == len(sessions) == (user is not None)
+    if user is None:
+        await make_adapter().users.create(email=email("Eve"), username="eve")
+    assert (await adapter.check()).findings == ()
