@@ -1,17 +1,35 @@
 """Logs, reprs and errors: what they say, and that the watch of this suite would notice a leak."""
 
+import inspect
 import logging
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from datetime import timedelta
 
+import msgspec
 import pytest
 
-from allsource_auth import AllsourceAuthAdapter, Conflict, EventStore, Page, Session, User, VersionConflict, audit
+from allsource_auth import (
+    AllsourceAuthAdapter,
+    Conflict,
+    EventStore,
+    InvalidInput,
+    Json,
+    Page,
+    Session,
+    User,
+    Verification,
+    VersionConflict,
+    audit,
+)
+from allsource_auth.kinds import KINDS
 from allsource_auth.logs import noticed, observed
+from allsource_auth.repositories.base import Repository
 from tests.contract.conftest import MakeAdapter
 from tests.support.canaries import CANARY, LOGGED, Watch, email, revealed, watched
-from tests.support.clocks import ManualClock
+from tests.support.clocks import START, ManualClock
+from tests.support.credentials import CREDENTIALS, Credential
+from tests.support.events import new_event
 from tests.support.wrappers import ContendedStore
 
 
@@ -74,6 +92,89 @@ async def test_reprs_say_what_identifies_and_hide_the_rest(
     assert repr(Page(items=[ada], total=3, limit=1, offset=2)) == "Page(1 items, total=3, limit=1, offset=2)"
 
 
+IDENTIFIER = f"reset-password:{CANARY}"
+
+
+@pytest.fixture
+async def verification(adapter: AllsourceAuthAdapter, clock: ManualClock) -> Verification:
+    """With an id that holds the identifier, as those of the Rust crate do."""
+    return await adapter.verifications.create(
+        identifier=IDENTIFIER, value=CANARY, expires_at=clock() + timedelta(days=1), id=f"{IDENTIFIER}#7"
+    )
+
+
+@pytest.mark.parametrize("sort", CREDENTIALS, ids=lambda credential: credential.kind)
+async def test_reprs_of_credentials_hide_what_proves(
+    adapter: AllsourceAuthAdapter, ada: User, watch: Watch, sort: Credential
+) -> None:
+    repository = sort.of(adapter)
+    given = {**sort.optional, **sort.unique(0), "user_id": ada.id}
+    made = await sort.make(adapter, **given)
+    changed = await sort.change(adapter, made)
+    assert revealed(str(msgspec.structs.asdict(changed)))
+    for shown in (made, changed, await sort.find(adapter, made), await repository.history(made.id)):
+        assert not revealed(repr(shown))
+    assert made.id in repr(made)
+    assert ada.id in repr(made)
+    with pytest.raises(Conflict) as caught:
+        await sort.make(adapter, **given)
+    assert not revealed(f"{caught.value!r} {caught.value} {vars(caught.value)}")
+    kinds = {str(watch.facts(record)["kind"]) for record in watch.records}
+    assert {sort.prefix.removesuffix(":"), f"{sort.kind}.{sort.field}"} <= kinds
+
+
+async def test_use_of_a_key_does_not_show_its_hash(adapter: AllsourceAuthAdapter, clock: ManualClock) -> None:
+    await adapter.api_keys.create(user_id="u", key_hash=CANARY, remaining=1, metadata=CANARY, permissions=CANARY)
+    uses = [await adapter.api_keys.use(CANARY) for _ in range(2)]
+    assert [used.reason for used in uses] == [None, "usage_exceeded"]
+    assert not any(revealed(repr(used)) for used in uses)
+
+
+async def test_code_or_counter_that_is_not_the_expected_one_is_not_repeated(adapter: AllsourceAuthAdapter) -> None:
+    await adapter.two_factors.create(user_id="u", secret=CANARY, backup_codes=f"{CANARY}-1")
+    with pytest.raises(Conflict) as caught:
+        await adapter.two_factors.update_backup_codes("u", f"{CANARY}-2", expected=f"{CANARY}-3")
+    assert not revealed(f"{caught.value!r} {caught.value} {vars(caught.value)}")
+
+
+async def test_verification_is_shown_without_id_identifier_and_value(
+    adapter: AllsourceAuthAdapter, verification: Verification, watch: Watch
+) -> None:
+    consumed = await adapter.verifications.consume(IDENTIFIER, CANARY)
+    assert consumed == verification
+    for shown in (verification, consumed, await adapter.verifications.history(verification.id)):
+        assert not revealed(repr(shown))
+    assert "expires_at=2026" in repr(verification)
+    with pytest.raises(InvalidInput) as caught:
+        await adapter.verifications.restore(verification.id)
+    assert not revealed(f"{caught.value!r} {vars(caught.value)}")
+    kinds = {str(watch.facts(record)["kind"]) for record in watch.records}
+    assert {"auth-verification", "verification.by_identifier", "verification.by_value"} <= kinds
+
+
+async def test_lost_race_for_a_verification_does_not_show_its_id(
+    make_adapter: MakeAdapter, store: EventStore, verification: Verification, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("allsource_auth.repositories.plans.PATIENCE", 0.0)
+    adapter = make_adapter(store=ContendedStore(store, f"auth-verification:{verification.id}"))
+    with pytest.raises(VersionConflict) as caught:
+        await adapter.verifications.consume(IDENTIFIER, CANARY)
+    assert not revealed(f"{caught.value!r} {caught.value} {vars(caught.value)}")
+
+
+async def test_verification_that_cannot_be_read_does_not_show_its_id(
+    adapter: AllsourceAuthAdapter, store: EventStore
+) -> None:
+    broken = {"id": f"{CANARY}#1", "identifier": CANARY, "value": 5}
+    await store.append([new_event(f"auth-verification:{CANARY}#1", broken, type="auth.verification.created")])
+    for call in (adapter.verifications.get, adapter.verifications.history, adapter.verifications.delete):
+        with pytest.raises(Json) as caught:
+            await call(f"{CANARY}#1")
+        assert not revealed(f"{caught.value!r} {caught.value} {vars(caught.value)}")
+    with pytest.raises(Conflict):
+        await adapter.verifications.create(identifier=CANARY, value=CANARY, expires_at=START, id=f"{CANARY}#1")
+
+
 async def test_repr_of_raw_events_hides_stream_and_payload(
     adapter: AllsourceAuthAdapter, store: EventStore, session: Session
 ) -> None:
@@ -98,6 +199,17 @@ async def test_lost_race_for_a_session_does_not_show_its_token(
     with pytest.raises(VersionConflict) as caught:
         await adapter.sessions.update_expiry(session.token, clock())
     assert not revealed(f"{caught.value!r} {caught.value} {vars(caught.value)}")
+
+
+def test_every_public_call_of_every_repository_is_watched() -> None:
+    repositories = Repository.__subclasses__()
+    assert len(repositories) == len(KINDS)
+    for repository in (Repository, *repositories):
+        calls = [
+            call for name, call in vars(repository).items() if not name.startswith("_") and inspect.isroutine(call)
+        ]
+        assert calls
+        assert all(hasattr(call, "__wrapped__") for call in calls)
 
 
 async def _leak_into_a_log(watch: Watch) -> None:
