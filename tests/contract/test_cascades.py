@@ -25,7 +25,7 @@ from tests.contract.conftest import MakeAdapter
 from tests.support.canaries import email
 from tests.support.clocks import ManualClock
 from tests.support.events import new_event, stored, written_by
-from tests.support.samples import SAMPLES, Sample
+from tests.support.samples import SAMPLES, Sample, sample_of
 from tests.support.wrappers import WrappedStore
 
 WEEK = timedelta(days=7)
@@ -122,9 +122,9 @@ async def test_deleted_user_takes_nothing_of_others(
     made += [
         (sample, await sample.create(adapter, **values))
         for sample, values in [
-            (SAMPLES[3], {"identifier": email("Ada"), "value": ada.id}),
-            (SAMPLES[5], {"organization_id": acme.id, "user_id": bob.id}),
-            (SAMPLES[6], {"organization_id": acme.id, "email": email("Ada"), "inviter_id": bob.id}),
+            (sample_of("verification"), {"identifier": email("Ada"), "value": ada.id}),
+            (sample_of("member"), {"organization_id": acme.id, "user_id": bob.id}),
+            (sample_of("invitation"), {"organization_id": acme.id, "email": email("Ada"), "inviter_id": bob.id}),
         ]
     ]
     await adapter.members.create(organization_id=acme.id, user_id=ada.id, role="owner")
@@ -337,7 +337,7 @@ async def test_child_of_a_deleted_user_does_not_come_back_before_it(
     assert await by_value(adapter, sample, child) in (back, None)
 
 
-@pytest.mark.parametrize("sample", [SAMPLES[5], SAMPLES[6]], ids=str)
+@each([sample_of("member"), sample_of("invitation")])
 async def test_child_of_a_deleted_organization_does_not_come_back_before_it(
     adapter: AllsourceAuthAdapter, store: EventStore, acme: Organization, sample: Sample
 ) -> None:

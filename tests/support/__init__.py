@@ -6,5 +6,5 @@
 * `wrappers`: stores that count calls or contend. * `crowds`: many users at once. * `updates`: many writers of one user.
 * `ownership`: what must always hold.
 * `canaries`: secrets that must not show anywhere. * `bad_values`: what cannot be stored.
-* `credentials`: what users prove themselves with, one of each kind.
+* `credentials`: what users prove themselves with, one of each kind. * `samples`: one entity of each of the ten kinds.
 """

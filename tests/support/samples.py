@@ -13,7 +13,7 @@ from .canaries import token
 from .clocks import START
 from .names import hashed
 
-__all__ = ["SAMPLES", "Sample", "list_of"]
+__all__ = ["SAMPLES", "Sample", "list_of", "sample_of"]
 
 LATER = START + timedelta(days=7)
 AT_START = "2026-11-23T12:00:00.000000Z"
@@ -149,6 +149,10 @@ SAMPLES = (
         lists=(("list_for_user", "user_id"),),
     ),
 )
+
+
+def sample_of(kind: str) -> Sample:
+    return next(sample for sample in SAMPLES if sample.name == kind)
 
 
 def list_of(kind: str, field: str, value: str, *, tenant: str = "default") -> str:
