@@ -15,8 +15,6 @@ from tests.support.canaries import CANARY, email
 from tests.support.clocks import START
 from tests.support.events import refused, written_by
 
-__all__ = ["BAD_IDS", "BAD_LABELS", "BAD_TEXTS"]
-
 
 def nested(depth: int, leaf: Any = None) -> Any:
     """An object with ``depth`` levels below it."""
