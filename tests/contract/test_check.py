@@ -341,6 +341,19 @@ async def test_half_a_cascade_is_finished(adapter: AllsourceAuthAdapter, store: 
     assert await found(adapter, store) == ()
 
 
+async def test_child_that_should_not_be_there_lacks_nothing(adapter: AllsourceAuthAdapter, store: EventStore) -> None:
+    """It is one finding, not one more for its claim and its list."""
+    gone = {"_deleted": True, "id": "gone"}
+    account = {"id": "a", "userId": "gone", "providerId": "github", "accountId": "42"}
+    account |= {"createdAt": "2026-01-01T00:00:00Z", "updatedAt": "2026-01-01T00:00:00Z"}
+    await store.append([new_event("auth-user:gone", gone, type="auth.user.deleted")])
+    await store.append([new_event("auth-account:a", account, type="auth.account.created")])
+    await adapter.users.create(id="warm")
+    (finding,) = await found(adapter, store)
+    assert (finding.problem, finding.kind, finding.field, finding.keys) == ("half_cascade", "account", "user", ("a",))
+    assert (await repaired(adapter, store))[0].type == "auth.account.deleted"
+
+
 async def test_child_of_a_user_that_never_was_is_left_alone(
     adapter: AllsourceAuthAdapter, store: EventStore, clock: ManualClock
 ) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import msgspec
 import pytest
 
 from allsource_auth import (
@@ -14,6 +15,7 @@ from allsource_auth import (
     Conflict,
     EventStore,
     Http,
+    Latest,
     NewEvent,
     Reindexed,
     StoreClosed,
@@ -415,6 +417,41 @@ async def test_lost_replies_are_settled(make_adapter: MakeAdapter, store: EventS
     done = await make_adapter(store=Forgetting(store)).reindex()
     assert (done.claims, done.entries) == (17, 22)
     assert (await make_adapter().check()).findings == ()
+
+
+class Forgetful(WrappedStore):
+    """Has forgotten a stream, as old servers forget the archived ones when they restart: the first append goes on top."""
+
+    forgetful = True
+
+    def __init__(self, store: EventStore, forgotten: str) -> None:
+        super().__init__(store)
+        self._forgotten: str | None = forgotten
+
+    async def latest(self, stream: str, *, decisive: bool = False) -> Latest:
+        if decisive and stream == self._forgotten:
+            return Latest(event=None, version=0)
+        return await super().latest(stream, decisive=decisive)
+
+    async def append(self, events: Sequence[NewEvent]) -> list[Acknowledged]:
+        if events[0].stream == self._forgotten:
+            self._forgotten = None
+            events = [msgspec.structs.replace(events[0], guard=None)]
+        return await super().append(events)
+
+
+async def test_claim_that_a_server_forgot_is_put_back(make_adapter: MakeAdapter, store: EventStore) -> None:
+    ours = await make_adapter().users.create(email=email("shared"))
+    await they_sign_up(store, "younger", email=email("shared"), createdAt="2027-01-01T00:00:00Z")
+    stream = claim_stream("email", email("shared").lower())
+    done = await make_adapter(store=Forgetful(store, stream)).reindex()
+    assert done.duplicates[0].keys == (ours.id, "younger")
+    assert [payload(event)["owner"] for event in await stored(store, stream)] == [
+        f"auth-user:{ours.id}",
+        "auth-user:younger",
+        f"auth-user:{ours.id}",
+    ]
+    assert await make_adapter().users.get_by_email(email("shared")) == ours
 
 
 async def test_runs_while_others_write(make_adapter: MakeAdapter, store: EventStore, clock: ManualClock) -> None:
