@@ -25,12 +25,12 @@ TEST_TOOLS = (
 )
 
 LOWEST = (
-    "aiohttp==3.10.0",
+    "aiohttp==3.13.0",
     "anyio==4.4.0",
     "cyclopts==3.0.0",
     "hdrhistogram==0.10.3",
-    "httpx==0.27.0",
-    "httpx-aiohttp==0.1.8",
+    "httpx==0.28.0",
+    "httpx-aiohttp==0.1.12",
     "msgspec==0.19.0",
     "pyreqwest==0.11.0",
     "rich==13.7.0",

@@ -395,6 +395,7 @@ INVITATION = Kind(
         Listed("email", "email", normal=values.folded),
         Listed("inviter", "inviter_id", owner="user"),
     ),
+    kept=("status",),
 )
 
 TWO_FACTOR = Kind(

@@ -339,9 +339,17 @@ class Repository(Generic[E]):
                     await repository._delete_listed(listed, key)
             for unique in repository.kind.unique:
                 if unique.owner == self.kind.name:
-                    owned = await self.core.claims.owner(repository.kind, unique, (unique.normal(key),), decisive=True)
-                    if owned is not None:
-                        await repository._delete(getattr(owned, repository.kind.key))
+                    await repository._delete_owner(unique, key)
+
+    async def _delete_owner(self, unique: Unique, value: str) -> None:
+        """Delete who has a unique value; one that cannot be decoded stays, so that it does not keep the others."""
+        try:
+            owner = await self.core.claims.owner(self.kind, unique, (unique.normal(value),), decisive=True)
+        except Json as error:
+            noticed("a cascade met a state that cannot be decoded", error)
+            return
+        if owner is not None:
+            await self._delete(getattr(owner, self.kind.key))
 
     async def dead_parent(self, entity: E, *, decisive: bool = False) -> Kind[Any] | None:
         """The kind of the deleted entity that ``entity`` belongs to; ``None`` if all of them live, or never did."""
@@ -361,10 +369,13 @@ class Repository(Generic[E]):
         `InvalidInput` for a kind whose removals are final.
         """
         kind, stream = self._final_refused("restore", key)
+        alive: E | None = None
 
         async def decide(operation: Operation) -> Plan | None:
+            nonlocal alive
             head = await self.core.mutations.head(operation, stream)
             if head.event is not None and not is_tombstone(head.event.payload):
+                alive = self._living(head.event)
                 return None
             lived = await self._history.last_state(stream)
             if lived is None:
@@ -378,7 +389,8 @@ class Repository(Generic[E]):
         async with self.core.mutations.turn(stream):
             done = await self.core.mutations.carry_out(decide)
         if done is None:
-            return self._living((await self._streams.head(stream)).event)
+            assert alive is not None
+            return alive
         return await self._finished(done)
 
     async def revert(self, key: str, to: datetime | str) -> E:

@@ -128,7 +128,7 @@ class PyreqwestEngine:
             self._http = httpx.AsyncClient(
                 transport=HttpxTransport(self._client, close_client=False),
                 base_url=self._connection.core_url,
-                timeout=httpx.Timeout(None, read=self._connection.timeouts.total),
+                timeout=httpx.Timeout(0.0, read=self._connection.timeouts.total),  # the transport adds the four up
             )
         return self._http
 

@@ -104,7 +104,6 @@ async def test_state_that_cannot_be_decoded_does_not_keep_the_others_from_going(
         assert len([event async for page in store.scan(f"auth.{sample.name}.deleted") for event in page]) == 2
 
 
-@pytest.mark.xfail(reason="the cascade decodes what has a unique value of the deleted one", raises=Json)
 async def test_second_factor_that_cannot_be_decoded_does_not_keep_the_others_from_going(
     adapter: AllsourceAuthAdapter, store: EventStore, ada: User
 ) -> None:
