@@ -4,7 +4,7 @@ import signal
 
 import pytest
 
-for module in ("canaries", "events", "ownership", "updates"):
+for module in ("canaries", "events", "families", "ownership", "sign_ups", "updates"):
     pytest.register_assert_rewrite(f"tests.support.{module}")
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:

@@ -20,12 +20,11 @@ from tests.protocol.store import SimStore
 from tests.protocol.world import World
 from tests.support.events import whole_log
 from tests.support.proxy import FaultProxy
-from tests.support.wrappers import WrappedStore
+from tests.support.wrappers import PatientStore, WrappedStore
 
 __all__ = ["Stage", "Trouble", "play"]
 
 TENANT = "t"
-HOUR = 3600 * 1_000_000_000
 
 TURNS = (0, 0, 1, 3, 10, 30, 100)
 """Turns of the event loop between two requests of a client; a request takes some tens of them."""
@@ -94,13 +93,6 @@ class Log:
 
     def streams(self) -> list[str]:
         return sorted(self._streams)
-
-
-class PatientStore(WrappedStore):
-    """A store to which every claim is old: who wants its value does not wait, but fences it."""
-
-    def server_time(self) -> int:
-        return super().server_time() + HOUR
 
 
 class Recorded(PatientStore):

@@ -5,21 +5,18 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
 
-from allsource_auth import SqliteLog
 from allsource_auth.repositories import lists
-from allsource_auth.server import LocalAllsource, serving
 from tests.cores.stage import play
 from tests.protocol.people import Auth
 from tests.protocol.scenario import Scenario
 from tests.protocol.situations import SESSIONS, SPLIT, THREE, TRANSACTIONS, USERS
 from tests.support import cores
 from tests.support.cores import Core, running
+from tests.support.local import local_allsource
 
 SITUATIONS = {scenario.name: scenario for scenario in [*SPLIT, *USERS, *SESSIONS, *THREE, *TRANSACTIONS]}
 
@@ -53,22 +50,12 @@ def _cores_are_met_soon(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cores, "LOOK_SECONDS", 0.002)
 
 
-@asynccontextmanager
-async def local() -> AsyncIterator[str]:
-    log = SqliteLog(None)
-    try:
-        async with serving(LocalAllsource(log)) as server:
-            yield server.core_url
-    finally:
-        await log.close()
-
-
 @pytest.mark.heavy
 @parametrized
 async def test_promises_hold_on_the_local_allsource(scenario: Scenario) -> None:
     for seed in range(FEW_SEEDS):
-        async with local() as url:
-            await play(scenario, url, seed)
+        async with local_allsource() as server:
+            await play(scenario, server.core_url, seed)
 
 
 @pytest.mark.core

@@ -17,6 +17,7 @@ from typing import Any
 
 from allsource_auth import AllsourceAuthAdapter, AllsourceAuthError, Conflict
 from tests.support.crowds import spellings
+from tests.support.sign_ups import sign_up
 from tests.support.updates import writes
 
 WORKERS = 6
@@ -46,6 +47,43 @@ async def updates(adapter: AllsourceAuthAdapter, id: str, first: str, step: str,
     mine = writes(int(count))[int(first) :: int(step)]
     await asyncio.gather(*[adapter.users.update(id, **{field: value}) for field, value in mine])
     say(User=len(mine))
+
+
+async def transactions(adapter: AllsourceAuthAdapter, wanted: str, first: str, count: str) -> None:
+    """Sign up ``count`` people at once, each as a transaction; all of them want one ``email``, or one ``username``."""
+
+    async def run(number: int) -> None:
+        async with adapter.transaction() as tx:
+            await sign_up(tx, *rival(wanted, number))
+
+    numbers = range(int(first), int(first) + int(count))
+    outcomes = await asyncio.gather(*map(run, numbers), return_exceptions=True)
+    errors = Counter(type(outcome).__name__ for outcome in outcomes if outcome is not None)
+    assert set(errors) <= {"Conflict"}, errors
+    say(winners=[number for number, outcome in zip(numbers, outcomes, strict=True) if outcome is None])
+
+
+def rival(wanted: str, number: int) -> tuple[str, str]:
+    """The username and the email of one of those who want the same ``email``, in other capitals, or ``username``."""
+    if wanted == "email":
+        return f"name-{number}", spellings("wanted.by.everybody@example.org", number + 1)[number]
+    return "wanted", f"person{number}@example.org"
+
+
+async def consume(adapter: AllsourceAuthAdapter, identifier: str, count: str, *tokens: str) -> None:
+    """Consume one token after another, each ``count`` times at once."""
+    taken = []
+    for token in tokens:
+        found = await asyncio.gather(*[adapter.verifications.consume(identifier, token) for _ in range(int(count))])
+        taken += [verification.value for verification in found if verification is not None]
+    say(taken=taken, nothing=int(count) * len(tokens) - len(taken))
+
+
+async def use(adapter: AllsourceAuthAdapter, key_hash: str, count: str) -> None:
+    """Use one API key ``count`` times at once."""
+    uses = await asyncio.gather(*[adapter.api_keys.use(key_hash) for _ in range(int(count))])
+    refusals = Counter(str(use.reason) for use in uses if not use.allowed)
+    say(left=[use.remaining for use in uses if use.allowed], **refusals)
 
 
 async def load(adapter: AllsourceAuthAdapter, seed: str) -> None:
@@ -93,7 +131,14 @@ async def _work(adapter: AllsourceAuthAdapter, worker: str) -> None:
             say(worker=worker, done="sign out", id=token.split("/")[0], token=token)
 
 
-TASKS: dict[str, Callable[..., Awaitable[None]]] = {"sign-ups": sign_ups, "updates": updates, "load": load}
+TASKS: dict[str, Callable[..., Awaitable[None]]] = {
+    "sign-ups": sign_ups,
+    "transactions": transactions,
+    "updates": updates,
+    "consume": consume,
+    "use": use,
+    "load": load,
+}
 
 
 async def main() -> None:

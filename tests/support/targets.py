@@ -15,10 +15,10 @@ import certifi
 import pytest
 
 from allsource_auth import AllsourceStore, EventStore, SqliteLog, SqliteStore, Tls
-from allsource_auth.server import LocalAllsource, serving
 
 from . import cores
 from .clocks import ManualClock
+from .local import local_allsource
 
 __all__ = ["TARGETS", "Site", "Target"]
 
@@ -109,15 +109,11 @@ def _local(generation: Literal["0.23", "0.27"], tls: Tls | None = None) -> Start
 
     @asynccontextmanager
     async def start(directory: Path, clock: ManualClock) -> AsyncIterator[Site]:
-        log = SqliteLog(None, clock_ns=clock.nanoseconds)
-        try:
-            async with (
-                serving(LocalAllsource(log, generation=generation)) as running,
-                _over_http(running.core_url, running.query_url, "ask_for_tests", tls) as site,
-            ):
-                yield site
-        finally:
-            await log.close()
+        async with (
+            local_allsource(generation=generation, clock_ns=clock.nanoseconds) as running,
+            _over_http(running.core_url, running.query_url, "ask_for_tests", tls) as site,
+        ):
+            yield site
 
     return start
 

@@ -1,4 +1,5 @@
-"""Stores around a store: one that counts the calls, one whose guarded writers always lose."""
+"""Stores around a store: one that counts the calls, one whose guarded writers always lose,
+one to which everything is old."""
 
 from __future__ import annotations
 
@@ -7,7 +8,9 @@ from collections.abc import AsyncGenerator, Callable, Sequence
 from allsource_auth import Acknowledged, Event, EventStore, Info, Latest, NewEvent
 from allsource_auth.store.base import later
 
-__all__ = ["ContendedStore", "CountingStore", "WrappedStore"]
+__all__ = ["ContendedStore", "CountingStore", "PatientStore", "WrappedStore"]
+
+HOUR = 3600 * 1_000_000_000
 
 
 class WrappedStore:
@@ -70,6 +73,13 @@ class WrappedStore:
 
     async def close(self) -> None:
         await self._store.close()
+
+
+class PatientStore(WrappedStore):
+    """A store to which every claim is old: who wants its value does not wait, but fences it."""
+
+    def server_time(self) -> int:
+        return super().server_time() + HOUR
 
 
 class CountingStore(WrappedStore):
