@@ -18,6 +18,20 @@ from tests.support.clocks import ManualClock
 from tests.support.targets import TARGETS, Site, Target
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Leave the tables of operations, races apart, to the matrix where they only meet another transport or the same engine."""
+    for item in items:
+        if item.get_closest_marker("tables") is None or item.get_closest_marker("race") is not None:
+            continue
+        target = (
+            item.callspec.params.get("target")
+            if isinstance(item, pytest.Function) and hasattr(item, "callspec")
+            else None
+        )
+        if isinstance(target, Target) and target.name not in ("sqlite-memory", "local"):
+            item.add_marker(pytest.mark.matrix)
+
+
 class MakeAdapter(Protocol):
     def __call__(
         self, *, tenant_id: str = "default", clock: ManualClock | None = None, store: EventStore | None = None

@@ -15,6 +15,8 @@ from tests.support.clocks import START, ManualClock
 from tests.support.credentials import ACCOUNT
 from tests.support.events import payload, refused, stored, written_by
 
+pytestmark = pytest.mark.tables
+
 MINUTE = timedelta(minutes=1)
 
 CHANGES: dict[str, Any] = {
@@ -112,6 +114,7 @@ async def test_time_in_any_zone_is_read_as_utc(adapter: AllsourceAuthAdapter, ac
     assert changed.access_token_expires_at.tzinfo is UTC
 
 
+@pytest.mark.race
 async def test_updates_at_once_of_different_fields_are_all_kept(make_adapter: MakeAdapter, account: Account) -> None:
     seen = [make_adapter(), make_adapter()]
     await asyncio.gather(

@@ -11,6 +11,8 @@ from tests.support.clocks import START
 from tests.support.events import metadata, new_event, payload, stored, written_by
 from tests.support.samples import SAMPLES, Sample, list_of, sample_of
 
+pytestmark = pytest.mark.tables
+
 CHANGEABLE = [sample for sample in SAMPLES if sample.touch is not None]
 RESTORABLE = [sample for sample in SAMPLES if sample.restorable]
 LISTS = [(sample, *found) for sample in SAMPLES for found in sample.lists]

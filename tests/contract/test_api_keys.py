@@ -28,6 +28,8 @@ from tests.support.credentials import API_KEY
 from tests.support.events import payload, refused, stored, written_by
 from tests.support.wrappers import CountingStore
 
+pytestmark = pytest.mark.tables
+
 MICROSECOND = timedelta(microseconds=1)
 SECOND = timedelta(seconds=1)
 MINUTE = timedelta(minutes=1)
@@ -129,6 +131,7 @@ async def test_last_use_of_a_key_without_limits_is_written_once_a_minute(
     assert len(await stored(store, f"auth-apikey:{made.id}")) == 1 + len(written_at)
 
 
+@pytest.mark.race
 async def test_many_uses_at_once_of_a_key_without_limits_write_one_event(
     make_adapter: MakeAdapter, store: EventStore
 ) -> None:
@@ -268,6 +271,7 @@ async def test_every_use_takes_one_of_what_remains(adapter: AllsourceAuthAdapter
     assert exceeded == ApiKeyUse(allowed=False, reason="usage_exceeded", api_key=used.api_key, remaining=0)
 
 
+@pytest.mark.race
 @pytest.mark.parametrize("adapters", [1, 3])
 async def test_exactly_as_many_as_remain_are_allowed(
     make_adapter: MakeAdapter, store: EventStore, adapters: int
@@ -284,6 +288,7 @@ async def test_exactly_as_many_as_remain_are_allowed(
     assert found.remaining == 0
 
 
+@pytest.mark.race
 @pytest.mark.parametrize("adapters", [1, 3])
 async def test_exactly_as_many_as_fit_the_window_are_allowed(
     make_adapter: MakeAdapter, store: EventStore, clock: ManualClock, adapters: int
@@ -302,6 +307,7 @@ async def test_exactly_as_many_as_fit_the_window_are_allowed(
         clock.move(SECOND + MICROSECOND)
 
 
+@pytest.mark.race
 async def test_exactly_as_many_as_were_refilled_are_allowed(make_adapter: MakeAdapter, clock: ManualClock) -> None:
     seen = [make_adapter(), make_adapter()]
     await issue(seen[0], remaining=0, refill_interval=1_000, refill_amount=4)
@@ -554,6 +560,7 @@ async def test_use_is_judged_by_the_state_that_it_is_decided_on(
     ]
 
 
+@pytest.mark.race
 async def test_use_and_deletion_at_once_end_in_deletion(make_adapter: MakeAdapter) -> None:
     seen = [make_adapter(), make_adapter()]
     made = await issue(seen[0], remaining=100)
@@ -624,6 +631,7 @@ async def test_update_without_any_field_moves_the_time_of_the_update(
     assert changed == msgspec.structs.replace(key, updated_at=later)
 
 
+@pytest.mark.race
 async def test_update_and_uses_at_once_are_all_kept(make_adapter: MakeAdapter) -> None:
     seen = [make_adapter(), make_adapter()]
     made = await issue(seen[0], remaining=100)

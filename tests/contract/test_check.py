@@ -16,6 +16,8 @@ from tests.support.events import metadata, new_event, payload, stored, stored_us
 from tests.support.names import claim_stream, list_stream
 from tests.support.ownership import assert_sound
 
+pytestmark = pytest.mark.tables
+
 WEEK = timedelta(days=7)
 HOUR = timedelta(hours=1)
 WANTED = claim_stream("email", email("wanted").lower())
@@ -407,6 +409,7 @@ async def test_what_cannot_be_decoded_is_reported_wherever_it_stands_and_left_al
     assert len(await stored(store, list_stream(ada.id))) == 1  # its session may well stand there
 
 
+@pytest.mark.race
 async def test_check_while_others_write_ends_in_a_sound_store(
     make_adapter: MakeAdapter, store: EventStore, clock: ManualClock
 ) -> None:

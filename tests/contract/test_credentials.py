@@ -15,6 +15,8 @@ from tests.support.credentials import CREDENTIALS, TWO_FACTOR, Credential
 from tests.support.events import metadata, payload, rust_event, rust_events, stored, whole_log, written_by
 from tests.support.wrappers import CountingStore
 
+pytestmark = pytest.mark.tables
+
 CALLERS = 50
 MISSING = ("nothing", "", "x" * 500)
 
@@ -101,6 +103,7 @@ async def test_value_that_is_taken_conflicts(
     assert (await sort.make(adapter, 1)).id != made.id
 
 
+@pytest.mark.race
 @each()
 async def test_one_of_many_with_one_value_wins(make_adapter: MakeAdapter, sort: Credential) -> None:
     seen = [make_adapter(), make_adapter()]
@@ -242,6 +245,7 @@ async def test_nothing_cannot_come_back(adapter: AllsourceAuthAdapter, store: Ev
     assert written.events == []
 
 
+@pytest.mark.race
 @each()
 async def test_restores_at_once_bring_one_back(make_adapter: MakeAdapter, store: EventStore, sort: Credential) -> None:
     seen = [make_adapter(), make_adapter()]
@@ -319,6 +323,7 @@ async def test_list_of_nobody_is_empty(adapter: AllsourceAuthAdapter, sort: Cred
         assert await sort.of(adapter).list_for_user(nobody) == []
 
 
+@pytest.mark.race
 @each(LISTED)
 async def test_many_at_once_are_all_listed(make_adapter: MakeAdapter, sort: Credential) -> None:
     seen = [make_adapter(), make_adapter()]

@@ -18,6 +18,8 @@ from tests.support.crowds import spellings
 from tests.support.events import refused, stored, written_by
 from tests.support.samples import list_of
 
+pytestmark = pytest.mark.tables
+
 WEEK = timedelta(days=7)
 MINUTE = timedelta(minutes=1)
 TICK = timedelta(microseconds=1)
@@ -198,6 +200,7 @@ async def test_other_status_than_the_expected_one_conflicts(
     assert again.status == wanted
 
 
+@pytest.mark.race
 @pytest.mark.parametrize("adapters", [1, 2])
 async def test_of_accepting_and_canceling_at_once_one_happens(make_adapter: MakeAdapter, adapters: int) -> None:
     seen = [make_adapter() for _ in range(adapters)]

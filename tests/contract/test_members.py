@@ -16,6 +16,8 @@ from tests.support.events import metadata, payload, refused, stored, written_by
 from tests.support.samples import list_of
 from tests.support.targets import Target
 
+pytestmark = pytest.mark.tables
+
 MINUTE = timedelta(minutes=1)
 MISSING = ["nothing", "", " x", "x" * 500]
 
@@ -78,6 +80,7 @@ async def test_second_membership_or_second_id_conflicts(
     assert await adapter.members.list_for_organization("p") == []
 
 
+@pytest.mark.race
 async def test_one_of_many_who_let_a_user_in_at_once_wins(make_adapter: MakeAdapter) -> None:
     seen = [make_adapter(), make_adapter()]
     outcomes = await asyncio.gather(
@@ -248,6 +251,7 @@ async def test_counts_follow_every_change(adapter: AllsourceAuthAdapter) -> None
     assert await counts() == (2, 1)
 
 
+@pytest.mark.race
 async def test_owners_who_demote_each_other_at_once_are_counted_right_all_the_while(
     make_adapter: MakeAdapter,
 ) -> None:
@@ -281,6 +285,7 @@ async def _as_they_are(adapter: AllsourceAuthAdapter, members: list[Member]) -> 
     return sorted(found.values(), key=lambda member: (member.created_at, member.id))
 
 
+@pytest.mark.race
 async def test_other_owner_is_still_counted_when_one_is_demoted_and_leaves_at_once(make_adapter: MakeAdapter) -> None:
     seen = [make_adapter(), make_adapter()]
     for number in range(25):

@@ -12,6 +12,8 @@ from tests.support.canaries import CANARY, email
 from tests.support.clocks import ManualClock
 from tests.support.events import new_event, payload, refused, stored, written_by
 
+pytestmark = pytest.mark.tables
+
 WEEK = timedelta(days=7)
 HOUR = timedelta(hours=1)
 MISSING = ["nothing", "", " x", "x" * 500]

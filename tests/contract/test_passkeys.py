@@ -13,6 +13,8 @@ from tests.support.canaries import CANARY
 from tests.support.credentials import PASSKEY
 from tests.support.events import payload, refused, stored, written_by
 
+pytestmark = pytest.mark.tables
+
 CALLERS = 200
 LARGEST = 2**63 - 1
 
@@ -104,6 +106,7 @@ async def test_counter_that_is_not_the_expected_one_or_does_not_grow_conflicts(
     assert await adapter.passkeys.get(made.id) == made
 
 
+@pytest.mark.race
 @pytest.mark.parametrize("adapters", [1, 3])
 async def test_one_of_many_with_one_assertion_wins(make_adapter: MakeAdapter, passkey: Passkey, adapters: int) -> None:
     seen = [make_adapter() for _ in range(adapters)]
@@ -126,6 +129,7 @@ async def test_everybody_passes_where_the_authenticator_does_not_count(make_adap
     assert outcomes == [made] * 20
 
 
+@pytest.mark.race
 async def test_counter_never_falls_while_many_expect(make_adapter: MakeAdapter, passkey: Passkey) -> None:
     seen = [make_adapter(), make_adapter()]
 
@@ -150,6 +154,7 @@ async def test_name_is_set_and_cleared(adapter: AllsourceAuthAdapter, passkey: P
     assert await adapter.passkeys.list_for_user(passkey.user_id) == [changed]
 
 
+@pytest.mark.race
 async def test_name_and_counter_at_once_are_both_kept(make_adapter: MakeAdapter, passkey: Passkey) -> None:
     seen = [make_adapter(), make_adapter()]
     await asyncio.gather(

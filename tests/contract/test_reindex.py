@@ -29,6 +29,8 @@ from tests.support.names import claim_stream, list_stream
 from tests.support.ownership import assert_sound
 from tests.support.wrappers import CountingStore, WrappedStore
 
+pytestmark = pytest.mark.tables
+
 WEEK = timedelta(days=7)
 EARLY, LATE = "2026-01-01T00:00:00Z", "2026-02-01T00:00:00Z"
 NOON = datetime(2026, 11, 23, 11, tzinfo=UTC)
@@ -386,6 +388,7 @@ class Interrupted(WrappedStore):
         return await super().append(events)
 
 
+@pytest.mark.race
 async def test_interrupted_run_is_finished_by_the_next_one(
     make_adapter: MakeAdapter, store: EventStore, clock: ManualClock
 ) -> None:
@@ -412,6 +415,7 @@ class Forgetting(WrappedStore):
         return found
 
 
+@pytest.mark.race
 async def test_lost_replies_are_settled(make_adapter: MakeAdapter, store: EventStore) -> None:
     await they_wrote(store)
     done = await make_adapter(store=Forgetting(store)).reindex()
@@ -454,6 +458,7 @@ async def test_claim_that_a_server_forgot_is_put_back(make_adapter: MakeAdapter,
     assert await make_adapter().users.get_by_email(email("shared")) == ours
 
 
+@pytest.mark.race
 async def test_runs_while_others_write(make_adapter: MakeAdapter, store: EventStore, clock: ManualClock) -> None:
     """Two runs, and writers who change, delete, revoke and sign up what is being reindexed; then one more run."""
     count = 60

@@ -12,6 +12,8 @@ from tests.support.clocks import START
 from tests.support.events import payload, rust_event, rust_events, stored
 from tests.support.samples import SAMPLES, Sample, sample_of
 
+pytestmark = pytest.mark.tables
+
 ATTRIBUTES = {"key": "key_hash", "credentialID": "credential_id"}
 """Of keys that are not their attribute in other capitals."""
 

@@ -26,6 +26,8 @@ from tests.support.clocks import ManualClock
 from tests.support.events import refused, stored, written_by
 from tests.support.wrappers import ContendedStore, CountingStore
 
+pytestmark = pytest.mark.tables
+
 CALLERS = 200
 
 SECRET = f"JBSWY3DP{CANARY}"
@@ -95,6 +97,7 @@ async def test_none_is_expected_where_there_are_no_codes(adapter: AllsourceAuthA
     assert changed.backup_codes == CODES
 
 
+@pytest.mark.race
 @pytest.mark.parametrize("adapters", [1, 3])
 async def test_one_of_many_with_one_code_wins(make_adapter: MakeAdapter, factor: TwoFactor, adapters: int) -> None:
     seen = [make_adapter() for _ in range(adapters)]
@@ -113,6 +116,7 @@ async def test_one_of_many_with_one_code_wins(make_adapter: MakeAdapter, factor:
     assert len(await seen[0].two_factors.history(factor.id)) == 2
 
 
+@pytest.mark.race
 async def test_every_code_of_many_passes_once(make_adapter: MakeAdapter) -> None:
     """Callers that try again with the codes as they are then."""
     seen = [make_adapter(), make_adapter()]

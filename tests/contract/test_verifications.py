@@ -18,6 +18,8 @@ from tests.support.events import new_event, payload, refused, rust_event, rust_e
 from tests.support.names import hashed
 from tests.support.wrappers import CountingStore, WrappedStore
 
+pytestmark = pytest.mark.tables
+
 MICROSECOND = timedelta(microseconds=1)
 HOUR = timedelta(hours=1)
 CALLERS = 200
@@ -206,6 +208,7 @@ async def test_older_siblings_are_consumed_one_after_the_other(
     assert await living(adapter) == {other.id}
 
 
+@pytest.mark.race
 @pytest.mark.parametrize("adapters", [1, 3])
 async def test_one_of_many_takes_a_verification(make_adapter: MakeAdapter, store: EventStore, adapters: int) -> None:
     seen = [make_adapter() for _ in range(adapters)]
@@ -221,6 +224,7 @@ async def test_one_of_many_takes_a_verification(make_adapter: MakeAdapter, store
     ]
 
 
+@pytest.mark.race
 @pytest.mark.parametrize("adapters", [1, 3])
 async def test_three_of_many_take_three_verifications(
     make_adapter: MakeAdapter, clock: ManualClock, adapters: int
@@ -235,6 +239,7 @@ async def test_three_of_many_take_three_verifications(
     assert await living(seen[-1]) == set()
 
 
+@pytest.mark.race
 async def test_consumption_against_deletion_has_one_winner(make_adapter: MakeAdapter, store: EventStore) -> None:
     seen = [make_adapter(), make_adapter()]
     verification = await issue(seen[0])
