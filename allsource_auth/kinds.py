@@ -36,6 +36,7 @@ from .errors import (
     ApiKeyNotFound,
     InvalidInput,
     InvitationNotFound,
+    Json,
     MemberNotFound,
     NotFound,
     OrganizationNotFound,
@@ -46,6 +47,7 @@ from .errors import (
     VerificationNotFound,
 )
 from .ids import uuid_text
+from .logs import noticed
 from .store.base import Event
 from .wire import Codec
 
@@ -248,6 +250,14 @@ class Kind(Generic[E]):
     def decode(self, event: Event) -> E | None:
         """The state that ``event`` holds; ``None`` for a tombstone. Raises `Json`."""
         return self.codec.decode(event)
+
+    def readable(self, event: Event) -> E | None:
+        """Like `decode`, for lists: a state that cannot be decoded is left out, so that it does not hide the others."""
+        try:
+            return self.codec.decode(event)
+        except Json as error:
+            noticed("a list holds a state that cannot be decoded", error)
+            return None
 
     def label(self, wire_type: str) -> str:
         """The label of an event of this kind; capitalised types of old writers are labels already."""

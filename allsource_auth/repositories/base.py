@@ -444,7 +444,7 @@ class Repository(Generic[E]):
         stream = self.kind.list_stream(self.core.tenant, listed, value)
         fold = await self.core.lists.read(stream, decisive=decisive)
         newest = await concurrently(fold.streams, partial(self._streams.newest, decisive=decisive))
-        states = {member: self._readable(event) for member, event in newest.items() if event is not None}
+        states = {member: self.kind.readable(event) for member, event in newest.items() if event is not None}
         dead = {member for member, event in newest.items() if event is not None and is_tombstone(event.payload)}
         await self.core.lists.shorten(stream, fold, dead)
         wanted = listed.normal(value)
@@ -453,14 +453,6 @@ class Repository(Generic[E]):
             for state in states.values()
             if state is not None and listed.normal(getattr(state, listed.attribute)) == wanted
         ]
-
-    def _readable(self, event: Event) -> E | None:
-        """The state in an event of a list; one that cannot be decoded is left out, so that it does not hide the others."""
-        try:
-            return self.kind.decode(event)
-        except Json as error:
-            noticed("a list holds a state that cannot be decoded", error)
-            return None
 
     async def _delete_listed(self, listed: Listed, value: str) -> int:
         """Delete all entities in a list; how many this call deleted."""

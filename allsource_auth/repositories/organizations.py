@@ -68,6 +68,6 @@ class Organizations(Repository[Organization]):
         members: list[Member] = await self.core.repositories[MEMBER.name]._listed("user", user_id)
         streams = (self.kind.find(member.organization_id) for member in members)
         newest = await concurrently([stream for stream in streams if stream is not None], self._streams.newest)
-        states = (self._readable(event) for event in newest.values() if event is not None)
+        states = (self.kind.readable(event) for event in newest.values() if event is not None)
         found = [state for state in states if state is not None]
         return sorted(found, key=lambda organization: (organization.created_at, organization.id), reverse=True)

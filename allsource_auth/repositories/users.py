@@ -133,7 +133,7 @@ class Users(Repository[User]):
             sort_by=sort_by,
             direction=sort_direction,
         )
-        return await listing.of(self._streams.heads(USER.prefix, USER.types), USER)
+        return await listing.of(self._streams.newest_of_each(USER.prefix, USER.types), USER)
 
 
 def _unbanned(changes: dict[str, Any], before: User) -> None:

@@ -130,8 +130,8 @@ class View:
         self, type_prefix: str, *, since: int | None = None, until: int | None = None
     ) -> AsyncGenerator[list[Event], None]:
         self._check()
-        async for page in self._streams.scan(type_prefix, since=since):
-            yield page if until is None else [event for event in page if event.time <= until]
+        async for page in self._streams.scan(type_prefix, since=since, until=until):
+            yield page
         ours = sorted(
             (
                 event

@@ -205,3 +205,14 @@ async def test_senseless_question_is_refused(adapter: AllsourceAuthAdapter, give
     with pytest.raises(InvalidInput) as caught:
         await adapter.users.list(**given)
     assert caught.value.field == field
+
+
+async def test_user_that_cannot_be_decoded_does_not_hide_the_others(
+    adapter: AllsourceAuthAdapter, store: EventStore
+) -> None:
+    broken = {"id": "broken", "email": 7}
+    await store.append(
+        [new_event("auth-user:broken", broken, type="auth.user.created", metadata={"op": "o", "seq": 1})]
+    )
+    page = await adapter.users.list()
+    assert ({user.id for user in page.items}, page.total) == (set(PEOPLE), len(PEOPLE))
