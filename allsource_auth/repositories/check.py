@@ -33,6 +33,9 @@ from .streams import Head, content
 
 __all__ = ["check"]
 
+ENTRY_GRACE = 2 * GRACE
+"""Nanoseconds that an entry is left alone: longer than the transaction that it is of, whose decision is stored after it."""
+
 IN_ONE_GO = 500
 """Entries of a list that are looked at, and removed, together."""
 
@@ -50,6 +53,7 @@ class Check:
         self._undecodable = Undecodable()
         self._findings: list[Finding] = []
         self._events = self._entities = self._index_streams = 0
+        self._began: int | None = None
 
     async def run(self) -> Checked:
         indexes = [Index(repository, self._undecodable) for repository in self._core.repositories.values()]
@@ -97,6 +101,8 @@ class Check:
         async with aclosing(self._streams.scan(kind.types)) as pages:
             async for events in pages:
                 self._events += len(events)
+                if self._began is None:
+                    self._began = self._streams.store.server_time()
                 for event in events:
                     if remaining(event):
                         decisions[event.id] = event
@@ -110,12 +116,19 @@ class Check:
         """Find out whether everything that a decision says remains has happened, except what is young."""
         decision = decisions[name]
         op, rest = metadata_of(decision).op, remaining(decision)
-        young = self._streams.store.server_time() - decision.time < GRACE
-        if op is None or young or not await outstanding(self._streams, op, rest):
+        if op is None or self._is_young(decision, GRACE) or not await outstanding(self._streams, op, rest):
             return
         if self._repair:
             await roll_forward(self._streams, op, rest)
         self._found("half_transaction", kind, kind.key, [decision.stream])
+
+    def _is_young(self, event: Event, grace: int) -> bool:
+        """Whether an event was less than ``grace`` old when the check began.
+
+        Not now: a transaction that was left alone because it was young must not lose its list entries because they are old.
+        """
+        began = self._streams.store.server_time() if self._began is None else self._began
+        return began - event.time < grace
 
     # Entities: what they lack
 
@@ -230,9 +243,8 @@ class Check:
             nonlocal dead
             heads = await concurrently(suspects, self._streams.head)
             fold = await self._core.lists.read(where, decisive=True)
-            now = self._streams.store.server_time()
             # What was listed just now may be about to be created.
-            young = {content(event, Entry).stream for event in fold.entries if now - event.time < GRACE}
+            young = {content(event, Entry).stream for event in fold.entries if self._is_young(event, ENTRY_GRACE)}
             listed_now = set(fold.streams)
             dead = [
                 head

@@ -4,7 +4,7 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import suppress
 from datetime import timedelta
 
@@ -16,6 +16,7 @@ from allsource_auth import (
     AllsourceAuthAdapter,
     AllsourceAuthError,
     Conflict,
+    Event,
     EventStore,
     Http,
     InvalidInput,
@@ -28,6 +29,7 @@ from allsource_auth import (
     audit,
 )
 from allsource_auth.audit import metadata_of
+from allsource_auth.store.base import later
 from tests.contract.conftest import MakeAdapter
 from tests.support.canaries import email
 from tests.support.clocks import ManualClock
@@ -376,6 +378,39 @@ async def test_a_sign_up_that_broke_off_happens_whole_or_not_at_all(
         assert len(await adapter.sessions.list_for_user(user.id)) == 1
     else:
         await make_adapter(store=later).users.create(email=email("Eve"), username="eve")
+
+
+class AgeingStore(PatientStore):
+    """A store to which everything becomes old once the index streams are looked at."""
+
+    def __init__(self, store: EventStore) -> None:
+        super().__init__(store)
+        self._old = False
+
+    def server_time(self) -> int:
+        return super().server_time() if self._old else self._store.server_time()
+
+    def heads(
+        self, stream_prefix: str, type_prefix: str, *, newer: Callable[[Event, Event], bool] = later
+    ) -> AsyncGenerator[list[Event], None]:
+        self._old = self._old or stream_prefix.startswith("auth-idx:")
+        return super().heads(stream_prefix, type_prefix, newer=newer)
+
+
+@pytest.mark.parametrize("kept", [6, 7])
+async def test_a_check_during_which_a_decided_transaction_grows_old_takes_nothing_out_of_lists(
+    make_adapter: MakeAdapter, adapter: AllsourceAuthAdapter, store: EventStore, clock: ManualClock, kept: int
+) -> None:
+    """The check finds the transaction too young to see to, and then its list entries old enough to lead to nothing."""
+    await adapter.users.create(id="warm")
+    await half(make_adapter, store, clock, kept)
+    await make_adapter(store=AgeingStore(store)).check(repair=True)
+    user = await adapter.users.get_by_email(email("Eve"))
+    assert user is not None
+    with pytest.raises(Conflict):
+        await adapter.accounts.create(user_id="warm", provider_id="credential", account_id=user.id)
+    assert len(await adapter.accounts.list_for_user(user.id)) == 1
+    assert len(await adapter.sessions.list_for_user(user.id)) == 1
 
 
 async def test_who_meets_a_claim_of_a_decided_transaction_completes_it(
