@@ -18,18 +18,21 @@ from typing import Any, Self
 import msgspec
 
 from ..entities import Entity
-from ..errors import AllsourceAuthError, Conflict, InvalidInput, StoreClosed, VersionConflict
+from ..errors import AllsourceAuthError, Conflict, InvalidInput, NotFound, StoreClosed, VersionConflict
 from ..kinds import ADDED, FENCED, REMOVED, Kind, Unique, shown
 from ..store.base import Event, NewEvent, Quiet
 from ..wire import is_tombstone
 from .base import Core, Repository, changed, held, stood
 from .group import Repositories
-from .plans import Done, Operation, Plan
+from .plans import Done, Operation, Plan, covered_by, fence
 from .rest import Rest, merged, remaining, roll_forward, said_of
 from .streams import Head, Streams
 from .view import PENDING, View
 
 __all__ = ["Transaction"]
+
+REFUSALS = (Conflict, NotFound, InvalidInput, VersionConflict)
+"""What ends a transaction without effect."""
 
 MAX_REST_BYTES = 400_000
 """Of what the decision carries of the other events (section 3 of the design)."""
@@ -167,9 +170,14 @@ class Transaction(Repositories):
 
         async def decide(operation: Operation) -> Plan:
             nonlocal commits
-            if operation.sent:
-                commits = await self._on_what_is_stored(operation, commits)
-            return await self._plan(operation, commits)
+            try:
+                if operation.sent:
+                    commits = await self._on_what_is_stored(operation, commits)
+                return await self._plan(operation, commits)
+            except REFUSALS:
+                if operation.ambiguous and not core.streams.store.atomic:
+                    await self._make_void(operation, commits[0].stream)
+                raise
 
         done = await core.mutations.carry_out(decide)
         assert done is not None
@@ -178,14 +186,23 @@ class Transaction(Repositories):
         await self._follow_up(commits, done)
 
     async def _on_what_is_stored(self, operation: Operation, commits: list[Commit]) -> list[Commit]:
-        """The commits once more, after an append of them failed; ends the operation if that is found stored after all."""
-        streams, decision = self._core.streams, commits[0].stream
-        heads = [await self._core.mutations.head(operation, decision)]
-        for commit in commits[1:]:
-            heads.append(head := await streams.head(commit.stream))
-            if await streams.written_since(head, operation.id, since=commit.base.event) is not None:
-                await self._core.mutations.head(operation, decision)  # the decision came before it
+        """The commits once more, after an append of them failed; ends the operation if it is found stored after all."""
+        heads = [await self._core.mutations.head(operation, commits[0].stream)]
+        heads += [await self._core.streams.head(commit.stream) for commit in commits[1:]]
         return [_rebased(commit, head) for commit, head in zip(commits, heads, strict=True)]
+
+    async def _make_void(self, operation: Operation, stream: str) -> None:
+        """Keep the decision from being stored late; ends the operation if it is stored by now.
+
+        What refuses the transaction may be on another stream than its decision, and may be an event of its own.
+        """
+        streams, sent = self._core.streams, {plan.head.guard for plan in operation.sent}
+        while (head := await self._core.mutations.head(operation, stream)).guard in sent:
+            fencing = Operation()
+            with suppress(VersionConflict):
+                await streams.append([fence(head, fencing)])
+                await covered_by(fencing, head, streams)
+                return
 
     async def _plan(self, operation: Operation, commits: list[Commit]) -> Plan:
         core, decision = self._core, commits[0]

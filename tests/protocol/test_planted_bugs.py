@@ -241,9 +241,11 @@ async def nothing(*_: object) -> None:
     return None
 
 
-def test_without_rolling_forward_a_decided_transaction_stays_half_done(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_rolling_forward_a_value_of_a_decided_transaction_has_two_owners(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(claims, "roll_forward", nothing)
-    assert "never written" in broken(dying("two changes as one, and a change of the second"), faults=1)
+    assert "two living owners" in broken(dying("two sign-ups as one, and one with the second email"), faults=1)
 
 
 def test_with_claims_that_do_not_name_the_decision_an_email_has_two_owners(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -256,14 +258,7 @@ def test_with_claims_that_do_not_name_the_decision_an_email_has_two_owners(monke
     assert broken(dying("two sign-ups as one, and one with the second email"), faults=1)
 
 
-def test_without_looking_at_every_stream_a_refused_transaction_has_happened(monkeypatch: pytest.MonkeyPatch) -> None:
-    async def only_the_decision(self: Any, operation: Operation, commits: list[Any]) -> list[Any]:
-        heads = [await self._core.mutations.head(operation, commits[0].stream)]
-        heads += [await self._core.streams.head(commit.stream) for commit in commits[1:]]
-        return [transactions._rebased(commit, head) for commit, head in zip(commits, heads, strict=True)]
-
-    monkeypatch.setattr(transactions.Transaction, "_on_what_is_stored", only_the_decision)
-    late = replace(
-        find("two sign-ups as one, and one with the second email", TRANSACTIONS), faults=frozenset({"delay"})
-    )
+def test_without_a_fence_on_the_decision_a_refused_transaction_happens_late(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(transactions.Transaction, "_make_void", nothing)
+    late = replace(find("two changes as one, and deletion of the second", TRANSACTIONS), faults=frozenset({"delay"}))
     assert "was refused, but wrote" in broken(late, faults=1)

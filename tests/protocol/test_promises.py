@@ -3,6 +3,7 @@ the long form (``nox -s protocol``), which also takes samples of three mutations
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 from typing import Literal
 
@@ -38,6 +39,18 @@ def test_promises_hold_in_every_order(scenario: Scenario) -> None:
     assert result.complete
     assert result.schedules > 1
 
+
+FAR = os.environ.get("ALLSOURCE_AUTH_EXPLORE") == "1"
+
+LARGE_TRANSACTIONS = (
+    "two sign-ups as one, and one with the first email",
+    "two sign-ups as one, and one with the second email",
+    "change and sign-up as one, and a sign-up with the new email",
+    "change and sign-up as one, and another change",
+    "two changes as one, and the same change of the second",
+    "restoration and sign-up as one, and a sign-up with the former email",
+)
+"""Where anything can go wrong these are some ten thousand schedules each: explored in the far form, else with some faults."""
 
 TWICE = next(scenario for scenario in TRANSACTIONS if "twice" in scenario.name)
 """Two transactions have so many orders that they are explored in the long form only."""
@@ -87,7 +100,8 @@ def test_promises_hold_with_a_fault_at_every_step(scenario: Scenario, half: str)
 @pytest.mark.parametrize("half", HALVES)
 @pytest.mark.parametrize("scenario", [scenario for scenario in TRANSACTIONS if scenario is not TWICE], ids=named)
 def test_transactions_happen_whole_or_not_at_all_with_a_fault_at_every_step(scenario: Scenario, half: str) -> None:
-    result = explore(replace(scenario, faults=HALVES[half]), faults=1, limit=LIMIT)
+    faults = HALVES[half] if FAR or scenario.name not in LARGE_TRANSACTIONS else HALVES[half] & {"death", "restart"}
+    result = explore(replace(scenario, faults=faults), faults=1, limit=LIMIT)
     print(f"{scenario.name}: {result}")
     assert result.complete
     assert result.ends > 3
