@@ -1,7 +1,7 @@
 """An asyncio-native, event-sourced authentication store.
 
-Users and sessions live as immutable events in Allsource or in an embedded SQLite log, with their whole history, time travel
-and undo. Begin with `AllsourceAuthAdapter`.
+Users, sessions and eight more kinds of entities live as immutable events in Allsource or in an embedded SQLite log, with their
+whole history, time travel and undo. Begin with `AllsourceAuthAdapter`.
 """
 
 from msgspec import UNSET
