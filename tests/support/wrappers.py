@@ -83,17 +83,19 @@ class PatientStore(WrappedStore):
 
 
 class CountingStore(WrappedStore):
-    """Remembers the streams that were read and the batches that were appended, and counts the events of scans."""
+    """Remembers the streams that were read, the batches that were appended and the scans, and counts the events of these."""
 
     def __init__(self, store: EventStore) -> None:
         super().__init__(store)
         self.reads: list[str] = []
         self.appends: list[list[NewEvent]] = []
+        self.scans: list[str] = []
         self.scanned = 0
 
     def forget(self) -> None:
         self.reads.clear()
         self.appends.clear()
+        self.scans.clear()
         self.scanned = 0
 
     async def append(self, events: Sequence[NewEvent]) -> list[Acknowledged]:
@@ -122,9 +124,16 @@ class CountingStore(WrappedStore):
     async def scan(
         self, type_prefix: str, *, since: int | None = None, until: int | None = None
     ) -> AsyncGenerator[list[Event], None]:
+        self.scans.append(type_prefix)
         async for page in super().scan(type_prefix, since=since, until=until):
             self.scanned += len(page)
             yield page
+
+    def heads(
+        self, stream_prefix: str, type_prefix: str, *, newer: Callable[[Event, Event], bool] = later
+    ) -> AsyncGenerator[list[Event], None]:
+        self.scans.append(stream_prefix)
+        return super().heads(stream_prefix, type_prefix, newer=newer)
 
 
 class ContendedStore(WrappedStore):
