@@ -60,7 +60,7 @@ class Core:
     async def _finish_orphan(self, kind: Kind[Any], entity: Entity) -> bool:
         """Delete an entity whose parent was deleted, as its cascade would have; whether it was one."""
         repository = self.repositories[kind.name]
-        if await repository.dead_parent(entity, decisive=True) is None:
+        if await repository._dead_parent(entity, decisive=True) is None:
             return False
         await repository._delete(getattr(entity, kind.key), only_if=lambda now: bool(now == entity))
         return True
@@ -166,12 +166,12 @@ class Repository(Generic[E]):
             if head.event is not None:
                 await self._make_room(name, head)
             payload = kind.codec.new(values | {kind.key: name})
-            entity = self.entity(payload)
+            entity = self._entity(payload)
             claims = await self.core.claims.take(operation, kind, held(kind, entity), head)
             guarded = not (kind.unguarded and made_here)
             return Plan(
                 head=head,
-                before=claims + self.entries(operation, ADDED, stood(kind, entity), head),
+                before=claims + self._entries(operation, ADDED, stood(kind, entity), head),
                 commit=operation.event(kind.type("created"), head.stream, payload, after=head, guarded=guarded),
                 state=entity,
                 instead=None if guarded else partial(self._void, entity),
@@ -188,7 +188,7 @@ class Repository(Generic[E]):
         tombstone = self.kind.codec.tombstone(entity)
         return [
             operation.event(self.kind.type("deleted"), head.stream, tombstone, after=above),
-            *self.entries(operation, REMOVED, stood(self.kind, entity), above),
+            *self._entries(operation, REMOVED, stood(self.kind, entity), above),
         ]
 
     async def _make_room(self, key: str, head: Head) -> None:
@@ -197,7 +197,7 @@ class Repository(Generic[E]):
         if not is_tombstone(head.event.payload) or not self.kind.restorable:
             raise Conflict(self.kind.name, self.kind.key)
         self.core.once(head.stream)
-        await self.cascade(key)
+        await self._cascade(key)
 
     async def _update(
         self,
@@ -274,17 +274,17 @@ class Repository(Generic[E]):
     ) -> Plan:
         """The plan that gives an entity a new state: takes the values that it did not have, releases those it gives up."""
         kind = self.kind
-        entity = self.entity(payload)
+        entity = self._entity(payload)
         taken, given_up = changed(held(kind, before), held(kind, entity))
         joined, left = changed(stood(kind, before), stood(kind, entity))
         claims = await self.core.claims.take(operation, kind, taken, head)
         releases = await self.core.claims.give_up(operation, kind, given_up, head.stream)
         return Plan(
             head=head,
-            before=claims + self.entries(operation, ADDED, joined, head),
+            before=claims + self._entries(operation, ADDED, joined, head),
             commit=operation.event(kind.type(verb), head.stream, payload, after=head, links=links),
             state=entity,
-            after=releases + self.entries(operation, REMOVED, left, head),
+            after=releases + self._entries(operation, REMOVED, left, head),
         )
 
     async def _delete(self, key: str, *, only_if: Callable[[E], bool] = lambda entity: True) -> bool:
@@ -320,7 +320,7 @@ class Repository(Generic[E]):
             return Plan(
                 head=head,
                 commit=operation.event(kind.type(verb), stream, kind.codec.tombstone(entity), after=head),
-                after=releases + self.entries(operation, REMOVED, stood(kind, entity), head),
+                after=releases + self._entries(operation, REMOVED, stood(kind, entity), head),
             )
 
         async with self.core.mutations.turn(stream):
@@ -328,10 +328,10 @@ class Repository(Generic[E]):
             if done is not None:
                 await self._lists_grown(done)
             if done is not None or dead:
-                await self.cascade(key)
+                await self._cascade(key)
         return None if done is None else last
 
-    async def cascade(self, key: str) -> None:
+    async def _cascade(self, key: str) -> None:
         """Delete the entities that belong to a deleted one. Can be run again at any time."""
         for repository in self.core.repositories.values():
             for listed in repository.kind.lists:
@@ -351,7 +351,7 @@ class Repository(Generic[E]):
         if owner is not None:
             await self._delete(getattr(owner, self.kind.key))
 
-    async def dead_parent(self, entity: E, *, decisive: bool = False) -> Kind[Any] | None:
+    async def _dead_parent(self, entity: E, *, decisive: bool = False) -> Kind[Any] | None:
         """The kind of the deleted entity that ``entity`` belongs to; ``None`` if all of them live, or never did."""
         for name, attribute in self.kind.parents:
             parent = self.core.repositories.get(name)
@@ -380,9 +380,9 @@ class Repository(Generic[E]):
             lived = await self._history.last_state(stream)
             if lived is None:
                 raise kind.not_found
-            if (parent := await self.dead_parent(self._living(lived), decisive=True)) is not None:
+            if (parent := await self._dead_parent(self._living(lived), decisive=True)) is not None:
                 raise parent.not_found
-            await self.cascade(key)
+            await self._cascade(key)
             payload = kind.codec.merged(lived.payload, self._touched())
             return await self._rewrite(operation, head, None, payload, "updated", {"restores": lived.id})
 
@@ -465,7 +465,7 @@ class Repository(Generic[E]):
         deleted = await concurrently(keys, partial(self._delete, only_if=test))
         return sum(deleted.values())
 
-    def entries(
+    def _entries(
         self,
         operation: Operation,
         type: str,  # noqa: A002
@@ -493,7 +493,7 @@ class Repository(Generic[E]):
     async def _authentic(self, unique: Unique, wanted: tuple[str, ...], *, decisive: bool = False) -> E | None:
         """Like `_owner`, but a child of a deleted entity does not authenticate; one more read."""
         entity = await self._owner(unique, wanted, decisive=decisive)
-        if entity is None or await self.dead_parent(entity, decisive=decisive) is not None:
+        if entity is None or await self._dead_parent(entity, decisive=decisive) is not None:
             return None
         return entity
 
@@ -512,15 +512,15 @@ class Repository(Generic[E]):
         Raises `Conflict`, and takes the mutation back, if a server that forgets versions let it have what is somebody else's.
         """
         await self._lists_grown(done)
-        entity = done.state if isinstance(done.state, self.kind.entity) else self.entity(done.payload)
+        entity = done.state if isinstance(done.state, self.kind.entity) else self._entity(done.payload)
         if self._streams.store.forgetful:
             with suppress(StoreClosed):  # what was accepted before the adapter was closed is done
                 await self.core.mutations.insist(
-                    partial(self.read_back, entity, done.operation.sent[-1].head, chosen), done.operation
+                    partial(self._read_back, entity, done.operation.sent[-1].head, chosen), done.operation
                 )
         return entity
 
-    async def read_back(self, entity: E, base: Head, chosen: bool, operation: Operation) -> None:
+    async def _read_back(self, entity: E, base: Head, chosen: bool, operation: Operation) -> None:
         """Look below the events that were to be the first of their streams (design, section 5); takes the mutation back.
 
         ``base``: what its event on the entity's stream follows. Raises `Conflict`.
@@ -560,7 +560,7 @@ class Repository(Generic[E]):
             if event.type in (ADDED, REMOVED):
                 await self.core.lists.grown(event.stream, stored.version)
 
-    def entity(self, payload: bytes) -> E:
+    def _entity(self, payload: bytes) -> E:
         """The entity in a payload that was just written, exactly as a later read will see it."""
         event = Event(
             id="new",

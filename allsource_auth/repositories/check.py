@@ -148,10 +148,10 @@ class Check:
     async def _look_at_parents(self, index: Index, entities: dict[str, Any], stream: str) -> None:
         """Find a living child of a deleted entity, and take it out of ``entities``."""
         repository = index.repository
-        if await repository.dead_parent(entities[stream]) is None:
+        if await repository._dead_parent(entities[stream]) is None:
             return
         child = index.state(await self._streams.head(stream))
-        parent = None if child is None else await repository.dead_parent(child, decisive=True)
+        parent = None if child is None else await repository._dead_parent(child, decisive=True)
         if parent is None:
             return
         del entities[stream]

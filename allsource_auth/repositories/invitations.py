@@ -73,7 +73,7 @@ class Invitations(Repository[Invitation]):
                 raise Conflict(self.kind.name, "status", changed=True)
             return given
 
-        return await self._change(id, wish)
+        return await self._change(id, wish, once=expected is not UNSET)
 
     async def list_for_organization(self, organization_id: str) -> list[Invitation]:
         """All invitations to an organization, whatever their status, newest first."""

@@ -74,7 +74,7 @@ class Passkeys(Repository[Passkey]):
                 raise Conflict(self.kind.name, "counter", changed=True)
             return given
 
-        return await self._change(id, wish)
+        return await self._change(id, wish, once=expected is not UNSET)
 
     async def update_name(self, id: str, name: str | None) -> Passkey:  # noqa: A002
         """Set or clear the name. Raises `PasskeyNotFound`, `InvalidInput`, `VersionConflict`."""

@@ -226,7 +226,7 @@ class Index:
 
     async def _is_before(self, entity: Entity, other: Entity) -> bool:
         """Whether a value belongs rather to ``entity``: it is the older one, and not the child of a deleted entity."""
-        dead = [await self.repository.dead_parent(one, decisive=True) is not None for one in (entity, other)]
+        dead = [await self.repository._dead_parent(one, decisive=True) is not None for one in (entity, other)]
         return (dead[0], *_age(entity)) < (dead[1], *_age(other))
 
     def _claim_stream(self, unique: Unique, entity: Entity) -> str | None:

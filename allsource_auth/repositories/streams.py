@@ -204,20 +204,27 @@ class Streams:
     async def newest_of_each(self, stream_prefix: str, type_prefix: str) -> AsyncGenerator[list[Event]]:
         """The newest event of every stream that starts so, in any order, in pages; in few bytes for each stream.
 
-        A store in which stored order is not time order is read twice: only its end tells which events are the newest.
+        A store in which stored order is not time order is read twice, where it holds more than a page: only its end tells
+        which events are the newest.
         """
         if not self.store.time_skew:
             async for events in self.heads(stream_prefix, type_prefix):
                 yield events
             return
-        newest, until = Newest(), 0
+        newest = Newest()
+        first: list[Event] = []
+        count = 0
         async with aclosing(self.scan(type_prefix)) as pages:
             async for events in pages:
-                until = max(until, events[-1].time)
+                first, count = (events if not count else first), count + 1
                 await anyio.to_thread.run_sync(
                     newest.add, [one for one in events if one.stream.startswith(stream_prefix)]
                 )
-        async with aclosing(self.scan(type_prefix, until=until)) as pages:
+        if count <= 1:
+            yield [*filter(newest.has, first)]
+            return
+        del first
+        async with aclosing(self.scan(type_prefix)) as pages:
             async for events in pages:
                 found = await anyio.to_thread.run_sync(lambda page: [*filter(newest.has, page)], events)
                 if found:

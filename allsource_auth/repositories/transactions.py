@@ -221,8 +221,8 @@ class Transaction(Repositories):
                 operation, kind, taken, commit.base, decision=decision.base if several else None, known=known
             )
             releases += await core.claims.give_up(operation, kind, given_up, commit.stream)
-            entries += repository.entries(operation, ADDED, joined, commit.base)
-            releases += repository.entries(operation, REMOVED, left, commit.base)
+            entries += repository._entries(operation, ADDED, joined, commit.base)
+            releases += repository._entries(operation, REMOVED, left, commit.base)
         rest = [commit.rest() for commit in commits[1:]] if several else []
         return Plan(
             head=decision.base,
@@ -255,7 +255,7 @@ class Transaction(Repositories):
         for commit in commits:
             if commit.after is None:
                 # What came to belong to it since the transaction looked.
-                await commit.repository.cascade(commit.kind.key_of(commit.stream))
+                await commit.repository._cascade(commit.kind.key_of(commit.stream))
         if core.streams.store.forgetful:
             with suppress(StoreClosed):
                 await self._read_back(commits, done)
@@ -284,7 +284,7 @@ class Transaction(Repositories):
         raise refused
 
     async def _one_back(self, commit: Commit, operation: Operation) -> None:
-        await commit.repository.read_back(commit.after, commit.base, True, operation)
+        await commit.repository._read_back(commit.after, commit.base, True, operation)
 
 
 def _rebased(commit: Commit, head: Head) -> Commit:
@@ -308,7 +308,7 @@ def _rebased(commit: Commit, head: Head) -> Commit:
         return msgspec.structs.replace(commit, base=head, before=before)
     payload = merged(commit.payload, new, old)
     return msgspec.structs.replace(
-        commit, base=head, before=before, payload=payload, after=commit.repository.entity(payload)
+        commit, base=head, before=before, payload=payload, after=commit.repository._entity(payload)
     )
 
 

@@ -64,7 +64,7 @@ class TwoFactors(Repository[TwoFactor]):
             if found is None:
                 raise self.kind.not_found
             try:
-                return await self._change(found.id, wish)
+                return await self._change(found.id, wish, once=expected is not UNSET)
             except TwoFactorNotFound:
                 continue  # it was removed just now; perhaps the user has another one
 
