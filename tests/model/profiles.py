@@ -6,7 +6,7 @@ import os
 
 from hypothesis import HealthCheck, settings
 
-__all__ = ["OVER_HTTP", "PROFILE"]
+__all__ = ["OVER_HTTP", "PROFILE", "SEVERAL_STORES"]
 
 _NEVER_SLOW = (HealthCheck.too_slow, HealthCheck.data_too_large)
 
@@ -26,3 +26,6 @@ PROFILE = _FAR if os.environ.get("ALLSOURCE_AUTH_EXPLORE") == "1" else _BRIEF
 
 OVER_HTTP = settings(PROFILE, max_examples=PROFILE.max_examples // 2)
 """For stores whose steps take several times as long."""
+
+SEVERAL_STORES = settings(PROFILE, max_examples=PROFILE.max_examples // 6)
+"""For steps that are taken on several stores together, and looked at from many sides."""

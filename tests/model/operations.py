@@ -1,0 +1,382 @@
+"""Operations of the ten repositories as values that can be drawn, carried out on any store, and asked of the model.
+
+They are drawn from small pools of ids and values, so that they often meet one another.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from typing import Any
+
+from hypothesis import strategies as st
+
+from allsource_auth import Conflict, InvalidInput, NotFound
+
+from .answers import Answers
+from .machine import HOUR
+from .register import KINDS, Register
+
+__all__ = [
+    "CHANGES",
+    "CREATE",
+    "CREATIONS",
+    "LOOKS",
+    "REMOVALS",
+    "RETURNS",
+    "SINGLE",
+    "SWEEPS",
+    "TAKES",
+    "Operation",
+    "every_look",
+    "refusal",
+]
+
+
+def refusal(error: Conflict | NotFound | InvalidInput) -> tuple[str, str | None, str | None]:
+    """What is compared of an error: its class, the kind and the field that it names."""
+    return type(error).__name__, getattr(error, "kind", None), getattr(error, "field", None)
+
+
+@dataclass(frozen=True)
+class Known:
+    """One of the keys that there are or were in a repository, counted around and around."""
+
+    number: int
+
+
+@dataclass(frozen=True)
+class Operation:
+    """A call of a repository; of the adapter itself where ``repository`` is ``adapter``.
+
+    Among what is ``given``, `Known` stands for a key, a time span for the time so far from now, and ``to`` and ``when`` for
+    the number of a change in the history of the entity.
+    """
+
+    repository: str
+    name: str
+    given: Mapping[str, Any]
+
+    def settled(self, register: Register) -> Operation:
+        """With the keys and times that the draw stands for now."""
+
+        def settle(value: Any) -> Any:
+            if isinstance(value, timedelta):
+                return register.clock() + value
+            if isinstance(value, Known):
+                keys = [key for repository, key in register.stories if repository == self.repository]
+                return keys[value.number % len(keys)] if keys else "nobody"
+            return value
+
+        return replace(self, given={name: settle(value) for name, value in self.given.items()})
+
+    def named(self, made: Any) -> Operation:
+        """With the keys that a store made for it."""
+        lacking = {
+            name: getattr(made, name) for name, value in self.given.items() if name in ("id", "token") and not value
+        }
+        return replace(self, given={**self.given, **lacking})
+
+    async def on(self, group: Any) -> Any:
+        """Carry it out on an adapter, or in a transaction."""
+        repository = group if self.repository == "adapter" else getattr(group, self.repository)
+        given = dict(self.given)
+        match self.name:
+            case "scan":
+                return [entity async for entity in repository.scan()]
+            case "history":
+                return [change.state for change in await repository.history(**given)]
+            case "revert" | "as_of":
+                changes = await repository.history(given["key"])
+                moment = "to" if self.name == "revert" else "when"
+                given[moment] = changes[given[moment] % len(changes)].event_id if changes else "none"
+            case "list":
+                page = await repository.list(**given)
+                return page.items, page.total
+        return await getattr(repository, self.name)(**given)
+
+    def asked_of(self, register: Register) -> Any:
+        return Answers(register).call(self.repository, self.name, self.given)
+
+    def __str__(self) -> str:
+        return f"{self.repository}.{self.name}({', '.join(f'{name}={value!r}' for name, value in self.given.items())})"
+
+
+Draw = st.SearchStrategy[Operation]
+
+
+def call(repository: str, name: str, optional: Mapping[str, Any] = {}, /, **given: Any) -> Draw:
+    """Calls with every one of ``given`` and some of ``optional``."""
+    return st.builds(
+        Operation, st.just(repository), st.just(name), st.fixed_dictionaries(given, optional=dict(optional))
+    )
+
+
+def pool(*values: Any) -> st.SearchStrategy[Any]:
+    return st.sampled_from(values)
+
+
+def ids(letter: str, count: int = 3) -> st.SearchStrategy[Any]:
+    """A few ids that are given; now and then none, and a store makes one."""
+    return pool(*[f"{letter}{number}" for number in range(count)], None)
+
+
+KNOWN = st.integers(0, 7).map(Known)
+USERS = pool("u0", "u1", "u2")
+ORGANIZATIONS = pool("o0", "o1")
+EMAILS = pool("a@x.org", "A@X.org", "b@x.org", "\u00e9@x.org", "E\u0301@x.org")
+USERNAMES = pool("a", "A", "b")
+NAMES = pool(None, "", "Ada", "ada l.", "\u00c9va")
+SLUGS = pool("acme", "Acme", "beta")
+PROVIDERS = pool("credential", "github")
+ACCOUNTS = pool("1", "2")
+TOKENS = pool("t0", "t1", "t2", None, None)
+IDENTIFIERS = pool("reset", "verify")
+VALUES = pool("v0", "v1")
+CODES = pool(None, "four codes", "three codes")
+HASHES = pool("h0", "h1", "h2")
+CREDENTIALS = pool("c0", "c1", "c2")
+COUNTS = st.integers(0, 3)
+ROLES = pool("member", "owner", "admin, owner", "owners")
+STATUSES = pool("pending", "accepted", "rejected", "canceled")
+METADATA = pool(None, {}, {"a": [1, None, {"\u00e9": "x"}], "b": {}}, {"theme": "dark"})
+LIFETIMES = pool(-HOUR, timedelta(0), timedelta(microseconds=1), HOUR, HOUR, timedelta(days=2))
+MAYBE = pool(None, "x", "y")
+INTERVALS = pool(None, 0, 3_600_000)
+AMOUNTS = pool(None, 0, 2)
+FEW = pool(None, 0, 1, 2)
+
+CREATE = {
+    "users": call(
+        "users",
+        "create",
+        {"name": NAMES, "role": MAYBE, "metadata": METADATA, "email_verified": st.booleans()},
+        id=ids("u"),
+        email=st.none() | EMAILS,
+        username=st.none() | USERNAMES,
+    ),
+    "sessions": call(
+        "sessions",
+        "create",
+        {"ip_address": MAYBE, "user_agent": MAYBE, "impersonated_by": st.none() | USERS},
+        token=TOKENS,
+        id=st.none(),
+        user_id=USERS,
+        expires_at=LIFETIMES,
+    ),
+    "accounts": call(
+        "accounts",
+        "create",
+        {"password": MAYBE, "access_token": MAYBE, "access_token_expires_at": st.none() | LIFETIMES},
+        id=ids("a"),
+        user_id=USERS,
+        provider_id=PROVIDERS,
+        account_id=ACCOUNTS,
+    ),
+    "verifications": call(
+        "verifications",
+        "create",
+        id=pool("v0", "v1", None, None),
+        identifier=IDENTIFIERS,
+        value=VALUES,
+        expires_at=LIFETIMES,
+    ),
+    "organizations": call(
+        "organizations",
+        "create",
+        {"logo": MAYBE, "metadata": METADATA},
+        id=ids("o", 2),
+        name=pool("", "Acme"),
+        slug=SLUGS,
+    ),
+    "members": call("members", "create", {"role": ROLES}, id=ids("m"), organization_id=ORGANIZATIONS, user_id=USERS),
+    "invitations": call(
+        "invitations",
+        "create",
+        {"role": ROLES},
+        id=ids("i"),
+        organization_id=ORGANIZATIONS,
+        email=EMAILS,
+        inviter_id=USERS,
+        expires_at=LIFETIMES,
+    ),
+    "two_factors": call(
+        "two_factors", "create", {"backup_codes": CODES}, id=ids("f", 2), user_id=USERS, secret=pool("s0", "s1")
+    ),
+    "api_keys": call(
+        "api_keys",
+        "create",
+        {
+            "name": NAMES,
+            "enabled": pool(True, True, False),
+            "remaining": FEW,
+            "refill_interval": INTERVALS,
+            "refill_amount": AMOUNTS,
+            "rate_limit_enabled": pool(True, False),
+            "rate_limit_time_window": INTERVALS,
+            "rate_limit_max": FEW,
+            "expires_at": st.none() | LIFETIMES,
+        },
+        id=ids("k"),
+        user_id=USERS,
+        key_hash=HASHES,
+    ),
+    "passkeys": call(
+        "passkeys",
+        "create",
+        {"counter": COUNTS, "name": NAMES, "transports": MAYBE, "backed_up": st.booleans()},
+        id=ids("p"),
+        user_id=USERS,
+        credential_id=CREDENTIALS,
+        public_key=pool("pk0", "pk1"),
+    ),
+}
+CREATIONS: Draw = st.one_of(*CREATE.values())
+
+CHANGES: Draw = st.one_of(
+    call(
+        "users",
+        "update",
+        {
+            "email": st.none() | EMAILS,
+            "username": st.none() | USERNAMES,
+            "name": NAMES,
+            "metadata": METADATA,
+            "banned": st.booleans(),
+            "ban_reason": MAYBE,
+            "ban_expires": st.none() | LIFETIMES,
+            "two_factor_enabled": st.booleans(),
+        },
+        id=KNOWN,
+    ),
+    call("sessions", "update_expiry", token=KNOWN, expires_at=LIFETIMES),
+    call("sessions", "set_active_organization", token=KNOWN, organization_id=st.none() | ORGANIZATIONS),
+    call(
+        "accounts",
+        "update",
+        {"password": MAYBE, "refresh_token": MAYBE, "scope": MAYBE, "refresh_token_expires_at": LIFETIMES},
+        id=KNOWN,
+    ),
+    call("organizations", "update", {"name": pool("", "Acme"), "slug": SLUGS, "metadata": METADATA}, id=KNOWN),
+    call("members", "update_role", id=KNOWN, role=ROLES),
+    call("invitations", "update_status", id=KNOWN, status=STATUSES),
+    call("two_factors", "update_backup_codes", user_id=USERS, backup_codes=CODES),
+    call(
+        "api_keys",
+        "update",
+        {
+            "enabled": pool(True, True, False),
+            "remaining": FEW,
+            "refill_interval": INTERVALS,
+            "refill_amount": AMOUNTS,
+            "rate_limit_enabled": st.booleans(),
+            "rate_limit_time_window": INTERVALS,
+            "rate_limit_max": FEW,
+            "expires_at": st.none() | LIFETIMES,
+            "metadata": MAYBE,
+        },
+        id=KNOWN,
+    ),
+    call("passkeys", "update_name", id=KNOWN, name=NAMES),
+    call("passkeys", "update_counter", id=KNOWN, counter=COUNTS),
+)
+
+REMOVALS: Draw = st.one_of(
+    call("sessions", "delete", token=KNOWN),
+    call("sessions", "delete_for_user", user_id=USERS),
+    call("two_factors", "delete_for_user", user_id=USERS),
+    *[call(name, "delete", id=KNOWN) for name in KINDS if name not in ("sessions", "invitations", "two_factors")],
+    *[call(name, "delete", id=KNOWN) for name in ("users", "organizations")],
+)
+
+RETURNS: Draw = st.one_of(
+    *[call(name, "restore", key=KNOWN) for name in KINDS],
+    *[call(name, "revert", key=KNOWN, to=st.integers(0, 9)) for name in KINDS],
+)
+
+TAKES: Draw = st.one_of(
+    call("verifications", "consume", identifier=IDENTIFIERS, value=VALUES),
+    call("invitations", "update_status", id=KNOWN, status=STATUSES, expected=pool("pending", "pending", "accepted")),
+    call("two_factors", "update_backup_codes", user_id=USERS, backup_codes=CODES, expected=CODES),
+    call("passkeys", "update_counter", id=KNOWN, counter=COUNTS, expected=COUNTS),
+    call("api_keys", "use", key_hash=HASHES),
+)
+
+EXPIRING = ("sessions", "verifications", "api_keys")
+SWEEPS: Draw = st.one_of(*[call(name, "delete_expired", limit=pool(None, None, 0, 1, 2)) for name in EXPIRING])
+
+SINGLE: Draw = (
+    CREATIONS | CHANGES | REMOVALS | RETURNS | TAKES | st.one_of(*[call(name, "delete_expired") for name in EXPIRING])
+)
+"""What a transaction is made of."""
+
+SEARCHED = pool("email", "name")
+OPERATORS = pool("contains", "starts_with", "ends_with")
+
+LOOKS: Draw = st.one_of(
+    call(
+        "users",
+        "list",
+        {
+            "search_value": pool("", "a", "A@", "org", "%"),
+            "search_field": SEARCHED,
+            "search_operator": OPERATORS,
+            "filter_value": pool("a@x.org", "Ada", "x"),
+            "filter_field": pool("email", "name", "role"),
+            "filter_operator": OPERATORS | pool("eq", "ne"),
+            "sort_by": pool("name", "createdAt", "email"),
+            "sort_direction": pool("asc", "desc"),
+        },
+        limit=st.integers(0, 4),
+        offset=st.integers(0, 3),
+    ),
+    *[call(name, "as_of", key=KNOWN, when=st.integers(0, 9)) for name in KINDS],
+    *[call(name, "history", key=KNOWN) for name in KINDS],
+    *[
+        call(name, "get_many", keys=st.lists(pool(f"{name[0]}0", f"{name[0]}1", "t0", "f0"), max_size=3))
+        for name in KINDS
+    ],
+)
+
+
+def every_look(register: Register) -> list[Operation]:
+    """Every look-up, list and count of every value that can be there, and of a missing one."""
+
+    def each(repository: str, name: str, /, **pools: tuple[Any, ...]) -> list[Operation]:
+        given: list[dict[str, Any]] = [{}]
+        for attribute, values in pools.items():
+            given = [{**known, attribute: value} for known in given for value in values]
+        return [Operation(repository, name, found) for found in given]
+
+    users, organizations = ("u0", "u1", "u2", "nobody"), ("o0", "o1", "nothing")
+    emails = ("A@x.org", "b@x.org", "E\u0301@X.org", "nobody@x.org")
+    tokens = tuple(key for repository, key in register.stories if repository == "sessions")
+    return [
+        *[look for key in register.stories for look in each(key[0], "get", key=(key[1],))],
+        *[look for name in KINDS for look in each(name, "scan")],
+        *each("users", "get_by_email", email=emails),
+        *each("users", "get_by_username", username=("a", "A", "b")),
+        *each("users", "list", limit=(100,), offset=(0,)),
+        *[
+            look
+            for name in ("sessions", "accounts", "organizations", "api_keys", "passkeys")
+            for look in each(name, "list_for_user", user_id=users)
+        ],
+        *each("adapter", "load_session", token=tokens),
+        *each("accounts", "get_by_provider", provider_id=("credential", "github"), account_id=("1", "2", "3")),
+        *each("verifications", "find", identifier=("reset", "verify"), value=("v0", "v1")),
+        *each("verifications", "get_by_identifier", identifier=("reset", "verify")),
+        *each("verifications", "get_by_value", value=("v0", "v1", "v2")),
+        *each("organizations", "get_by_slug", slug=("acme", "Acme", "beta", "ACME")),
+        *each("members", "find", organization_id=organizations, user_id=users),
+        *each("members", "list_for_organization", organization_id=organizations),
+        *each("members", "count", organization_id=organizations),
+        *each("members", "count_owners", organization_id=organizations),
+        *each("invitations", "list_for_organization", organization_id=organizations),
+        *each("invitations", "list_for_email", email=emails),
+        *each("invitations", "find_pending", organization_id=organizations, email=emails),
+        *each("two_factors", "get_by_user", user_id=users),
+        *each("api_keys", "get_by_hash", key_hash=("h0", "h1", "h2", "h3")),
+        *each("passkeys", "get_by_credential_id", credential_id=("c0", "c1", "c2", "c3")),
+    ]

@@ -1,0 +1,270 @@
+"""Random sequences of operations on all ten kinds: every store answers what a plain model answers."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from datetime import timedelta
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import strategies as st
+from hypothesis.stateful import initialize, invariant, rule, run_state_machine_as_test
+
+from allsource_auth import (
+    AllsourceAuthAdapter,
+    AllsourceStore,
+    Conflict,
+    EventStore,
+    InvalidInput,
+    NotFound,
+    Transaction,
+)
+from tests.support.clocks import ManualClock
+from tests.support.cores import NEWEST, OLDEST, Core, running
+from tests.support.targets import TARGETS, Site, Target
+
+from .machine import STEPS, Machine
+from .operations import (
+    CHANGES,
+    CREATE,
+    CREATIONS,
+    LOOKS,
+    REMOVALS,
+    RETURNS,
+    SINGLE,
+    SWEEPS,
+    TAKES,
+    Operation,
+    every_look,
+    refusal,
+)
+from .profiles import PROFILE, SEVERAL_STORES
+from .register import KINDS, Register
+
+REFUSALS = (Conflict, NotFound, InvalidInput)
+LOOKS_AT_ONCE = 8
+"""How many look-ups follow each step."""
+
+STRIDE = 37
+"""From one look-up to the next, so that those that follow a step are of several kinds."""
+
+Outcome = tuple[str, Any]
+
+
+class Broken(Exception):
+    """What ends a transaction from inside."""
+
+
+class AllKinds(Machine):
+    """Several stores, each with two adapters that take turns, and one model of what is in all of them."""
+
+    targets: tuple[Target, ...]
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register = Register(self.clock)
+        self.turn = 0
+        self.looked = 0
+        self.stores = [self.adapters_on(target) for target in self.targets]
+
+    # Asking the stores and the model
+
+    def _turn(self) -> list[AllsourceAuthAdapter]:
+        """One adapter for each store. Which store comes first, and which of its adapters, is another one each time."""
+        self.turn += 1
+        first = self.turn // 2 % len(self.stores)
+        return [adapters[self.turn % 2] for adapters in self.stores[first:] + self.stores[:first]]
+
+    def _do(
+        self, operation: Operation, groups: Sequence[AllsourceAuthAdapter | Transaction], register: Register
+    ) -> bool:
+        """On the first store, which may make a key; with that key on the others, and in the model. Whether it was refused."""
+        operation = operation.settled(register)
+        found = []
+        for group in groups:
+            found.append(self.run(_outcome(operation, group)))
+            if operation.name == "create" and found[0][0] == "answer":
+                operation = operation.named(found[0][1])
+        expected = _expected(operation, register)
+        for group, outcome in zip(groups, found, strict=True):
+            assert outcome == expected, f"{operation} on {group!r}"
+        return expected[0] == "refusal"
+
+    def _sample(self, register: Register) -> list[Operation]:
+        """A few look-ups, other ones each time."""
+        looks = every_look(register)
+        self.looked += LOOKS_AT_ONCE
+        return [looks[(self.looked + number) * STRIDE % len(looks)] for number in range(LOOKS_AT_ONCE)]
+
+    # Single operations
+
+    @initialize(creations=st.tuples(*CREATE.values()))
+    def begin(self, creations: tuple[Operation, ...]) -> None:
+        """Something of each kind, so that most operations meet somebody."""
+        for creation in creations:
+            self.operate(creation)
+
+    @rule(operation=CREATIONS | CHANGES | REMOVALS)
+    def operate(self, operation: Operation) -> None:
+        self._do(operation, self._turn(), self.register)
+
+    @rule(operation=RETURNS)
+    def bring_back(self, operation: Operation) -> None:
+        self.operate(operation)
+
+    @rule(operation=TAKES)
+    def take_once(self, operation: Operation) -> None:
+        self.operate(operation)
+
+    @rule(operation=SWEEPS)
+    def sweep(self, operation: Operation) -> None:
+        self.operate(operation)
+
+    @rule(looks=st.lists(LOOKS, min_size=1, max_size=4))
+    def look(self, looks: list[Operation]) -> None:
+        for look in looks:
+            self.operate(look)
+
+    @rule(step=STEPS)
+    def time_passes(self, step: timedelta) -> None:
+        self.clock.move(step)
+
+    # Transactions
+
+    @rule(operations=st.lists(SINGLE, min_size=2, max_size=4), patient=st.booleans(), end=st.integers(0, 4))
+    def transact(self, operations: list[Operation], patient: bool, end: int) -> None:
+        """An exception ends it if ``end`` is 0; a refusal inside does, unless the application is ``patient``."""
+        inside = self.register.begin()
+        transactions = [adapter.transaction() for adapter in self._turn()]
+        broken = end == 0
+        for operation in operations:
+            if self._do(operation, transactions, inside) and not patient:
+                broken = True
+                break
+        looks = [look for look in self._sample(inside) if look.repository != "adapter"]
+        for transaction in transactions:
+            self.run(_agrees(looks, transaction, inside))
+        found = [self.run(_ended(transaction, broken)) for transaction in transactions]
+        expected = None if broken else _committed(self.register, inside)
+        assert found == [expected] * len(found), list(map(str, operations))
+
+    # Reading
+
+    @invariant()
+    def a_sample_of_look_ups_agrees(self) -> None:
+        looks = self._sample(self.register)
+        for adapter in self._turn():
+            self.run(_agrees(looks, adapter, self.register))
+
+    async def everything_agrees(self) -> None:
+        """Everything is read; nothing is out of order but children of the dead, and that can be repaired."""
+        looks = every_look(self.register)
+        looks += [Operation(place[0], "history", {"key": place[1]}) for place in self.register.stories]
+        orphans = self.register.orphans()
+        for adapter in self._turn():
+            await _agrees(looks, adapter, self.register)
+            checked = await adapter.check(repair=bool(orphans))
+            findings = [(finding.problem, finding.kind, *finding.keys) for finding in checked.findings]
+            assert sorted(findings) == sorted(("half_cascade", KINDS[place[0]].name, place[1]) for place in orphans)
+        for place in orphans:
+            self.register.remove(*place)
+        for adapter in self._turn() if orphans else ():
+            assert (await adapter.check()).findings == ()
+            await _agrees(every_look(self.register), adapter, self.register)
+
+
+async def _outcome(operation: Operation, group: AllsourceAuthAdapter | Transaction) -> Outcome:
+    try:
+        return "answer", await operation.on(group)
+    except REFUSALS as error:
+        return "refusal", refusal(error)
+
+
+def _expected(operation: Operation, register: Register) -> Outcome:
+    try:
+        return "answer", operation.asked_of(register)
+    except REFUSALS as error:
+        return "refusal", refusal(error)
+
+
+async def _agrees(looks: Sequence[Operation], group: AllsourceAuthAdapter | Transaction, register: Register) -> None:
+    found = await asyncio.gather(*[_outcome(look, group) for look in looks])
+    for look, outcome in zip(looks, found, strict=True):
+        assert outcome == _expected(look, register), f"{look} on {group!r}"
+
+
+async def _ended(transaction: Transaction, broken: bool) -> Any:
+    """What the end of the block refuses, if anything."""
+    try:
+        async with transaction:
+            if broken:
+                raise Broken
+    except Broken:
+        return None
+    except REFUSALS as error:
+        return refusal(error)
+
+
+def _committed(register: Register, inside: Register) -> Any:
+    try:
+        register.commit(inside)
+    except REFUSALS as error:
+        return refusal(error)
+    return None
+
+
+BY_NAME = {target.name: target for target in TARGETS}
+EMBEDDED = BY_NAME["sqlite-memory"]
+
+
+@pytest.mark.heavy
+def test_random_operations_agree_with_the_model() -> None:
+    machine = type("Embedded", (AllKinds,), {"targets": (EMBEDDED,)})
+    run_state_machine_as_test(machine, settings=PROFILE)
+
+
+@pytest.mark.heavy
+def test_random_operations_agree_with_the_model_over_http() -> None:
+    machine = type("EmbeddedAndLocal", (AllKinds,), {"targets": (EMBEDDED, BY_NAME["local"])})
+    run_state_machine_as_test(machine, settings=SEVERAL_STORES)
+
+
+@pytest.fixture
+def core(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Core]:
+    """A Core that runs while the machines use event loops of their own."""
+    with asyncio.Runner() as runner:
+        stack = AsyncExitStack()
+        try:
+            yield runner.run(stack.enter_async_context(running(request.param, data=tmp_path / "core")))
+        finally:
+            runner.run(stack.aclose())
+
+
+def _tenants_of(core: Core) -> Target:
+    """Every start is a tenant of its own."""
+    tenants = count()
+
+    @asynccontextmanager
+    async def start(directory: Path, clock: ManualClock) -> AsyncIterator[Site]:
+        tenant = f"example-{next(tenants)}"
+        async with AsyncExitStack() as stores:
+
+            def store(_: str) -> EventStore:
+                opened = AllsourceStore(core.url, api_key=core.api_key, tenant_id=tenant)
+                stores.push_async_callback(opened.close)
+                return opened
+
+            yield Site(store)
+
+    return Target(f"tenants of {core.version}", start)
+
+
+@pytest.mark.core
+@pytest.mark.parametrize("core", [OLDEST, NEWEST], indirect=True)
+def test_random_operations_agree_with_the_model_on_cores(core: Core) -> None:
+    machine = type("EmbeddedAndCore", (AllKinds,), {"targets": (EMBEDDED, _tenants_of(core))})
+    run_state_machine_as_test(machine, settings=SEVERAL_STORES)
