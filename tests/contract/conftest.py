@@ -19,17 +19,18 @@ from tests.support.targets import TARGETS, Site, Target
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Leave the tables of operations, races apart, to the matrix where they only meet another transport or the same engine."""
+    """Leave the tables of operations, races apart, to one interpreter, and to fewer targets: they meet nothing new there.
+
+    The ordinary run has them in memory, the session with the modes on the local server, the matrix everywhere.
+    """
     for item in items:
-        if item.get_closest_marker("tables") is None or item.get_closest_marker("race") is not None:
+        if item.get_closest_marker("tables") is None:
             continue
-        target = (
-            item.callspec.params.get("target")
-            if isinstance(item, pytest.Function) and hasattr(item, "callspec")
-            else None
-        )
-        if isinstance(target, Target) and target.name not in ("sqlite-memory", "local"):
-            item.add_marker(pytest.mark.matrix)
+        item.add_marker(pytest.mark.heavy)
+        callspec = getattr(item, "callspec", None)
+        target = None if callspec is None else callspec.params.get("target")
+        if item.get_closest_marker("race") is None and isinstance(target, Target) and target.name != "sqlite-memory":
+            item.add_marker(pytest.mark.modes if target.name == "local" else pytest.mark.matrix)
 
 
 class MakeAdapter(Protocol):
