@@ -163,9 +163,12 @@ def bench(session: nox.Session) -> None:
     session.run(*over_http, "local")
     find = "from tests.support.cores import NEWEST, find; print(NEWEST, find(NEWEST) is not None)"
     version, found = str(session.run("python", "-c", find, silent=True)).split()
+    stores = "embedded,local"
     if found == "True":
         session.run(*over_http, f"core-{version}")
+        stores += f",core-{version}"
     else:
         session.warn(f"Core {version} is not built, so it is not measured: nox -s core builds it")
+    session.run("python", "benchmarks/operations.py", "--store", stores, "--entities", "200", "--calls", "2")
     session.run("python", "benchmarks/sign_up.py", "--sign-ups", "1000")
     session.run("python", "benchmarks/startup.py")

@@ -39,17 +39,21 @@ class Server:
         return self.core_url if self.query_url is None else self.query_url
 
 
-def started(name: str, folder: Path) -> AbstractAsyncContextManager[Server]:
-    """The server with this name, with its events in ``folder``. Raises ``CoreMissing`` for a Core that is not built."""
-    return _local(folder) if name == "local" else _core(_CORES[name], folder)
+def started(name: str, folder: Path, *, recommended: bool = True) -> AbstractAsyncContextManager[Server]:
+    """The server with this name, with its events in ``folder``, old ones included.
+
+    ``recommended``: a Core is set up as docs/running-core.md recommends it for 0.27, so that sign-ups do not get slower while
+    the store is filled. Raises ``CoreMissing`` for a Core that is not built.
+    """
+    return _local(folder) if name == "local" else _core(_CORES[name], folder, recommended)
 
 
 @asynccontextmanager
-async def _core(version: str, folder: Path) -> AsyncIterator[Server]:
+async def _core(version: str, folder: Path, recommended: bool) -> AsyncIterator[Server]:
     data = folder / "core"
-    data.mkdir()
-    # As docs/running-core.md recommends it for 0.27: sign-ups do not get slower while the store is filled.
-    async with cores.running(version, data=data, env={"ALLSOURCE_FEED_NARROW_INDEX": "0"}) as core:
+    data.mkdir(exist_ok=True)
+    env = {"ALLSOURCE_FEED_NARROW_INDEX": "0"} if recommended else {}
+    async with cores.running(version, data=data, env=env) as core:
         yield Server(core.url, api_key=core.api_key)
 
 

@@ -1,0 +1,71 @@
+"""What is in a store before it is measured: users with emails, each with a session, and a key that was used often.
+
+The library writes them into memory; then the very same events are stored in large batches that no guard holds up.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+import msgspec
+
+from allsource_auth import AllsourceAuthAdapter, EventStore, NewEvent, SqliteLog, SqliteStore
+from tests.support.wrappers import CountingStore
+
+__all__ = ["Seed", "pour", "seed_of"]
+
+BATCH = 500
+LONG_AGO = datetime(2020, 1, 1, tzinfo=UTC)
+KEY_HASH = "hash-of-a-busy-key"
+
+
+@dataclass(frozen=True)
+class Seed:
+    """Events of the tenant ``default``, and how to find what they tell of. ``tokens`` are those of sessions that live."""
+
+    events: list[NewEvent]
+    entities: int
+    users: list[str]
+    emails: list[str]
+    tokens: list[str]
+
+    def __repr__(self) -> str:
+        return f"Seed({self.entities} entities, {len(self.events)} events)"
+
+
+async def seed_of(entities: int, *, expired: int = 0, uses: int = 0) -> Seed:
+    """Half of the entities are users, half are sessions, ``expired`` of them expired; ``uses``: of one limited API key."""
+    _say(f"preparing {entities:,} entities ...")
+    store = CountingStore(SqliteStore(SqliteLog(None)))
+    in_a_week = datetime.now(UTC) + timedelta(days=7)
+    users, emails, tokens = [], [], []
+    async with AllsourceAuthAdapter.with_store(store) as adapter:
+        for number in range(entities // 2):
+            email = f"person{number}@example.org"
+            user = await adapter.users.create(email=email, name="A user")
+            expires_at = LONG_AGO if number < expired else in_a_week
+            session = await adapter.sessions.create(user_id=user.id, expires_at=expires_at)
+            users.append(user.id)
+            emails.append(email)
+            if number >= expired:
+                tokens.append(session.token)
+        if uses:
+            await adapter.api_keys.create(user_id=users[-1], key_hash=KEY_HASH, remaining=1_000_000_000)
+        for _ in range(uses):
+            await adapter.api_keys.use(KEY_HASH)
+        events = [msgspec.structs.replace(event, guard=None) for batch in store.appends for event in batch]
+    return Seed(events, entities, users, emails, tokens)
+
+
+async def pour(store: EventStore, events: Sequence[NewEvent]) -> None:
+    """Store the events, in their order and without guards."""
+    _say(f"storing {len(events):,} events ...")
+    for first in range(0, len(events), BATCH):
+        await store.append(events[first : first + BATCH])
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr)
