@@ -22,12 +22,13 @@ __all__ = [
     "CHANGES",
     "CREATE",
     "CREATIONS",
+    "HANDING_OVER",
     "LOOKS",
     "REMOVALS",
     "RETURNS",
-    "SINGLE",
     "SWEEPS",
     "TAKES",
+    "TRANSACTIONS",
     "Operation",
     "every_look",
     "refusal",
@@ -41,9 +42,15 @@ def refusal(error: Conflict | NotFound | InvalidInput) -> tuple[str, str | None,
 
 @dataclass(frozen=True)
 class Known:
-    """One of the keys that there are or were in a repository, counted around and around."""
+    """One of the keys that a repository knows, counted around and around; of the living or the dead if there are such."""
 
     number: int
+    alive: bool | None = None
+
+    def key(self, repository: str, register: Register) -> str:
+        known = {key: story[-1] is not None for (other, key), story in register.stories.items() if other == repository}
+        keys = [key for key, alive in known.items() if self.alive in (alive, None)] or list(known)
+        return keys[self.number % len(keys)] if keys else "nobody"
 
 
 @dataclass(frozen=True)
@@ -51,7 +58,8 @@ class Operation:
     """A call of a repository; of the adapter itself where ``repository`` is ``adapter``.
 
     Among what is ``given``, `Known` stands for a key, a time span for the time so far from now, and ``to`` and ``when`` for
-    the number of a change in the history of the entity.
+    the number of a change in the history of the entity. A creation ``like`` an entity wants the values that it had last, and
+    ``limits`` are several attributes of an API key.
     """
 
     repository: str
@@ -59,17 +67,19 @@ class Operation:
     given: Mapping[str, Any]
 
     def settled(self, register: Register) -> Operation:
-        """With the keys and times that the draw stands for now."""
-
-        def settle(value: Any) -> Any:
+        """With the keys, values and times that the draw stands for now."""
+        given = {**self.given, **self.given.get("limits", {})}
+        given.pop("limits", None)
+        if (like := given.pop("like", None)) is not None:
+            story = register.stories.get((self.repository, like.key(self.repository, register)), [])
+            last = next((state for state in reversed(story) if state is not None), None)
+            given |= {name: getattr(last, name) for name in UNIQUE[self.repository] if last is not None}
+        for name, value in given.items():
             if isinstance(value, timedelta):
-                return register.clock() + value
-            if isinstance(value, Known):
-                keys = [key for repository, key in register.stories if repository == self.repository]
-                return keys[value.number % len(keys)] if keys else "nobody"
-            return value
-
-        return replace(self, given={name: settle(value) for name, value in self.given.items()})
+                given[name] = register.clock() + value
+            elif isinstance(value, Known):
+                given[name] = value.key(self.repository, register)
+        return replace(self, given=given)
 
     def named(self, made: Any) -> Operation:
         """With the keys that a store made for it."""
@@ -103,6 +113,10 @@ class Operation:
         return f"{self.repository}.{self.name}({', '.join(f'{name}={value!r}' for name, value in self.given.items())})"
 
 
+UNIQUE = {
+    name: [attribute for _, attributes in kind.unique for attribute in attributes] for name, kind in KINDS.items()
+}
+
 Draw = st.SearchStrategy[Operation]
 
 
@@ -117,41 +131,53 @@ def pool(*values: Any) -> st.SearchStrategy[Any]:
     return st.sampled_from(values)
 
 
-def ids(letter: str, count: int = 3) -> st.SearchStrategy[Any]:
+def ids(letter: str) -> st.SearchStrategy[Any]:
     """A few ids that are given; now and then none, and a store makes one."""
-    return pool(*[f"{letter}{number}" for number in range(count)], None)
+    return pool(f"{letter}0", f"{letter}1", f"{letter}0", f"{letter}1", None)
 
 
-KNOWN = st.integers(0, 7).map(Known)
-USERS = pool("u0", "u1", "u2")
+ANY = st.integers(0, 7).map(Known)
+LIVING = st.builds(Known, st.integers(0, 7), pool(True, True, True, None))
+DEAD = st.builds(Known, st.integers(0, 7), pool(False, False, False, None))
+USERS = pool("u0", "u1")
 ORGANIZATIONS = pool("o0", "o1")
-EMAILS = pool("a@x.org", "A@X.org", "b@x.org", "\u00e9@x.org", "E\u0301@x.org")
-USERNAMES = pool("a", "A", "b")
+EMAILS = pool("a@x.org", "A@X.org", "\u00e9@x.org", "E\u0301@x.org")
+USERNAMES = pool("a", "A")
 NAMES = pool(None, "", "Ada", "ada l.", "\u00c9va")
-SLUGS = pool("acme", "Acme", "beta")
+SLUGS = pool("acme", "Acme")
 PROVIDERS = pool("credential", "github")
 ACCOUNTS = pool("1", "2")
-TOKENS = pool("t0", "t1", "t2", None, None)
-IDENTIFIERS = pool("reset", "verify")
-VALUES = pool("v0", "v1")
-CODES = pool(None, "four codes", "three codes")
-HASHES = pool("h0", "h1", "h2")
-CREDENTIALS = pool("c0", "c1", "c2")
-COUNTS = st.integers(0, 3)
+IDENTIFIERS = pool("reset", "reset", "reset", "verify")
+VALUES = pool("v0", "v0", "v0", "v1")
+CODES = pool(None, "four codes")
+HASHES = pool("h0", "h1")
+CREDENTIALS = pool("c0", "c1")
+COUNTS = st.integers(0, 2)
 ROLES = pool("member", "owner", "admin, owner", "owners")
-STATUSES = pool("pending", "accepted", "rejected", "canceled")
+STATUSES = pool("pending", "pending", "accepted", "rejected", "canceled")
 METADATA = pool(None, {}, {"a": [1, None, {"\u00e9": "x"}], "b": {}}, {"theme": "dark"})
-LIFETIMES = pool(-HOUR, timedelta(0), timedelta(microseconds=1), HOUR, HOUR, timedelta(days=2))
+LIFETIMES = pool(timedelta(days=30), timedelta(days=2), HOUR, timedelta(microseconds=1), timedelta(0), -HOUR)
 MAYBE = pool(None, "x", "y")
-INTERVALS = pool(None, 0, 3_600_000)
-AMOUNTS = pool(None, 0, 2)
-FEW = pool(None, 0, 1, 2)
+LIMITS = pool(
+    {},
+    {"remaining": 1},
+    {"remaining": 2, "expires_at": HOUR},
+    {"remaining": 0, "refill_interval": 3_600_000, "refill_amount": 1},
+    {"remaining": 1, "refill_interval": 600_000, "refill_amount": 2, "enabled": True},
+    {"refill_interval": None, "refill_amount": None, "remaining": None},
+    {"refill_interval": 1},
+    {"rate_limit_enabled": True, "rate_limit_time_window": 3_600_000, "rate_limit_max": 1},
+    {"rate_limit_enabled": True, "rate_limit_time_window": 600_000, "rate_limit_max": 2, "remaining": 3},
+    {"rate_limit_enabled": True, "rate_limit_time_window": 0, "rate_limit_max": 0},
+    {"enabled": False, "expires_at": timedelta(0)},
+    {"expires_at": -HOUR},
+)
 
 CREATE = {
     "users": call(
         "users",
         "create",
-        {"name": NAMES, "role": MAYBE, "metadata": METADATA, "email_verified": st.booleans()},
+        {"name": NAMES, "role": MAYBE, "metadata": METADATA, "email_verified": st.booleans(), "like": ANY},
         id=ids("u"),
         email=st.none() | EMAILS,
         username=st.none() | USERNAMES,
@@ -160,7 +186,7 @@ CREATE = {
         "sessions",
         "create",
         {"ip_address": MAYBE, "user_agent": MAYBE, "impersonated_by": st.none() | USERS},
-        token=TOKENS,
+        token=pool("t0", "t1", None, None, None),
         id=st.none(),
         user_id=USERS,
         expires_at=LIFETIMES,
@@ -168,7 +194,7 @@ CREATE = {
     "accounts": call(
         "accounts",
         "create",
-        {"password": MAYBE, "access_token": MAYBE, "access_token_expires_at": st.none() | LIFETIMES},
+        {"password": MAYBE, "access_token": MAYBE, "access_token_expires_at": st.none() | LIFETIMES, "like": ANY},
         id=ids("a"),
         user_id=USERS,
         provider_id=PROVIDERS,
@@ -177,7 +203,7 @@ CREATE = {
     "verifications": call(
         "verifications",
         "create",
-        id=pool("v0", "v1", None, None),
+        id=pool("v0", None, None, None),
         identifier=IDENTIFIERS,
         value=VALUES,
         expires_at=LIFETIMES,
@@ -185,12 +211,14 @@ CREATE = {
     "organizations": call(
         "organizations",
         "create",
-        {"logo": MAYBE, "metadata": METADATA},
-        id=ids("o", 2),
+        {"logo": MAYBE, "metadata": METADATA, "like": ANY},
+        id=ids("o"),
         name=pool("", "Acme"),
         slug=SLUGS,
     ),
-    "members": call("members", "create", {"role": ROLES}, id=ids("m"), organization_id=ORGANIZATIONS, user_id=USERS),
+    "members": call(
+        "members", "create", {"role": ROLES, "like": ANY}, id=ids("m"), organization_id=ORGANIZATIONS, user_id=USERS
+    ),
     "invitations": call(
         "invitations",
         "create",
@@ -202,22 +230,17 @@ CREATE = {
         expires_at=LIFETIMES,
     ),
     "two_factors": call(
-        "two_factors", "create", {"backup_codes": CODES}, id=ids("f", 2), user_id=USERS, secret=pool("s0", "s1")
+        "two_factors",
+        "create",
+        {"backup_codes": CODES, "like": ANY},
+        id=ids("f"),
+        user_id=USERS,
+        secret=pool("s0", "s1"),
     ),
     "api_keys": call(
         "api_keys",
         "create",
-        {
-            "name": NAMES,
-            "enabled": pool(True, True, False),
-            "remaining": FEW,
-            "refill_interval": INTERVALS,
-            "refill_amount": AMOUNTS,
-            "rate_limit_enabled": pool(True, False),
-            "rate_limit_time_window": INTERVALS,
-            "rate_limit_max": FEW,
-            "expires_at": st.none() | LIFETIMES,
-        },
+        {"name": NAMES, "limits": LIMITS, "like": ANY},
         id=ids("k"),
         user_id=USERS,
         key_hash=HASHES,
@@ -225,7 +248,7 @@ CREATE = {
     "passkeys": call(
         "passkeys",
         "create",
-        {"counter": COUNTS, "name": NAMES, "transports": MAYBE, "backed_up": st.booleans()},
+        {"counter": COUNTS, "name": NAMES, "transports": MAYBE, "backed_up": st.booleans(), "like": ANY},
         id=ids("p"),
         user_id=USERS,
         credential_id=CREDENTIALS,
@@ -243,63 +266,59 @@ CHANGES: Draw = st.one_of(
             "username": st.none() | USERNAMES,
             "name": NAMES,
             "metadata": METADATA,
-            "banned": st.booleans(),
-            "ban_reason": MAYBE,
-            "ban_expires": st.none() | LIFETIMES,
             "two_factor_enabled": st.booleans(),
         },
-        id=KNOWN,
+        id=LIVING,
     ),
-    call("sessions", "update_expiry", token=KNOWN, expires_at=LIFETIMES),
-    call("sessions", "set_active_organization", token=KNOWN, organization_id=st.none() | ORGANIZATIONS),
+    call(
+        "users", "update", {"ban_reason": MAYBE, "ban_expires": st.none() | LIFETIMES}, id=LIVING, banned=st.booleans()
+    ),
+    call("sessions", "update_expiry", token=LIVING, expires_at=LIFETIMES),
+    call("sessions", "set_active_organization", token=LIVING, organization_id=st.none() | ORGANIZATIONS),
     call(
         "accounts",
         "update",
         {"password": MAYBE, "refresh_token": MAYBE, "scope": MAYBE, "refresh_token_expires_at": LIFETIMES},
-        id=KNOWN,
+        id=LIVING,
     ),
-    call("organizations", "update", {"name": pool("", "Acme"), "slug": SLUGS, "metadata": METADATA}, id=KNOWN),
-    call("members", "update_role", id=KNOWN, role=ROLES),
-    call("invitations", "update_status", id=KNOWN, status=STATUSES),
+    call("organizations", "update", {"name": pool("", "Acme"), "slug": SLUGS, "metadata": METADATA}, id=LIVING),
+    call("members", "update_role", id=LIVING, role=ROLES),
+    call("invitations", "update_status", id=LIVING, status=STATUSES),
     call("two_factors", "update_backup_codes", user_id=USERS, backup_codes=CODES),
     call(
         "api_keys",
         "update",
-        {
-            "enabled": pool(True, True, False),
-            "remaining": FEW,
-            "refill_interval": INTERVALS,
-            "refill_amount": AMOUNTS,
-            "rate_limit_enabled": st.booleans(),
-            "rate_limit_time_window": INTERVALS,
-            "rate_limit_max": FEW,
-            "expires_at": st.none() | LIFETIMES,
-            "metadata": MAYBE,
-        },
-        id=KNOWN,
+        {"limits": LIMITS, "metadata": MAYBE},
+        id=LIVING,
     ),
-    call("passkeys", "update_name", id=KNOWN, name=NAMES),
-    call("passkeys", "update_counter", id=KNOWN, counter=COUNTS),
+    call("passkeys", "update_name", id=LIVING, name=NAMES),
+    call("passkeys", "update_counter", id=LIVING, counter=COUNTS),
 )
 
 REMOVALS: Draw = st.one_of(
-    call("sessions", "delete", token=KNOWN),
+    call("sessions", "delete", token=LIVING),
     call("sessions", "delete_for_user", user_id=USERS),
     call("two_factors", "delete_for_user", user_id=USERS),
-    *[call(name, "delete", id=KNOWN) for name in KINDS if name not in ("sessions", "invitations", "two_factors")],
-    *[call(name, "delete", id=KNOWN) for name in ("users", "organizations")],
+    *[call(name, "delete", id=LIVING) for name in KINDS if name not in ("sessions", "invitations", "two_factors")],
+    *[call(name, "delete", id=USERS | ORGANIZATIONS) for name in ("users", "organizations")],
 )
 
 RETURNS: Draw = st.one_of(
-    *[call(name, "restore", key=KNOWN) for name in KINDS],
-    *[call(name, "revert", key=KNOWN, to=st.integers(0, 9)) for name in KINDS],
+    *[call(name, "restore", key=DEAD) for name in KINDS],
+    *[call(name, "revert", key=LIVING, to=st.integers(0, 9)) for name in KINDS if name != "verifications"],
 )
 
 TAKES: Draw = st.one_of(
     call("verifications", "consume", identifier=IDENTIFIERS, value=VALUES),
-    call("invitations", "update_status", id=KNOWN, status=STATUSES, expected=pool("pending", "pending", "accepted")),
+    call(
+        "invitations",
+        "update_status",
+        id=LIVING,
+        status=STATUSES,
+        expected=pool("pending", "pending", "pending", "accepted"),
+    ),
     call("two_factors", "update_backup_codes", user_id=USERS, backup_codes=CODES, expected=CODES),
-    call("passkeys", "update_counter", id=KNOWN, counter=COUNTS, expected=COUNTS),
+    call("passkeys", "update_counter", id=LIVING, counter=COUNTS, expected=COUNTS),
     call("api_keys", "use", key_hash=HASHES),
 )
 
@@ -310,6 +329,15 @@ SINGLE: Draw = (
     CREATIONS | CHANGES | REMOVALS | RETURNS | TAKES | st.one_of(*[call(name, "delete_expired") for name in EXPIRING])
 )
 """What a transaction is made of."""
+
+GIVE_UP: Draw = REMOVALS | call("users", "update", id=LIVING, email=st.none() | EMAILS, username=st.none() | USERNAMES)
+TAKE_OVER: Draw = st.one_of(
+    *[call(name, "restore", key=DEAD) for name in ("users", "accounts", "passkeys")],
+    *[CREATE[name] for name, attributes in UNIQUE.items() if attributes],
+)
+TRANSACTIONS = st.lists(SINGLE, min_size=2, max_size=4)
+HANDING_OVER = st.tuples(GIVE_UP, TAKE_OVER, SINGLE).map(list)
+"""What is given up inside is likely to be what is wanted inside."""
 
 SEARCHED = pool("email", "name")
 OPERATORS = pool("contains", "starts_with", "ends_with")
@@ -331,8 +359,8 @@ LOOKS: Draw = st.one_of(
         limit=st.integers(0, 4),
         offset=st.integers(0, 3),
     ),
-    *[call(name, "as_of", key=KNOWN, when=st.integers(0, 9)) for name in KINDS],
-    *[call(name, "history", key=KNOWN) for name in KINDS],
+    *[call(name, "as_of", key=ANY, when=st.integers(0, 9)) for name in KINDS],
+    *[call(name, "history", key=ANY) for name in KINDS],
     *[
         call(name, "get_many", keys=st.lists(pool(f"{name[0]}0", f"{name[0]}1", "t0", "f0"), max_size=3))
         for name in KINDS

@@ -6,7 +6,7 @@ import os
 
 from hypothesis import HealthCheck, settings
 
-__all__ = ["OVER_HTTP", "PROFILE", "SEVERAL_STORES"]
+__all__ = ["ALL_KINDS", "OVER_HTTP", "PROFILE", "SEVERAL_STORES"]
 
 _NEVER_SLOW = (HealthCheck.too_slow, HealthCheck.data_too_large)
 
@@ -27,5 +27,7 @@ PROFILE = _FAR if os.environ.get("ALLSOURCE_AUTH_EXPLORE") == "1" else _BRIEF
 OVER_HTTP = settings(PROFILE, max_examples=PROFILE.max_examples // 2)
 """For stores whose steps take several times as long."""
 
-SEVERAL_STORES = settings(PROFILE, max_examples=PROFILE.max_examples // 6)
+ALL_KINDS = settings(PROFILE, max_examples=PROFILE.max_examples * 2 // 3)
+
+SEVERAL_STORES = settings(PROFILE, max_examples=PROFILE.max_examples // 7)
 """For steps that are taken on several stores together, and looked at from many sides."""

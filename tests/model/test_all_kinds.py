@@ -32,17 +32,18 @@ from .operations import (
     CHANGES,
     CREATE,
     CREATIONS,
+    HANDING_OVER,
     LOOKS,
     REMOVALS,
     RETURNS,
-    SINGLE,
     SWEEPS,
     TAKES,
+    TRANSACTIONS,
     Operation,
     every_look,
     refusal,
 )
-from .profiles import PROFILE, SEVERAL_STORES
+from .profiles import ALL_KINDS, SEVERAL_STORES
 from .register import KINDS, Register
 
 REFUSALS = (Conflict, NotFound, InvalidInput)
@@ -51,6 +52,8 @@ LOOKS_AT_ONCE = 8
 
 STRIDE = 37
 """From one look-up to the next, so that those that follow a step are of several kinds."""
+
+ONE_IN_FIVE = st.sampled_from([False, False, False, False, True])
 
 Outcome = tuple[str, Any]
 
@@ -104,13 +107,24 @@ class AllKinds(Machine):
 
     @initialize(creations=st.tuples(*CREATE.values()))
     def begin(self, creations: tuple[Operation, ...]) -> None:
-        """Something of each kind, so that most operations meet somebody."""
+        """Two users, an organization, and something of each kind, so that most operations meet somebody."""
+        for user_id in ("u0", "u1"):
+            self.operate(Operation("users", "create", {"id": user_id, "email": f"{user_id}@x.org"}))
+        self.operate(Operation("organizations", "create", {"id": "o0", "name": "Acme", "slug": "acme"}))
         for creation in creations:
             self.operate(creation)
 
-    @rule(operation=CREATIONS | CHANGES | REMOVALS)
-    def operate(self, operation: Operation) -> None:
-        self._do(operation, self._turn(), self.register)
+    @rule(operation=CREATIONS)
+    def create(self, operation: Operation) -> None:
+        self.operate(operation)
+
+    @rule(operation=CHANGES)
+    def change(self, operation: Operation) -> None:
+        self.operate(operation)
+
+    @rule(operation=REMOVALS)
+    def remove(self, operation: Operation) -> None:
+        self.operate(operation)
 
     @rule(operation=RETURNS)
     def bring_back(self, operation: Operation) -> None:
@@ -120,29 +134,29 @@ class AllKinds(Machine):
     def take_once(self, operation: Operation) -> None:
         self.operate(operation)
 
-    @rule(operation=SWEEPS)
-    def sweep(self, operation: Operation) -> None:
-        self.operate(operation)
+    @rule(step=STEPS, sweeps=st.lists(SWEEPS, max_size=2))
+    def time_passes(self, step: timedelta, sweeps: list[Operation]) -> None:
+        self.clock.move(step)
+        for sweep in sweeps:
+            self.operate(sweep)
 
     @rule(looks=st.lists(LOOKS, min_size=1, max_size=4))
     def look(self, looks: list[Operation]) -> None:
         for look in looks:
             self.operate(look)
 
-    @rule(step=STEPS)
-    def time_passes(self, step: timedelta) -> None:
-        self.clock.move(step)
+    def operate(self, operation: Operation) -> None:
+        self._do(operation, self._turn(), self.register)
 
     # Transactions
 
-    @rule(operations=st.lists(SINGLE, min_size=2, max_size=4), patient=st.booleans(), end=st.integers(0, 4))
-    def transact(self, operations: list[Operation], patient: bool, end: int) -> None:
-        """An exception ends it if ``end`` is 0; a refusal inside does, unless the application is ``patient``."""
+    @rule(operations=TRANSACTIONS, broken=ONE_IN_FIVE, impatient=ONE_IN_FIVE)
+    def transact(self, operations: list[Operation], broken: bool, impatient: bool) -> None:
+        """An exception ends a ``broken`` one; a refusal inside does if the application is ``impatient``."""
         inside = self.register.begin()
         transactions = [adapter.transaction() for adapter in self._turn()]
-        broken = end == 0
         for operation in operations:
-            if self._do(operation, transactions, inside) and not patient:
+            if self._do(operation, transactions, inside) and impatient:
                 broken = True
                 break
         looks = [look for look in self._sample(inside) if look.repository != "adapter"]
@@ -151,6 +165,10 @@ class AllKinds(Machine):
         found = [self.run(_ended(transaction, broken)) for transaction in transactions]
         expected = None if broken else _committed(self.register, inside)
         assert found == [expected] * len(found), list(map(str, operations))
+
+    @rule(operations=HANDING_OVER, impatient=ONE_IN_FIVE)
+    def hand_over(self, operations: list[Operation], impatient: bool) -> None:
+        self.transact(operations, broken=False, impatient=impatient)
 
     # Reading
 
@@ -224,7 +242,7 @@ EMBEDDED = BY_NAME["sqlite-memory"]
 @pytest.mark.heavy
 def test_random_operations_agree_with_the_model() -> None:
     machine = type("Embedded", (AllKinds,), {"targets": (EMBEDDED,)})
-    run_state_machine_as_test(machine, settings=PROFILE)
+    run_state_machine_as_test(machine, settings=ALL_KINDS)
 
 
 @pytest.mark.heavy

@@ -2,13 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
-import tempfile
-from collections.abc import Coroutine
-from contextlib import AsyncExitStack
 from datetime import timedelta
-from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import msgspec
 import pytest
@@ -16,16 +11,13 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 
 from allsource_auth import AllsourceAuthAdapter, Conflict, InvalidInput, SessionNotFound, User, UserNotFound
-from tests.support.clocks import START, ManualClock
+from tests.support.clocks import START
 from tests.support.ownership import assert_sound
 from tests.support.targets import TARGETS, Target
 
 from .ledger import Ledger
+from .machine import HOUR, LIFETIMES, STEPS, Machine
 from .profiles import OVER_HTTP, PROFILE
-
-T = TypeVar("T")
-
-HOUR = timedelta(hours=1)
 
 IDS = st.sampled_from(["u0", "u1", "u2"])
 EMAILS = st.sampled_from(["a@x.org", "A@X.org", "b@x.org", "B@x.ORG", "\u00e9@x.org", "E\u0301@x.org"])
@@ -64,45 +56,25 @@ CHANGES = st.fixed_dictionaries(
         "metadata": st.none() | st.dictionaries(TEXTS, VALUES, max_size=2),
     },
 )
-STEPS = st.sampled_from(
-    [timedelta(0), timedelta(microseconds=1), timedelta(minutes=11), HOUR, timedelta(days=1), -HOUR]
-)
-LIFETIMES = st.sampled_from([-HOUR, timedelta(0), timedelta(microseconds=1), HOUR, timedelta(days=2)])
 
 
-class UsersAndSessions(RuleBasedStateMachine):
+class UsersAndSessions(Machine):
     """One store, two adapters that take turns, one model."""
 
     target: Target
 
     def __init__(self) -> None:
         super().__init__()
-        self.runner = asyncio.Runner()
-        self.open = AsyncExitStack()
-        self.clock = ManualClock()
         self.ledger = Ledger()
         self.turn = 0
-        self.directory = tempfile.TemporaryDirectory()
-        site = self.run(self.open.enter_async_context(self.target.start(Path(self.directory.name), self.clock)))
-        self.adapters = [AllsourceAuthAdapter.with_store(site.store("default"), clock=self.clock) for _ in range(2)]
-
-    def run(self, call: Coroutine[Any, Any, T]) -> T:
-        return self.runner.run(call)
+        self.adapters = self.adapters_on(self.target)
 
     @property
     def adapter(self) -> AllsourceAuthAdapter:
         self.turn += 1
         return self.adapters[self.turn % 2]
 
-    def teardown(self) -> None:
-        try:
-            self.run(self._everything_agrees())
-        finally:
-            self.run(self.open.aclose())
-            self.runner.close()
-            self.directory.cleanup()
-
-    async def _everything_agrees(self) -> None:
+    async def everything_agrees(self) -> None:
         adapter = self.adapter
         await assert_sound(adapter)
         for user_id, story in self.ledger.stories.items():
