@@ -164,7 +164,7 @@ class Kind(Generic[E]):
     ``checks`` has the updatable and creatable attributes and what they accept. ``make_key`` makes the key of a new
     entity. ``unguarded`` marks the kind whose keys, made here, cannot collide, and whose creation is therefore not
     guarded. Of a kind that is not ``restorable`` a removal is final. ``kept`` are attributes that `revert` leaves as they are:
-    used-up codes, counters and secrets never come back.
+    used-up codes, counters and secrets never come back, and what an id meant in an earlier life does not change whose it is.
     """
 
     name: str
@@ -344,6 +344,9 @@ ACCOUNT = Kind(
     tombstone=("provider_id", "account_id"),
     # The expiries belong to the tokens.
     kept=(
+        "user_id",
+        "provider_id",
+        "account_id",
         "access_token",
         "refresh_token",
         "id_token",
@@ -385,6 +388,7 @@ MEMBER = Kind(
     checks={"organization_id": values.identifier, "user_id": values.identifier, "role": values.label},
     unique=(Unique("organization_user", ("organization_id", "user_id")),),
     lists=(Listed("organization", "organization_id", owner="org"), Listed("user", "user_id", owner="user")),
+    kept=("organization_id", "user_id"),
 )
 
 INVITATION = Kind(
@@ -405,7 +409,7 @@ INVITATION = Kind(
         Listed("email", "email", normal=values.folded),
         Listed("inviter", "inviter_id", owner="user"),
     ),
-    kept=("status",),
+    kept=("organization_id", "inviter_id", "status"),
 )
 
 TWO_FACTOR = Kind(
@@ -416,7 +420,7 @@ TWO_FACTOR = Kind(
     checks={"user_id": values.identifier, "secret": values.text, "backup_codes": values.text},
     unique=(Unique("user", ("user_id",), owner="user"),),
     secrets=frozenset({"secret", "backup_codes"}),
-    kept=("secret", "backup_codes"),
+    kept=("user_id", "secret", "backup_codes"),
 )
 
 API_KEY = Kind(
@@ -448,7 +452,7 @@ API_KEY = Kind(
     lists=(Listed("user", "user_id", owner="user"),),
     expiry="expires_at",
     secrets=frozenset({"key_hash"}),
-    kept=("key_hash", "remaining", "request_count", "last_request", "last_refill_at"),
+    kept=("user_id", "key_hash", "remaining", "request_count", "last_request", "last_refill_at"),
 )
 
 PASSKEY = Kind(
@@ -469,7 +473,7 @@ PASSKEY = Kind(
     unique=(Unique("credential", ("credential_id",)),),
     lists=(Listed("user", "user_id", owner="user"),),
     left_out=("transports",),
-    kept=("credential_id", "public_key", "counter"),
+    kept=("user_id", "credential_id", "public_key", "counter"),
 )
 
 

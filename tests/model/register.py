@@ -87,6 +87,9 @@ KINDS = {
         unique=(("provider_account", ("provider_id", "account_id")),),
         parents=(OF_USER,),
         kept=(
+            "user_id",
+            "provider_id",
+            "account_id",
             "access_token",
             "refresh_token",
             "id_token",
@@ -103,13 +106,14 @@ KINDS = {
         MemberNotFound,
         unique=(("organization_user", ("organization_id", "user_id")),),
         parents=(OF_ORGANIZATION, OF_USER),
+        kept=("organization_id", "user_id"),
     ),
     "invitations": Kind(
         "invitation",
         Invitation,
         InvitationNotFound,
         parents=(OF_ORGANIZATION, ("user", "inviter_id")),
-        kept=("status",),
+        kept=("organization_id", "inviter_id", "status"),
     ),
     "two_factors": Kind(
         "two_factor",
@@ -117,7 +121,7 @@ KINDS = {
         TwoFactorNotFound,
         unique=(("user", ("user_id",)),),
         parents=(OF_USER,),
-        kept=("secret", "backup_codes"),
+        kept=("user_id", "secret", "backup_codes"),
     ),
     "api_keys": Kind(
         "api_key",
@@ -125,7 +129,7 @@ KINDS = {
         ApiKeyNotFound,
         unique=(("key", ("key_hash",)),),
         parents=(OF_USER,),
-        kept=("key_hash", "remaining", "request_count", "last_request", "last_refill_at"),
+        kept=("user_id", "key_hash", "remaining", "request_count", "last_request", "last_refill_at"),
     ),
     "passkeys": Kind(
         "passkey",
@@ -133,7 +137,7 @@ KINDS = {
         PasskeyNotFound,
         unique=(("credential", ("credential_id",)),),
         parents=(OF_USER,),
-        kept=("credential_id", "public_key", "counter"),
+        kept=("user_id", "credential_id", "public_key", "counter"),
     ),
 }
 """By the name of the repository."""
@@ -193,7 +197,7 @@ class Register:
         return None
 
     def orphans(self) -> list[Place]:
-        """The living children of deleted parents: made after the deletion, or brought back by a revert."""
+        """The living children of deleted parents: made after the deletion."""
         found = [(repository, key, state) for repository in KINDS for key, state in self.living(repository)]
         return [(repository, key) for repository, key, state in found if self.dead_parent(repository, state)]
 
