@@ -1,0 +1,28 @@
+"""A child that was made for a parent that is dead already does not keep its value from others."""
+
+import pytest
+
+from allsource_auth import AllsourceAuthAdapter, Conflict
+
+
+@pytest.fixture(autouse=True)
+async def orphan(adapter: AllsourceAuthAdapter) -> None:
+    await adapter.users.create(id="gone")
+    await adapter.users.delete("gone")
+    await adapter.accounts.create(id="orphan", user_id="gone", provider_id="github", account_id="1")
+
+
+async def test_its_value_is_free(adapter: AllsourceAuthAdapter) -> None:
+    user = await adapter.users.create()
+    account = await adapter.accounts.create(user_id=user.id, provider_id="github", account_id="1")
+    assert await adapter.accounts.get_by_provider("github", "1") == account
+    assert await adapter.accounts.get("orphan") is None
+
+
+@pytest.mark.xfail(raises=Conflict, reason="taking the value from the orphan counts as changing hands inside")
+async def test_its_value_is_free_in_a_transaction(adapter: AllsourceAuthAdapter) -> None:
+    async with adapter.transaction() as tx:
+        user = await tx.users.create()
+        account = await tx.accounts.create(user_id=user.id, provider_id="github", account_id="1")
+    assert await adapter.accounts.get_by_provider("github", "1") == account
+    assert await adapter.accounts.get("orphan") is None
