@@ -101,7 +101,7 @@ async def archived(folder: Path, *, entities: int, sweep: int, count: int) -> di
             for what in dict.fromkeys(kind.rpartition(",")[0] for kind in kinds)
         }
         sweeps = {
-            "as it comes": await _swept(plain, max(1, sweep // 10)),  # all of them would take minutes
+            "as it comes": await _swept(plain, max(1, sweep // 20)),  # all of them would take minutes
             "warmed": await _swept(warmed, sweep),
         }
         left = Seed(seed.events, seed.entities, seed.users, seed.emails, seed.tokens[size:])
