@@ -217,12 +217,12 @@ def main() -> None:
     what.add_argument("--store", type=_stores, default=["embedded"], help=f"of {', '.join(STORES)}, with commas")
     what.add_argument("--archive", action="store_true", help=f"measure {NAME} with an archive, after a restart")
     parser.add_argument("--entities", type=_count, help="in the store before (default: 1,000, of an archive 100,000)")
-    parser.add_argument("--calls", type=_count, help="of each operation (default: 100, on an archive 40)")
+    parser.add_argument("--calls", type=_count, help="of each operation (default: 50, on an archive 40)")
     parser.add_argument("--sweep", type=_count, default=10_000, help="expired sessions in an archive (default: 10,000)")
     parser.add_argument("--json", type=Path, help="write the figures to this file as well")
     given = parser.parse_args()
     entities = given.entities or (100_000 if given.archive else SMALL)
-    calls = given.calls or (40 if given.archive else 100)
+    calls = given.calls or (40 if given.archive else 50)
     if given.archive and entities < 2 * given.sweep + 8 * calls + SMALL:
         parser.error("--entities is too small for --sweep and --calls")
     machine = f"{os.cpu_count()} cores, {platform.machine()}, {platform.system()}, Python {platform.python_version()}"
