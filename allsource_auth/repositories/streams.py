@@ -192,13 +192,11 @@ class Streams:
         )
         return await observed("read", stream, call)
 
-    async def scan(
-        self, type_prefix: str, *, since: int | None = None, until: int | None = None
-    ) -> AsyncGenerator[list[Event]]:
+    async def scan(self, type_prefix: str, *, since: int | None = None) -> AsyncGenerator[list[Event]]:
         """The events whose type starts so, in time order, in pages."""
         if self._unread is not None:
             await self._read_settings()
-        async for events in self.store.scan(type_prefix, since=since, until=until):
+        async for events in self.store.scan(type_prefix, since=since):
             yield events
 
     async def newest_of_each(self, stream_prefix: str, type_prefix: str) -> AsyncGenerator[list[Event]]:

@@ -34,6 +34,9 @@ __all__ = ["Transaction"]
 REFUSALS = (Conflict, NotFound, InvalidInput, VersionConflict)
 """What ends a transaction without effect."""
 
+LINKS = ("restores", "revertedTo")
+"""What of an event's metadata may name an event of the transaction itself."""
+
 MAX_REST_BYTES = 400_000
 """Of what the decision carries of the other events (section 3 of the design)."""
 
@@ -97,10 +100,10 @@ class Transaction(Repositories):
         self._core = core
         self._view = View(core.streams)
         self._once: set[str] = set()
-        self._inner = Core(Streams(self._view), core.clock, self._once.add)
-        self._open(self._inner)
+        self._open(Core(Streams(self._view), core.clock, self._once.add))
 
     async def __aenter__(self) -> Self:
+        self._view.begin()
         return self
 
     async def __aexit__(
@@ -130,8 +133,11 @@ class Transaction(Repositories):
             )
         # The decision: on a stream that exists, if there is one, for it can be lost to others; then as they were written.
         found.sort(key=lambda commit: (not commit.once, commit.base.event is None))
-        if sum(len(commit.payload) + len(commit.stream) + 200 for commit in found[1:]) > MAX_REST_BYTES:
-            raise InvalidInput("transaction", f"takes more than {MAX_REST_BYTES} bytes")
+        size = len(msgspec.json.encode([commit.rest() for commit in found[1:]]))
+        if size > MAX_REST_BYTES:
+            raise InvalidInput(
+                "transaction", f"takes {size} bytes beside what decides it, at most {MAX_REST_BYTES} can be"
+            )
         return found
 
     def _repository(self, stream: str) -> Repository[Any] | None:
@@ -151,7 +157,10 @@ class Transaction(Repositories):
             type_ = events[0].type if before is None else type_
             if before is not None and type_ == kind.type("created"):
                 type_ = kind.type("updated")  # removed and made again inside
-        said = {key: value for key, value in said_of(last).items() if not str(value).startswith(PENDING)}
+        said = said_of(last)
+        for link in LINKS:
+            if str(said.get(link)).startswith(PENDING):
+                del said[link]  # to an event that is folded into this one
         return Commit(
             repository=repository,
             base=base,
@@ -268,7 +277,8 @@ class Transaction(Repositories):
             if commit.after is None:
                 continue
             try:
-                await self._core.mutations.insist(partial(self._one_back, commit), done.operation)
+                look = partial(commit.repository._read_back, commit.after, commit.base, True)
+                await self._core.mutations.insist(look, done.operation)
             except Conflict as conflict:
                 refused = conflict
             else:
@@ -283,9 +293,6 @@ class Transaction(Repositories):
                 await commit.repository.revert(key, to=commit.base.event.id)
         raise refused
 
-    async def _one_back(self, commit: Commit, operation: Operation) -> None:
-        await commit.repository._read_back(commit.after, commit.base, True, operation)
-
 
 def _rebased(commit: Commit, head: Head) -> Commit:
     """A commit on top of what is stored by now. Raises what `Transaction` raises where that cannot be."""
@@ -295,7 +302,7 @@ def _rebased(commit: Commit, head: Head) -> Commit:
     assert new is not None
     dead = is_tombstone(new.payload)
     fenced = new.type == FENCED and dead == (old is None or is_tombstone(old.payload))
-    if fenced and (old is None or commit.once is False or bytes(old.payload) == bytes(new.payload)):
+    if fenced and (old is None or not commit.once or bytes(old.payload) == bytes(new.payload)):
         return msgspec.structs.replace(commit, base=head)
     if old is None:
         raise Conflict(commit.kind.name, commit.kind.key)

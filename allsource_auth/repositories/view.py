@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Callable, Sequence
 from heapq import merge
-from typing import Final
+from typing import Final, Literal
 
 import msgspec
 
@@ -20,6 +20,8 @@ __all__ = ["PENDING", "View"]
 
 PENDING = "pending-"
 """What the ids of events begin with that are not stored yet."""
+
+CLOSED = "a transaction is open once, inside its block: `async with adapter.transaction() as tx`"
 
 _NULL = msgspec.Raw(b"null")
 
@@ -35,7 +37,7 @@ class View:
         self.written: dict[str, list[Event]] = {}
         self._streams = streams
         self._count = 0
-        self._ended = False
+        self._state: Literal["new", "open", "ended"] = "new"
 
     @property
     def tenant(self) -> str:
@@ -45,13 +47,19 @@ class View:
     def time_skew(self) -> int:
         return self._streams.store.time_skew
 
+    def begin(self) -> None:
+        """Serve from now on. Raises `StoreClosed` if this was begun before."""
+        if self._state != "new":
+            raise StoreClosed(CLOSED)
+        self._state = "open"
+
     def end(self) -> None:
         """Refuse everything from now on with `StoreClosed`."""
-        self._ended = True
+        self._state = "ended"
 
     def _check(self) -> None:
-        if self._ended:
-            raise StoreClosed("this transaction has ended")
+        if self._state != "open":
+            raise StoreClosed(CLOSED)
 
     def base(self, stream: str) -> Head:
         """The stored head that the first event written to a stream follows."""
@@ -130,8 +138,8 @@ class View:
         self, type_prefix: str, *, since: int | None = None, until: int | None = None
     ) -> AsyncGenerator[list[Event], None]:
         self._check()
-        async for page in self._streams.scan(type_prefix, since=since, until=until):
-            yield page
+        async for page in self._streams.scan(type_prefix, since=since):
+            yield page if until is None else [event for event in page if event.time <= until]
         ours = sorted(
             (
                 event

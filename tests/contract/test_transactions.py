@@ -313,9 +313,9 @@ async def test_200_sign_ups_with_one_email(adapter: AllsourceAuthAdapter, clock:
 async def test_a_transaction_that_has_ended_is_closed(adapter: AllsourceAuthAdapter) -> None:
     async with adapter.transaction() as tx:
         await tx.users.create(email=email("Eve"))
-    with pytest.raises(StoreClosed, match="transaction"):
+    with pytest.raises(StoreClosed, match="async with"):
         await tx.users.create(email=email("Ada"))
-    with pytest.raises(StoreClosed, match="transaction"):
+    with pytest.raises(StoreClosed, match="async with"):
         await tx.users.get("u1")
 
 
@@ -470,3 +470,38 @@ async def test_a_transaction_that_is_cancelled_at_any_moment_happens_whole_or_no
     if user is None:
         await make_adapter().users.create(email=email("Eve"), username="eve")
     assert (await adapter.check()).findings == ()
+
+
+async def test_what_was_said_inside_is_kept_whatever_it_begins_with(adapter: AllsourceAuthAdapter, ada: User) -> None:
+    async with adapter.transaction() as tx:
+        with audit(actor="pending-1", reason='pending-approval "/\n'):
+            await tx.users.update(ada.id, name="Lovelace")
+        await tx.users.create(email=email("Eve"))
+    (change,) = await adapter.users.history(ada.id, newest_first=True, limit=1)
+    assert (change.actor, change.reason) == ("pending-1", 'pending-approval "/\n')
+
+
+async def test_links_to_what_was_never_stored_are_left_out(adapter: AllsourceAuthAdapter, ada: User) -> None:
+    async with adapter.transaction() as tx:
+        await tx.users.delete(ada.id)
+        await tx.users.restore(ada.id)
+        changed = await tx.users.update(ada.id, name="Lovelace")
+        (first, *_) = await tx.users.history(ada.id)
+        await tx.users.revert(ada.id, to=(await tx.users.history(ada.id))[-1].event_id)
+    (change,) = await adapter.users.history(ada.id, newest_first=True, limit=1)
+    assert (change.restores, change.reverted_to) == (None, None)
+    assert change.state is not None
+    assert (change.state.name, first.event) == (changed.name, "UserCreated")
+
+
+async def test_a_transaction_is_open_inside_its_block_only(adapter: AllsourceAuthAdapter, store: EventStore) -> None:
+    tx = adapter.transaction()
+    with pytest.raises(StoreClosed, match="async with"):
+        await tx.users.create(email=email("Eve"))
+    async with tx:
+        await tx.users.create(email=email("Eve"))
+    before = await whole_log(store)
+    with pytest.raises(StoreClosed, match="async with"):
+        async with tx:
+            pass
+    assert await whole_log(store) == before
