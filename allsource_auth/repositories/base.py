@@ -405,7 +405,7 @@ class Repository(Generic[E]):
         async def decide(operation: Operation) -> Plan:
             head = await self.core.mutations.head(operation, stream)
             before = self._living(head.event)
-            former = await self._history.event_as_of(stream, to, field="to")
+            former = await self._history.event_as_of(stream, to, field="to", decisive=True)
             if former is None or is_tombstone(former.payload):
                 raise InvalidInput("to", f"the {kind.name} was not alive then")
             assert head.event is not None

@@ -105,23 +105,25 @@ class History(Generic[E]):
             reverted_to=said.reverted_to,
         )
 
-    async def event_as_of(self, stream: str, when: datetime | str, *, field: str = "when") -> Event | None:
+    async def event_as_of(
+        self, stream: str, when: datetime | str, *, field: str = "when", decisive: bool = False
+    ) -> Event | None:
         """The newest event of a stream at the end of the microsecond ``when``, or the event with the id ``when``.
 
         Raises `InvalidInput` for a naive time and for an id that is not in the stream, naming ``field``.
         """
         if isinstance(when, str):
-            return await self._event(stream, when, field)
+            return await self._event(stream, when, field, decisive)
         until = nanoseconds(values.instant(field, when)) + 999
         if self._streams.store.time_skew:
-            return newest_of((await self._streams.whole(stream, until=until))[::-1])
-        page = await self._streams.page(stream, newest_first=True, until=until, limit=1)
+            return newest_of((await self._streams.whole(stream, until=until, decisive=decisive))[::-1])
+        page = await self._streams.page(stream, newest_first=True, until=until, limit=1, decisive=decisive)
         return page[0] if page else None
 
-    async def _event(self, stream: str, event_id: str, field: str) -> Event:
+    async def _event(self, stream: str, event_id: str, field: str, decisive: bool) -> Event:
         seen = 0
         while True:
-            page = await self._streams.page(stream, newest_first=True, offset=seen)
+            page = await self._streams.page(stream, newest_first=True, offset=seen, decisive=decisive)
             for event in page:
                 if event.id == event_id:
                     return event
@@ -130,8 +132,8 @@ class History(Generic[E]):
                 raise InvalidInput(field, f"there is no such event in the history of this {self._kind.name}")
 
     async def last_state(self, stream: str) -> Event | None:
-        """The newest event of a stream that is not a tombstone."""
-        for event in reversed(await self._streams.whole(stream)):
+        """The newest event of a stream that is not a tombstone, for a decision."""
+        for event in reversed(await self._streams.whole(stream, decisive=True)):
             if not is_tombstone(event.payload):
                 return event
         return None

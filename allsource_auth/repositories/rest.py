@@ -90,7 +90,7 @@ async def _base(streams: Streams, each: Rest, head: Head) -> Event | None:
     """The event that one of the remaining ones was decided on, where others have changed the stream since."""
     if each.after is None or head.event is None or head.event.id == each.after:
         return head.event
-    events = await streams.whole(each.stream)
+    events = await streams.whole(each.stream, decisive=True)
     return next((event for event in events if event.id == each.after), None)
 
 

@@ -240,11 +240,11 @@ class Streams:
             self._unwritten = None
         self._unread = None
 
-    async def whole(self, stream: str, *, until: int | None = None) -> list[Event]:
+    async def whole(self, stream: str, *, until: int | None = None, decisive: bool = False) -> list[Event]:
         """All events of a stream, oldest first, in the order in which they were decided."""
         found: list[Event] = []
         while True:
-            page = await self.page(stream, offset=len(found), until=until)
+            page = await self.page(stream, offset=len(found), until=until, decisive=decisive)
             found += page
             if len(page) < PAGE:
                 return in_order(found) if self.store.time_skew else found

@@ -131,7 +131,7 @@ class View:
             return await self._streams.page(
                 stream, newest_first=newest_first, offset=offset, limit=limit, until=until, decisive=decisive
             )
-        whole = await self._streams.whole(stream, until=until) + ours
+        whole = await self._streams.whole(stream, until=until, decisive=decisive) + ours
         return (whole[::-1] if newest_first else whole)[offset : offset + limit]
 
     async def scan(

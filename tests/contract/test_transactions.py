@@ -4,7 +4,7 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable
 from contextlib import suppress
 from datetime import timedelta
 
@@ -12,15 +12,12 @@ import msgspec
 import pytest
 
 from allsource_auth import (
-    Acknowledged,
     AllsourceAuthAdapter,
     AllsourceAuthError,
     Conflict,
     Event,
     EventStore,
-    Http,
     InvalidInput,
-    Latest,
     NewEvent,
     StoreClosed,
     User,
@@ -35,57 +32,19 @@ from tests.support.canaries import email
 from tests.support.clocks import ManualClock
 from tests.support.events import whole_log
 from tests.support.sign_ups import sign_up
-from tests.support.wrappers import PatientStore, WrappedStore
-
-
-class Dying(WrappedStore):
-    """Keeps the first ``kept`` events of a batch of several entities, and nothing after that: its process has died."""
-
-    atomic = False
-
-    def __init__(self, store: EventStore, kept: int) -> None:
-        super().__init__(store)
-        self._kept = kept
-        self._dead = False
-
-    async def append(self, events: Sequence[NewEvent]) -> list[Acknowledged]:
-        if self._dead:
-            raise Http("the process has died")
-        if sum(not event.type.startswith("auth.index.") for event in events) < 2:
-            return await super().append(events)
-        self._dead = True
-        for event in events[: self._kept]:
-            await super().append([event])
-        raise Http("the process has died", ambiguous=True)
-
-    async def latest(self, stream: str, *, decisive: bool = False) -> Latest:
-        if self._dead:
-            raise StoreClosed
-        return await super().latest(stream, decisive=decisive)
-
-
-class CountingStore(WrappedStore):
-    """Remembers the batches that were appended, without the store's settings."""
-
-    def __init__(self, store: EventStore) -> None:
-        super().__init__(store)
-        self.batches: list[list[str]] = []
-
-    async def append(self, events: Sequence[NewEvent]) -> list[Acknowledged]:
-        types = [event.type for event in events]
-        if types != ["auth.index.configured"]:
-            self.batches.append(types)
-        return await super().append(events)
+from tests.support.wrappers import CountingStore, Dying, PatientStore
 
 
 async def test_a_sign_up_is_one_append(store: EventStore, make_adapter: MakeAdapter, clock: ManualClock) -> None:
     counting = CountingStore(store)
     adapter = make_adapter(store=counting)
+    await adapter.users.create(id="warm")
+    counting.forget()
     async with adapter.transaction() as tx:
         user = await sign_up(tx, "ada", email("Ada"), clock)
-        assert counting.batches == []
-    (batch,) = counting.batches
-    assert Counter(batch) == Counter(
+        assert counting.appends == []
+    (batch,) = counting.appends
+    assert Counter(event.type for event in batch) == Counter(
         {
             "auth.index.claimed": 3,
             "auth.index.added": 2,

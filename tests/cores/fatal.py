@@ -6,6 +6,7 @@ import asyncio
 import signal
 from collections.abc import Sequence
 from random import Random
+from typing import Any
 
 from allsource_auth import Acknowledged, Event, EventStore, Latest, NewEvent, StoreClosed
 from tests.cores.stage import TURNS
@@ -57,21 +58,10 @@ class FatalStore(WrappedStore):
         finally:
             self._refuse_the_dead()
 
-    async def read(
-        self,
-        stream: str,
-        *,
-        until: int | None = None,
-        newest_first: bool = False,
-        offset: int = 0,
-        limit: int = 1000,
-        decisive: bool = False,
-    ) -> list[Event]:
+    async def read(self, stream: str, **options: Any) -> list[Event]:
         self._refuse_the_dead()
         try:
-            return await super().read(
-                stream, until=until, newest_first=newest_first, offset=offset, limit=limit, decisive=decisive
-            )
+            return await super().read(stream, **options)
         finally:
             self._refuse_the_dead()
 

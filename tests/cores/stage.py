@@ -133,20 +133,9 @@ class JostledStore(WrappedStore):
         await self._request("GET")
         return await super().latest(stream, decisive=decisive)
 
-    async def read(
-        self,
-        stream: str,
-        *,
-        until: int | None = None,
-        newest_first: bool = False,
-        offset: int = 0,
-        limit: int = 1000,
-        decisive: bool = False,
-    ) -> list[Event]:
+    async def read(self, stream: str, **options: Any) -> list[Event]:
         await self._request("GET")
-        return await super().read(
-            stream, until=until, newest_first=newest_first, offset=offset, limit=limit, decisive=decisive
-        )
+        return await super().read(stream, **options)
 
 
 async def play(

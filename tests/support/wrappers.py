@@ -1,14 +1,15 @@
 """Stores around a store: one that counts the calls, one whose guarded writers always lose,
-one to which everything is old."""
+one to which everything is old, one that dies in the middle of a batch."""
 
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Callable, Sequence
+from typing import Any
 
-from allsource_auth import Acknowledged, Event, EventStore, Info, Latest, NewEvent
+from allsource_auth import Acknowledged, Event, EventStore, Http, Info, Latest, NewEvent, StoreClosed
 from allsource_auth.store.base import later
 
-__all__ = ["ContendedStore", "CountingStore", "PatientStore", "WrappedStore"]
+__all__ = ["ContendedStore", "CountingStore", "Dying", "PatientStore", "WrappedStore"]
 
 HOUR = 3600 * 1_000_000_000
 
@@ -106,20 +107,9 @@ class CountingStore(WrappedStore):
         self.reads.append(stream)
         return await super().latest(stream, decisive=decisive)
 
-    async def read(
-        self,
-        stream: str,
-        *,
-        until: int | None = None,
-        newest_first: bool = False,
-        offset: int = 0,
-        limit: int = 1000,
-        decisive: bool = False,
-    ) -> list[Event]:
+    async def read(self, stream: str, **options: Any) -> list[Event]:
         self.reads.append(stream)
-        return await super().read(
-            stream, until=until, newest_first=newest_first, offset=offset, limit=limit, decisive=decisive
-        )
+        return await super().read(stream, **options)
 
     async def scan(
         self, type_prefix: str, *, since: int | None = None, until: int | None = None
@@ -154,3 +144,29 @@ class ContendedStore(WrappedStore):
             await super().append([again])
             self.lost += 1
         return await super().append(events)
+
+
+class Dying(WrappedStore):
+    """Keeps the first ``kept`` events of a batch of several entities, and nothing after that: its process has died."""
+
+    atomic = False
+
+    def __init__(self, store: EventStore, kept: int) -> None:
+        super().__init__(store)
+        self._kept = kept
+        self._dead = False
+
+    async def append(self, events: Sequence[NewEvent]) -> list[Acknowledged]:
+        if self._dead:
+            raise Http("the process has died")
+        if sum(not event.type.startswith("auth.index.") for event in events) < 2:
+            return await super().append(events)
+        self._dead = True
+        for event in events[: self._kept]:
+            await super().append([event])
+        raise Http("the process has died", ambiguous=True)
+
+    async def latest(self, stream: str, *, decisive: bool = False) -> Latest:
+        if self._dead:
+            raise StoreClosed
+        return await super().latest(stream, decisive=decisive)

@@ -1,0 +1,69 @@
+"""Decisions never rest on plain reads, which a server with replicas may answer from the past."""
+
+# ruff: noqa: PT012 - a transaction is a block, and ends with it
+
+from typing import Any
+
+import pytest
+
+from allsource_auth import AllsourceAuthAdapter, AllsourceAuthError, Event, EventStore, Latest, User
+from tests.contract.conftest import MakeAdapter
+from tests.support.wrappers import Dying, PatientStore
+
+
+class Lagging(PatientStore):
+    """Plain reads see the first event of a stream of entities only."""
+
+    async def latest(self, stream: str, *, decisive: bool = False) -> Latest:
+        if decisive or stream.startswith("auth-idx:"):
+            return await super().latest(stream, decisive=decisive)
+        first = await super().read(stream, limit=1)
+        return Latest(event=first[0] if first else None, version=len(first))
+
+    async def read(self, stream: str, *, decisive: bool = False, **options: Any) -> list[Event]:
+        found = await super().read(stream, decisive=decisive, **options)
+        if decisive or stream.startswith("auth-idx:"):
+            return found
+        first = await super().read(stream, limit=1)
+        return [event for event in found if event.id == first[0].id]
+
+
+@pytest.fixture
+def lagging(make_adapter: MakeAdapter, store: EventStore) -> AllsourceAuthAdapter:
+    return make_adapter(store=Lagging(store))
+
+
+async def test_restoration_brings_the_last_state_back(
+    adapter: AllsourceAuthAdapter, lagging: AllsourceAuthAdapter, ada: User
+) -> None:
+    await adapter.users.update(ada.id, name="Lovelace")
+    await adapter.users.delete(ada.id)
+    assert (await lagging.users.restore(ada.id)).name == "Lovelace"
+
+
+async def test_return_to_a_state_that_a_replica_does_not_have(
+    adapter: AllsourceAuthAdapter, lagging: AllsourceAuthAdapter, ada: User
+) -> None:
+    await adapter.users.update(ada.id, name="Lovelace")
+    (middle,) = await adapter.users.history(ada.id, newest_first=True, limit=1)
+    await adapter.users.update(ada.id, name="Byron")
+    assert (await lagging.users.revert(ada.id, to=middle.event_id)).name == "Lovelace"
+    await adapter.users.update(ada.id, name="Byron")
+    assert (await lagging.users.revert(ada.id, to=middle.at)).name == "Lovelace"
+
+
+async def test_what_remains_of_a_transaction_is_merged_with_what_was_written_since(
+    make_adapter: MakeAdapter, adapter: AllsourceAuthAdapter, store: EventStore, ada: User
+) -> None:
+    await adapter.users.update(ada.id, name="Lovelace")
+    eve = await adapter.users.create()
+    dying = make_adapter(store=Dying(store, kept=1))
+    with pytest.raises(AllsourceAuthError):
+        async with dying.transaction() as tx:
+            await tx.users.update(eve.id, name="Eve")
+            await tx.users.update(ada.id, role="admin")
+    await adapter.users.update(ada.id, name="Byron")
+    await make_adapter(store=Lagging(store)).check(repair=True)
+    user = await adapter.users.get(ada.id)
+    assert user is not None
+    assert (user.name, user.role) == ("Byron", "admin")
