@@ -2,12 +2,14 @@
 
 # ruff: noqa: PT012 - a transaction is a block, and ends with it
 
+from datetime import timedelta
 from typing import Any
 
 import pytest
 
 from allsource_auth import AllsourceAuthAdapter, AllsourceAuthError, Event, EventStore, Latest, User
 from tests.contract.conftest import MakeAdapter
+from tests.support.clocks import ManualClock
 from tests.support.wrappers import Dying, PatientStore
 
 
@@ -42,10 +44,11 @@ async def test_restoration_brings_the_last_state_back(
 
 
 async def test_return_to_a_state_that_a_replica_does_not_have(
-    adapter: AllsourceAuthAdapter, lagging: AllsourceAuthAdapter, ada: User
+    adapter: AllsourceAuthAdapter, lagging: AllsourceAuthAdapter, ada: User, clock: ManualClock
 ) -> None:
     await adapter.users.update(ada.id, name="Lovelace")
     (middle,) = await adapter.users.history(ada.id, newest_first=True, limit=1)
+    clock.move(timedelta(seconds=1))
     await adapter.users.update(ada.id, name="Byron")
     assert (await lagging.users.revert(ada.id, to=middle.event_id)).name == "Lovelace"
     await adapter.users.update(ada.id, name="Byron")
