@@ -38,13 +38,22 @@ class Core:
     """What the repositories of one adapter share: streams, mutations, claims, lists, the clock, and one another."""
 
     def __init__(
-        self, streams: Streams, clock: Callable[[], datetime], once: Callable[[str], None] = lambda stream: None
+        self,
+        streams: Streams,
+        clock: Callable[[], datetime],
+        *,
+        once: Callable[[str], None] = lambda stream: None,
+        beneath: Claims | None = None,
     ) -> None:
-        """``once`` is told the streams of changes that only hold for the very state they were decided on."""
+        """``once`` and ``beneath`` are a transaction's.
+
+        ``once`` is told the streams of changes that only hold for the very state they were decided on. ``beneath`` are the
+        claims of what is stored.
+        """
         self.once = once
         self.streams = streams
         self.mutations = Mutations(streams)
-        self.claims = Claims(streams, self._finish_orphan)
+        self.claims = Claims(streams, self._finish_orphan, beneath)
         self.lists = Lists(streams)
         self.clock = clock
         self.repositories: dict[str, Repository[Any]] = {}

@@ -28,7 +28,7 @@ from ..kinds import CLAIMED, Kind, Unique
 from ..store.base import Event, NewEvent, Quiet
 from .plans import Claim, Operation, covered_by, fence, release
 from .rest import outstanding, remaining, roll_forward
-from .streams import SECOND, Head, Streams, below, content, newest_of
+from .streams import PENDING, SECOND, Head, Streams, below, content, newest_of
 
 __all__ = ["Claims"]
 
@@ -63,9 +63,11 @@ FinishOrphan = Callable[[Kind[Any], Entity], Awaitable[bool]]
 class Claims:
     """The claims of one tenant."""
 
-    def __init__(self, streams: Streams, finish_orphan: FinishOrphan) -> None:
+    def __init__(self, streams: Streams, finish_orphan: FinishOrphan, beneath: Claims | None = None) -> None:
+        """``beneath``: those of what is stored, where ``streams`` are what a transaction sees."""
         self._streams = streams
         self._finish_orphan = finish_orphan
+        self._beneath = beneath
 
     async def owner(
         self, kind: Kind[E], unique: Unique, wanted: tuple[str, ...], *, decisive: bool = False
@@ -207,20 +209,15 @@ class Claims:
             head = await self._streams.head(stream)
             if head.event is None or head.event.type != CLAIMED or (op is not None and head.op == op):
                 return head
+            if self._beneath is not None and not head.event.id.startswith(PENDING):
+                # What others have, or leave behind, is judged and settled as it is stored, whatever becomes of this.
+                if (await self._beneath._settled(kind, unique, wanted, stream, wants)).guard == head.guard:
+                    return head
+                continue
             claim = content(head.event, Claim)
-            if claim.by_another:
-                # Of a transaction: its commit on the owner's stream comes if another stream has its decision.
-                if not await self._is_settled(claim, head, Conflict(kind.name, unique.field)):
-                    continue
-                if claim.owner == wants:
-                    return head
-                owner = await self._streams.head(claim.owner)
-                holder = None if owner.event is None else kind.decode(owner.event)
-                if holder is None or unique.of(holder) != wanted:
-                    return head
-                if await self._finish_orphan(kind, holder):
-                    continue
-                raise Conflict(kind.name, unique.field)
+            # Of a transaction: its commit on the owner's stream comes if another stream has its decision.
+            if claim.by_another and not await self._is_settled(claim, head, Conflict(kind.name, unique.field)):
+                continue
             if claim.owner == wants:
                 # Both commits would be guarded on the same stream, so only one of them can come.
                 return head
@@ -230,6 +227,8 @@ class Claims:
                 if await self._finish_orphan(kind, holder):
                     continue
                 raise Conflict(kind.name, unique.field)
+            if claim.by_another:
+                return head
             if owner.guard != claim.owner_version or await self._is_over(kind, unique, wanted, owner, head.op):
                 return head
             if self._is_young(head.event):

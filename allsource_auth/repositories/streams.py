@@ -31,6 +31,9 @@ PAGE = 1000
 MOST_REFUSED = 1000
 """Streams whose last refusal is remembered."""
 
+PENDING = "pending-"
+"""What the ids of events begin with that a transaction has written and that are not stored yet."""
+
 SECOND = 1_000_000_000
 
 

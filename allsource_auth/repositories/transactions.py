@@ -26,8 +26,8 @@ from .base import Core, Repository, changed, held, stood
 from .group import Repositories
 from .plans import Done, Operation, Plan, covered_by, fence
 from .rest import Rest, merged, remaining, roll_forward, said_of
-from .streams import Head, Streams
-from .view import PENDING, View
+from .streams import PENDING, Head, Streams
+from .view import View
 
 __all__ = ["Transaction"]
 
@@ -100,7 +100,7 @@ class Transaction(Repositories):
         self._core = core
         self._view = View(core.streams)
         self._once: set[str] = set()
-        self._open(Core(Streams(self._view), core.clock, self._once.add))
+        self._open(Core(Streams(self._view), core.clock, once=self._once.add, beneath=core.claims))
 
     async def __aenter__(self) -> Self:
         self._view.begin()

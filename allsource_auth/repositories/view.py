@@ -12,14 +12,11 @@ from typing import Final, Literal
 import msgspec
 
 from ..errors import StoreClosed, VersionConflict
-from ..kinds import FENCED, SNAPSHOT, SWEPT
+from ..kinds import SNAPSHOT, SWEPT
 from ..store.base import Acknowledged, Event, Info, Latest, NewEvent, later
-from .streams import PAGE, Head, Streams
+from .streams import PAGE, PENDING, Head, Streams
 
-__all__ = ["PENDING", "View"]
-
-PENDING = "pending-"
-"""What the ids of events begin with that are not stored yet."""
+__all__ = ["View"]
 
 CLOSED = "a transaction is open once, inside its block: `async with adapter.transaction() as tx`"
 
@@ -70,11 +67,6 @@ class View:
 
     async def append(self, events: Sequence[NewEvent]) -> list[Acknowledged]:
         self._check()
-        if all(new.type == FENCED and new.stream not in self.written for new in events):
-            # Changes nothing, and must keep a late writer out for real.
-            for new in events:
-                self.bases.pop(new.stream, None)
-            return await self._streams.append(events)
         grown: dict[str, int] = {}
         for new in events:
             version = self._version(new.stream) + grown.get(new.stream, 0)

@@ -152,15 +152,19 @@ class Register:
     """``stories`` has every state of every entity that ever was, oldest first, ``None`` for a removal.
 
     ``order``: the entities by their last change. ``once``: those of which something was decided that holds for their very
-    state only.
+    state only. ``claimed``: the values that were taken.
     """
 
-    def __init__(self, clock: ManualClock, stories: Mapping[Place, list[Any]] | None = None) -> None:
+    def __init__(self, clock: ManualClock, outside: Register | None = None) -> None:
+        """``outside``: what there is before the transaction that this one is of."""
         self.clock = clock
-        self.stories = {place: list(story) for place, story in (stories or {}).items()}
+        self.outside = outside
+        known: Mapping[Place, list[Any]] = outside.stories if outside else {}
+        self.stories: dict[Place, list[Any]] = {place: list(story) for place, story in known.items()}
         self.order: dict[Place, None] = dict.fromkeys(self.stories)
         self.written: dict[Place, None] = {}
         self.once: set[Place] = set()
+        self.claimed: set[tuple[str, str, tuple[str, ...]]] = set()
 
     # What there is
 
@@ -258,9 +262,20 @@ class Register:
                 continue
             for other, state in self.living(repository):
                 if other != key and kind.value(attributes, state) == wanted:
-                    if self.dead_parent(repository, state) is None:
-                        raise Conflict(kind.name, field)
-                    self.remove(repository, other)
+                    self._give_way(repository, field, wanted, other)
+            self.claimed.add((repository, field, wanted))
+
+    def _give_way(self, repository: str, field: str, wanted: tuple[str, ...], holder: str) -> None:
+        """Remove an orphan whose value somebody wants; one from before a transaction is gone whatever comes of that."""
+        older = self.outside is not None and (repository, field, wanted) not in self.claimed
+        judge = self.outside if older and self.outside is not None else self
+        place = repository, holder
+        if judge.dead_parent(repository, judge.state(place)) is None:
+            raise Conflict(KINDS[repository].name, field)
+        judge.remove(repository, holder)
+        if judge is not self:
+            self.stories[place].append(None)
+            self.written.pop(place, None)
 
     def remove(self, repository: str, key: str) -> Any:
         """Delete an entity with all that is its own; its last state, ``None`` if it was not there."""
@@ -313,7 +328,7 @@ class Register:
 
     def begin(self) -> Register:
         """What a transaction sees; it can be changed, and `commit` tells this register of it."""
-        inside = Register(self.clock, self.stories)
+        inside = Register(self.clock, self)
         inside.order = dict(self.order)
         return inside
 

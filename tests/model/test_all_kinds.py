@@ -154,7 +154,7 @@ class AllKinds(Machine):
     def transact(self, operations: list[Operation], broken: bool, impatient: bool) -> None:
         """An exception ends a ``broken`` one; a refusal inside does if the application is ``impatient``."""
         inside = self.register.begin()
-        transactions = [adapter.transaction() for adapter in self._turn()]
+        transactions = [self.run(adapter.transaction().__aenter__()) for adapter in self._turn()]
         for operation in operations:
             if self._do(operation, transactions, inside) and impatient:
                 broken = True
@@ -218,13 +218,13 @@ async def _agrees(looks: Sequence[Operation], group: AllsourceAuthAdapter | Tran
 async def _ended(transaction: Transaction, broken: bool) -> Any:
     """What the end of the block refuses, if anything."""
     try:
-        async with transaction:
-            if broken:
-                raise Broken
-    except Broken:
-        return None
-    except REFUSALS as error:
-        return refusal(error)
+        if broken:
+            await transaction.__aexit__(Broken, Broken(), None)
+        else:
+            await transaction.__aexit__(None, None, None)
+    except REFUSALS as refused:
+        return refusal(refused)
+    return None
 
 
 def _committed(register: Register, inside: Register) -> Any:

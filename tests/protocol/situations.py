@@ -243,6 +243,13 @@ TRANSACTIONS = [
         B=delete("u2"),
     ),
     whole(
+        "changes and sign-up as one, and a change to the email of the sign-up",
+        sign_up(id="u1", email="y@e"),
+        sign_up(id="u2"),
+        A=together(change("u2", name="Eve"), change(name="Ada"), sign_up(id="u3", email="x@e")),
+        B=change(email="x@e"),
+    ),
+    whole(
         "deletion and sign-up as one, and a sign-up with the freed email",
         ada,
         A=together(delete(), sign_up(id="u2", email="y@e")),

@@ -16,6 +16,7 @@ import pytest
 from allsource_auth.kinds import CLAIMED
 from allsource_auth.logs import observed
 from allsource_auth.repositories import claims, lists, plans, streams, transactions
+from allsource_auth.repositories.base import Core
 from allsource_auth.repositories.claims import Claims
 from allsource_auth.repositories.lists import Lists
 from allsource_auth.repositories.plans import Operation, Plan
@@ -262,3 +263,14 @@ def test_without_a_fence_on_the_decision_a_refused_transaction_happens_late(monk
     monkeypatch.setattr(transactions.Transaction, "_make_void", nothing)
     late = replace(find("two changes as one, and deletion of the second", TRANSACTIONS), faults=frozenset({"delay"}))
     assert "was refused, but wrote" in broken(late, faults=1)
+
+
+def test_judging_what_is_stored_by_what_a_transaction_sees_gives_an_email_two_owners(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def core(*given: Any, beneath: object, **options: Any) -> Core:
+        return Core(*given, **options)
+
+    monkeypatch.setattr(transactions, "Core", core)
+    name = "changes and sign-up as one, and a change to the email of the sign-up"
+    assert "two living owners" in broken(find(name, TRANSACTIONS))

@@ -48,6 +48,7 @@ LARGE_TRANSACTIONS = (
     "change and sign-up as one, and a sign-up with the new email",
     "change and sign-up as one, and another change",
     "two changes as one, and the same change of the second",
+    "changes and sign-up as one, and a change to the email of the sign-up",
     "restoration and sign-up as one, and a sign-up with the former email",
 )
 """Where anything can go wrong these are some ten thousand schedules each: explored in the far form, else with some faults."""
