@@ -75,6 +75,16 @@ class Commit(Quiet, frozen=True, kw_only=True):
             said=self.said,
         )
 
+    async def undo(self) -> None:
+        """Give the entity the state again that it had before, where its kind allows that."""
+        key = self.kind.key_of(self.stream)
+        if self.before is None:
+            await self.repository._delete(key)
+        elif self.kind.restorable and self.after is None:
+            await self.repository.restore(key)
+        elif self.kind.restorable and self.base.event is not None:
+            await self.repository.revert(key, to=self.base.event.id)
+
     def event(self, operation: Operation, said: Mapping[str, Any]) -> NewEvent:
         return operation.event(self.type, self.stream, self.payload, after=self.base, links={**self.said, **said})
 
@@ -261,36 +271,33 @@ class Transaction(Repositories):
         for event, stored in done.stored:
             if event.type in (ADDED, REMOVED):
                 await core.lists.grown(event.stream, stored.version)
+        if core.streams.store.forgetful:
+            with suppress(StoreClosed):
+                await self._read_back(commits, done)
         for commit in commits:
             if commit.after is None:
                 # What came to belong to it since the transaction looked.
                 await commit.repository._cascade(commit.kind.key_of(commit.stream))
-        if core.streams.store.forgetful:
-            with suppress(StoreClosed):
-                await self._read_back(commits, done)
 
     async def _read_back(self, commits: list[Commit], done: Done) -> None:
         """Undo everything if a server that forgets versions let one of the entities have what is somebody else's."""
         refused: Conflict | None = None
         kept = []
         for commit in commits:
-            if commit.after is None:
-                continue
             try:
-                look = partial(commit.repository._read_back, commit.after, commit.base, True)
-                await self._core.mutations.insist(look, done.operation)
+                if commit.after is not None:
+                    look = partial(commit.repository._read_back, commit.after, commit.base, True)
+                    await self._core.mutations.insist(look, done.operation)
             except Conflict as conflict:
                 refused = conflict
             else:
                 kept.append(commit)
         if refused is None:
             return
-        for commit in kept:
-            key = commit.kind.key_of(commit.stream)
-            if commit.before is None:
-                await commit.repository._delete(key)
-            elif commit.kind.restorable and commit.base.event is not None:
-                await commit.repository.revert(key, to=commit.base.event.id)
+        kinds = list(self._core.repositories)
+        for commit in sorted(kept, key=lambda commit: kinds.index(commit.kind.name)):  # parents before their children
+            with suppress(*REFUSALS):  # others have changed it since
+                await commit.undo()
         raise refused
 
 

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 import httpx
+import msgspec
 import pytest
 
 from allsource_auth import AllsourceAuthAdapter, AllsourceStore, Conflict, SqliteLog, User
@@ -149,6 +150,37 @@ async def test_rename_in_the_gap_is_taken_back(cold: Cold) -> None:
         assert owner is not None
         assert kept is not None
         assert (owner.id, kept.id, kept.name, kept.email) == ("ada", "second", before.name, before.email)
+        await assert_sound(adapter)
+
+
+async def test_transaction_that_met_the_gap_is_taken_back_whole(cold: Cold) -> None:
+    early = cold.early
+    await early.users.create(id="third", email=email("third"))
+    account = await early.accounts.create(id="a3", user_id="third", provider_id="github", account_id="3")
+    organization = await early.organizations.create(id="org", name="Acme", slug="acme")
+    member = await early.members.create(id="m3", organization_id="org", user_id="third", role="owner")
+
+    cold.before(is_append, lambda: early.users.create(id="ada", email=email("Ada")))
+    with pytest.raises(Conflict) as caught:
+        async with cold.late.transaction() as tx:
+            await tx.users.update("second", name="changed")
+            await tx.users.create(id="late", email=email("ADA"), username="late")
+            await tx.users.delete("third")
+            await tx.users.create(id="alone", username="alone")
+    assert caught.value.field == "email"
+    for adapter in (early, cold.late, cold.adapter()):
+        owner = await adapter.users.get_by_email(email("ada"))
+        second, third = await adapter.users.get("second"), await adapter.users.get_by_email(email("third"))
+        assert owner is not None
+        assert second is not None
+        assert third is not None
+        assert (owner.id, second.name, third.id) == ("ada", None, "third")
+        assert [await adapter.users.get(key) for key in ("late", "alone")] == [None, None]
+        kept = await adapter.accounts.get_by_provider("github", "3")
+        assert kept is not None
+        assert msgspec.structs.replace(kept, updated_at=account.updated_at) == account
+        assert await adapter.members.find("org", "third") == member
+        assert await adapter.organizations.get("org") == organization
         await assert_sound(adapter)
 
 
