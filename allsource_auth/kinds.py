@@ -184,6 +184,8 @@ class Kind(Generic[E]):
     restorable: bool = True
     kept: tuple[str, ...] = ()
     codec: Codec[E] = field(init=False, repr=False)
+    parents: tuple[tuple[str, str], ...] = field(init=False, repr=False)
+    """The kinds whose entities this one belongs to, each with the attribute that names the parent."""
     _room: int = field(init=False, repr=False)
     _optional: frozenset[str] = field(init=False, repr=False)
 
@@ -195,12 +197,9 @@ class Kind(Generic[E]):
         object.__setattr__(self, "_room", values.MAX_ID_BYTES - len(self.prefix))
         optional = frozenset(f.name for f in msgspec.structs.fields(self.entity) if f.default is None)
         object.__setattr__(self, "_optional", optional)
-
-    @property
-    def parents(self) -> list[tuple[str, str]]:
-        """The kinds whose entities this one belongs to, each with the attribute that names the parent."""
-        listed = [(found.owner, found.attribute) for found in self.lists if found.owner is not None]
-        return listed + [(found.owner, found.attributes[0]) for found in self.unique if found.owner is not None]
+        parents = [(found.owner, found.attribute) for found in self.lists if found.owner is not None]
+        parents += [(found.owner, found.attributes[0]) for found in self.unique if found.owner is not None]
+        object.__setattr__(self, "parents", tuple(parents))
 
     @property
     def types(self) -> str:

@@ -26,6 +26,7 @@ _LONG_FRACTION = re.compile(rb"\.\d{7}")
 _FRACTION = re.compile(rb"(\.\d{6})\d+")
 _TOMBSTONE_MARK = b'"_deleted"'
 _PATH = re.compile(r"`(\$[^`]*)`")
+_MISSING = re.compile(r"Object missing required field `(\w+)`")
 
 RawMembers = dict[str, msgspec.Raw]
 """A payload's members as they are written."""
@@ -151,8 +152,10 @@ class Codec(Generic[E]):
         try:
             return self._read(payload)
         except msgspec.MsgspecError as error:
-            found = _PATH.search(str(error))
+            found, missing = _PATH.search(str(error)), _MISSING.match(str(error))
             path = found.group(1) if found else None
+            if missing is not None:
+                path = f"{path or '$'}.{missing.group(1)}"
         # Outside the handler, so that the decoder's own text, which may quote the value, is not chained.
         prefix, _, _ = event.stream.partition(":")
         stream = f"{prefix}:{HIDDEN}" if self._secret_key else event.stream

@@ -57,13 +57,19 @@ async def test_state_that_cannot_be_decoded_says_where_it_is(
 
 
 @each(SAMPLES)
-async def test_state_without_a_required_field_is_a_json_error(
+async def test_state_without_a_required_field_is_an_error_that_names_it(
     adapter: AllsourceAuthAdapter, store: EventStore, sample: Sample
 ) -> None:
-    await store.append([new_event(f"{sample.prefix}x", {"id": "x"}, type=f"auth.{sample.name}.created")])
+    entity = await sample.create(adapter)
+    stream = sample.stream(entity)
+    state = payload((await stored(store, stream))[-1])
+    del state["createdAt"]
+    await store.append([new_event(stream, state, type=f"auth.{sample.name}.updated")])
+    event = (await stored(store, stream))[-1]
     with pytest.raises(Json) as caught:
-        await sample.of(adapter).get("x")
-    assert caught.value.event_id == (await stored(store, f"{sample.prefix}x"))[0].id
+        await sample.of(adapter).get(sample.key_of(entity))
+    assert (caught.value.event_id, caught.value.path) == (event.id, "$.createdAt")
+    assert str(caught.value).endswith(" at $.createdAt")
 
 
 async def three(adapter: AllsourceAuthAdapter, sample: Sample, **given: Any) -> list[Any]:
