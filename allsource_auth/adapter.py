@@ -184,7 +184,7 @@ class AllsourceAuthAdapter(Repositories):
         """
         return await reindex(self._core, progress)
 
-    async def check(self, *, repair: bool = False) -> Checked:
+    async def check(self, *, repair: bool = False, progress: Callable[[str, int], None] | None = None) -> Checked:
         """Find what is not as it should be: see `Finding` for the problems. A sound store has none, and is not written to.
 
         ``repair`` puts right what needs no guessing: writes the missing claims and list entries, releases claims that lead to
@@ -193,9 +193,12 @@ class AllsourceAuthAdapter(Repositories):
 
         It reads every event, and each entity several times, so it belongs off the request path. It may run while the store is
         in use, and may be interrupted; a deletion that is under way may be found as half a cascade, and repairing
-        that is harmless. Raises what reads and writes of the store raise.
+        that is harmless.
+
+        ``progress`` is called after each page, with ``"events"``, ``"entities"`` or ``"index streams"`` and how many of them
+        were looked at so far. Raises what reads and writes of the store raise.
         """
-        return await check(self._core, repair=repair)
+        return await check(self._core, repair=repair, progress=progress)
 
     async def aclose(self) -> None:
         """Finish what was accepted and close the store. Closing twice does nothing."""

@@ -15,22 +15,20 @@ from cyclopts.validators import Number
 from allsource_auth import (
     AllsourceAuthAdapter,
     AllsourceAuthError,
-    AllsourceStore,
     Checked,
-    EventStore,
     Reindexed,
-    SqliteLog,
-    SqliteStore,
     __version__,
 )
 
-from .screen import console, progress_bar
+from .place import ApiKey, Place
+from .screen import Counter, console, counter, progress_bar
 
 __all__ = ["run"]
 
 FEWEST_USERS = 10
 
-ApiKey = Annotated[str | None, Parameter(env_var="ALLSOURCE_API_KEY", show_default=False)]
+HERE = Place()
+
 Port = Annotated[int, Parameter(validator=Number(gte=0, lte=65535))]
 
 
@@ -62,33 +60,19 @@ def run(arguments: Sequence[str]) -> int:
 
 
 def demo(
+    place: Place = HERE,
     *,
-    data: Path | None = None,
-    core: str | None = None,
-    query: str | None = None,
-    api_key: ApiKey = None,
-    tenant: str = "default",
     users: Annotated[int, Parameter(validator=Number(gte=FEWEST_USERS))] = 1000,
     json: Annotated[bool, Parameter(negative="")] = False,
 ) -> int:
     """Do the main job once, on a real file or on an Allsource, and check every step of it.
 
     Signs users up and in, lets many callers race for one email, updates, revokes, deletes, restores and reverts, and shows
-    one user's history, counts and how long the latest state takes to read. Exits with 1 if a check failed.
+    one user's history, counts and how long the latest state takes to read. Exits with 1 if a check failed. Without --data and
+    --core it works on a temporary file; a file that is named is made if it is missing, and kept.
 
     Parameters
     ----------
-    data
-        The file to use; it is made if it is missing, and kept. Without this a temporary file, removed at the end.
-    core
-        The URL of an Allsource Core to use instead of a file, such as http://127.0.0.1:3900.
-    query
-        The URL of its Query Service, for plain reads; by default the Core.
-    api_key
-        The API key for both. A key in the arguments can be seen in the list of processes: better set the environment
-        variable.
-    tenant
-        The tenant to use.
     users
         How many users to sign up; at least 10.
     json
@@ -97,15 +81,13 @@ def demo(
     from .demo import demonstrate
     from .report import show_json, show_tables
 
-    if wrong := _wrong_place(data, core, query):
+    if wrong := place.wrong():
         return _complain(wrong, 2)
     with TemporaryDirectory(prefix="allsource-auth-") as folder, progress_bar(sys.stderr) as progress:
-        store = _store(data or Path(folder) / "demo.db", core, query, api_key, tenant)
+        store = place.store(Path(folder) / "demo.db")
         report = asyncio.run(demonstrate(store, users=users, progress=progress))
-    if core is not None:
-        report.kept_at = f"tenant {tenant} of {core}"
-    elif data is not None:
-        report.kept_at = str(data)
+    if not place.missing():
+        report.kept_at = str(place)
     if json:
         show_json(report, sys.stdout)
     else:
@@ -164,12 +146,8 @@ def serve(
 
 
 def check(
+    place: Place = HERE,
     *,
-    data: Path | None = None,
-    core: str | None = None,
-    query: str | None = None,
-    api_key: ApiKey = None,
-    tenant: str = "default",
     repair: Annotated[bool, Parameter(negative="")] = False,
     json: Annotated[bool, Parameter(negative="")] = False,
 ) -> int:
@@ -180,17 +158,6 @@ def check(
 
     Parameters
     ----------
-    data
-        The file to look at.
-    core
-        The URL of an Allsource Core to look at instead, such as http://127.0.0.1:3900.
-    query
-        The URL of its Query Service, for plain reads; by default the Core.
-    api_key
-        The API key for both. A key in the arguments can be seen in the list of processes: better set the environment
-        variable.
-    tenant
-        The tenant to look at.
     repair
         Put right what needs no guessing: everything but duplicates and what cannot be decoded.
     json
@@ -198,20 +165,17 @@ def check(
     """
     from .maintenance import show_checked
 
-    if wrong := _wrong_place(data, core, query) or _no_place(data, core):
+    if wrong := place.wrong() or place.missing():
         return _complain(wrong, 2)
-    checked = asyncio.run(_checked(_store(data, core, query, api_key, tenant), repair))
+    with counter(sys.stderr) as progress:
+        checked = asyncio.run(_checked(place, repair, progress))
     show_checked(checked, sys.stdout, json=json)
     return _complain(f"{len(checked.remaining)} findings are left", 1) if checked.remaining else 0
 
 
 def reindex(
+    place: Place = HERE,
     *,
-    data: Path | None = None,
-    core: str | None = None,
-    query: str | None = None,
-    api_key: ApiKey = None,
-    tenant: str = "default",
     json: Annotated[bool, Parameter(negative="")] = False,
 ) -> int:
     """Make searchable what others wrote, such as the Rust crate. Exits with 1 if something in it needs a decision.
@@ -221,62 +185,28 @@ def reindex(
 
     Parameters
     ----------
-    data
-        The file to work on.
-    core
-        The URL of an Allsource Core to work on instead, such as http://127.0.0.1:3900.
-    query
-        The URL of its Query Service, for plain reads; by default the Core.
-    api_key
-        The API key for both. A key in the arguments can be seen in the list of processes: better set the environment
-        variable.
-    tenant
-        The tenant to work on.
     json
         Print one JSON document instead of a table.
     """
     from .maintenance import show_reindexed
 
-    if wrong := _wrong_place(data, core, query) or _no_place(data, core):
+    if wrong := place.wrong() or place.missing():
         return _complain(wrong, 2)
-    reindexed = asyncio.run(_reindexed(_store(data, core, query, api_key, tenant)))
+    with counter(sys.stderr) as progress:
+        reindexed = asyncio.run(_reindexed(place, progress))
     show_reindexed(reindexed, sys.stdout, json=json)
     left = len(reindexed.duplicates) + len(reindexed.undecodable)
     return _complain(f"{left} findings need a decision", 1) if left else 0
 
 
-async def _checked(store: EventStore, repair: bool) -> Checked:
-    async with AllsourceAuthAdapter.with_store(store) as adapter:
-        return await adapter.check(repair=repair)
+async def _checked(place: Place, repair: bool, progress: Counter) -> Checked:
+    async with AllsourceAuthAdapter.with_store(place.store()) as adapter:
+        return await adapter.check(repair=repair, progress=progress)
 
 
-async def _reindexed(store: EventStore) -> Reindexed:
-    async with AllsourceAuthAdapter.with_store(store) as adapter:
-        return await adapter.reindex()
-
-
-def _wrong_place(data: Path | None, core: str | None, query: str | None) -> str | None:
-    """What is wrong with the options that name a store."""
-    if core is not None and data is not None:
-        return "--data and --core are two different places; name one of them"
-    if core is None and query is not None:
-        return "--query needs --core, which takes the writes"
-    return None
-
-
-def _no_place(data: Path | None, core: str | None) -> str | None:
-    """What is wrong where a store must be there already."""
-    if core is None and data is None:
-        return "name the store: --data FILE or --core URL"
-    if data is not None and not data.exists():
-        return f"there is no file {data}"
-    return None
-
-
-def _store(data: Path | None, core: str | None, query: str | None, api_key: str | None, tenant: str) -> EventStore:
-    if core is not None:
-        return AllsourceStore(core, query, api_key, tenant_id=tenant)
-    return SqliteStore(SqliteLog(data), tenant)
+async def _reindexed(place: Place, progress: Counter) -> Reindexed:
+    async with AllsourceAuthAdapter.with_store(place.store()) as adapter:
+        return await adapter.reindex(progress=progress)
 
 
 def _first(error: BaseException) -> BaseException:

@@ -9,11 +9,15 @@ from typing import TextIO
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
+from rich.text import Text
 
-__all__ = ["Advance", "console", "marks", "printable", "progress_bar"]
+__all__ = ["Advance", "Counter", "console", "counter", "marks", "printable", "progress_bar"]
 
 Advance = Callable[[str, float], None]
 """Takes what is being done and by which part of the whole the work has advanced; the parts add up to 1."""
+
+Counter = Callable[[str, int], None]
+"""Takes what is being counted and how many there were so far."""
 
 PLAIN_WIDTH = 120
 """Columns where there is no terminal to ask; the variable COLUMNS overrides it."""
@@ -58,3 +62,13 @@ def progress_bar(stream: TextIO) -> Iterator[Advance]:
     with Progress(*columns, console=console(stream), transient=True) as progress:
         task = progress.add_task("", total=1.0)
         yield lambda doing, part: progress.update(task, description=doing, advance=part)
+
+
+@contextmanager
+def counter(stream: TextIO) -> Iterator[Counter]:
+    """How far work without a known end has come, on ``stream``, until it is done; nothing if that is no terminal."""
+    if not stream.isatty():
+        yield lambda what, count: None
+        return
+    with console(stream).status("") as status:
+        yield lambda what, count: status.update(Text(f"{what}: {count:,}"))

@@ -27,7 +27,7 @@ from .concurrency import concurrently
 from .findings import Checked, Finding, Problem, Undecodable
 from .lists import Entry
 from .plans import Claim, Operation, Plan, covered_by, fence, release
-from .reindex import Held, Index, entries_plan
+from .reindex import Held, Index, Progress, entries_plan
 from .rest import outstanding, remaining, roll_forward
 from .streams import Head, content
 
@@ -40,16 +40,16 @@ IN_ONE_GO = 500
 """Entries of a list that are looked at, and removed, together."""
 
 
-async def check(core: Core, *, repair: bool) -> Checked:
+async def check(core: Core, *, repair: bool, progress: Progress | None) -> Checked:
     """Look at every event, every living entity, every claim and every list."""
-    return await Check(core, repair).run()
+    return await Check(core, repair, progress or (lambda what, count: None)).run()
 
 
 class Check:
     """One check."""
 
-    def __init__(self, core: Core, repair: bool) -> None:
-        self._core, self._streams, self._repair = core, core.streams, repair
+    def __init__(self, core: Core, repair: bool, progress: Progress) -> None:
+        self._core, self._streams, self._repair, self._progress = core, core.streams, repair, progress
         self._undecodable = Undecodable()
         self._findings: list[Finding] = []
         self._events = self._entities = self._index_streams = 0
@@ -101,6 +101,7 @@ class Check:
         async with aclosing(self._streams.scan(kind.types)) as pages:
             async for events in pages:
                 self._events += len(events)
+                self._progress("events", self._events)
                 if self._began is None:
                     self._began = self._streams.store.server_time()
                 for event in events:
@@ -143,6 +144,7 @@ class Check:
                 await self._each(index.kind, lists, partial(self._look_for_entries, index, lists))
                 for held in await index.unclaimed(entities):
                     values.setdefault(held.claim, []).append(held)
+                self._progress("entities", self._entities)
         await self._each(index.kind, values, partial(self._look_for_claim, index, values))
 
     async def _look_at_parents(self, index: Index, entities: dict[str, Any], stream: str) -> None:
@@ -201,6 +203,7 @@ class Check:
                     else:
                         look = partial(self._look_at_list, index, what)
                     await self._each(index.kind, by_place[place], look)
+                self._progress("index streams", self._index_streams)
 
     async def _look_at_claim(self, index: Index, unique: Unique, newest: Mapping[str, Event], stream: str) -> None:
         """Find out whether a claim leads to somebody who has the value, or soon may."""

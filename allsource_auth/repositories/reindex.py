@@ -28,10 +28,10 @@ from .lists import LOOK_EVERY, entry
 from .plans import Claim, Decide, Operation, Plan, uncovered
 from .streams import Head, content
 
-__all__ = ["Index", "reindex"]
+__all__ = ["Index", "Progress", "reindex"]
 
 Progress = Callable[[str, int], None]
-"""Takes the name of a kind and how many of its living entities are done."""
+"""Takes what is worked on, such as a kind, and how much of it is done."""
 
 
 async def reindex(core: Core, progress: Progress | None) -> Reindexed:

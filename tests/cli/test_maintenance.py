@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import json
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,7 @@ import pytest
 
 from allsource_auth import AllsourceAuthAdapter, NewEvent, SqliteLog, SqliteStore
 from allsource_auth.cli import main
+from allsource_auth.cli.place import Place
 from tests.support.events import new_event, stored_user
 
 TOKEN = "session_that-nobody-may-see"
@@ -106,6 +109,34 @@ def test_no_value_and_no_token_is_shown(
         assert not [secret for secret in SECRETS if secret in (said.out + said.err).lower()]
         assert "u1" in said.out
         assert "***" in said.out
+
+
+class Terminal(io.StringIO):
+    """Where people would be looking."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize("command", ["check", "reindex"])
+def test_a_terminal_shows_how_far_it_is_and_other_outputs_do_not(
+    data: str, command: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    counts = {"check": "entities: 4", "reindex": "session: 1"}
+    monkeypatch.setenv("TERM", "xterm-256color")
+    screen = Terminal()
+    monkeypatch.setattr(sys, "stderr", screen)
+    assert main([command, "--data", data, "--json"]) == 1
+    assert counts[command] in screen.getvalue()
+    assert document(capsys)["counts"]["entities"] == 4
+    elsewhere = io.StringIO()
+    monkeypatch.setattr(sys, "stderr", elsewhere)
+    main([command, "--data", data, "--json"])
+    assert counts[command] not in elsewhere.getvalue()
+
+
+def test_a_key_is_not_shown_with_the_place_that_it_opens() -> None:
+    assert "opens-it" not in repr(Place(core="http://127.0.0.1:3900", api_key="opens-it"))
 
 
 def test_people_get_a_table(data: str, capsys: pytest.CaptureFixture[str]) -> None:

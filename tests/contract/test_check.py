@@ -103,6 +103,21 @@ async def test_sound_store_has_no_findings_and_is_not_written_to(
     assert await found(adapter, store) == ()
 
 
+async def test_progress_is_told_after_each_page(adapter: AllsourceAuthAdapter) -> None:
+    for number in range(3):
+        await adapter.users.create(id=f"u{number}", email=email(f"u{number}"))
+    await adapter.sessions.create(user_id="u0", expires_at=START)
+    told: list[tuple[str, int]] = []
+    checked = await adapter.check(progress=lambda what, count: told.append((what, count)))
+    assert {what for what, _ in told} == {"events", "entities", "index streams"}
+    assert dict(told) == {
+        "events": checked.events,
+        "entities": checked.entities,
+        "index streams": checked.index_streams,
+    }
+    assert (checked.events, checked.entities) == (4, 4)
+
+
 async def test_empty_store_has_no_findings(adapter: AllsourceAuthAdapter, store: EventStore) -> None:
     assert await found(adapter, store) == ()
 
