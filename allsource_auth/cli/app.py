@@ -27,6 +27,7 @@ __all__ = ["run"]
 
 FEWEST_USERS = 10
 
+Options = Annotated[Place, Parameter(name="*")]
 HERE = Place()
 
 Port = Annotated[int, Parameter(validator=Number(gte=0, lte=65535))]
@@ -60,7 +61,7 @@ def run(arguments: Sequence[str]) -> int:
 
 
 def demo(
-    place: Place = HERE,
+    place: Options = HERE,
     *,
     users: Annotated[int, Parameter(validator=Number(gte=FEWEST_USERS))] = 1000,
     json: Annotated[bool, Parameter(negative="")] = False,
@@ -146,7 +147,7 @@ def serve(
 
 
 def check(
-    place: Place = HERE,
+    place: Options = HERE,
     *,
     repair: Annotated[bool, Parameter(negative="")] = False,
     json: Annotated[bool, Parameter(negative="")] = False,
@@ -174,7 +175,7 @@ def check(
 
 
 def reindex(
-    place: Place = HERE,
+    place: Options = HERE,
     *,
     json: Annotated[bool, Parameter(negative="")] = False,
 ) -> int:

@@ -15,7 +15,6 @@ __all__ = ["ApiKey", "Place"]
 ApiKey = Annotated[str | None, Parameter(env_var="ALLSOURCE_API_KEY", show_default=False)]
 
 
-@Parameter(name="*")
 @dataclass(frozen=True, kw_only=True)
 class Place:
     """A file, or an Allsource.

@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import timedelta
 from importlib.util import find_spec
 from time import monotonic
@@ -97,6 +98,7 @@ class PyreqwestEngine:
             .no_proxy()  # what the environment names would get to see passwords; the other engine does not look there
             .follow_redirects(False)
             .referer(False)
+            .runtime_multithreaded(False)  # one thread for all pools: `close` waits for it
         )
         # An answer of Core 0.27 to a request that offers compression is compressed, chunked and slower (section 4 of its
         # contract).
@@ -169,6 +171,22 @@ class PyreqwestEngine:
         if self._http is not None:
             await self._http.aclose()
         await self._client.close()
+        _pool_left()
+
+
+def _pool_left() -> None:
+    """Wait until the thread of all pools is out of what it did last: waking a loop that waited for an answer.
+
+    If the process ended while it is in there, it would come back to an interpreter that is gone, and abort the process. It
+    does one thing after another, so it is out once it has looked at a request; this one it refuses without sending anything.
+    """
+    from pyreqwest.client import SyncClientBuilder
+    from pyreqwest.exceptions import PyreqwestError
+
+    # It has no use for certificates, and need not load any.
+    waiting = SyncClientBuilder().runtime_multithreaded(False).danger_accept_invalid_certs(True)
+    with waiting.build() as client, suppress(PyreqwestError):
+        client.get("nowhere://pool").build().send()
 
 
 class HttpxEngine:

@@ -330,7 +330,7 @@ async def test_what_cannot_be_decoded_is_reported_and_stops_nothing(
     assert {(finding.kind, finding.stream, finding.path) for finding in done.undecodable} == {
         ("user", "auth-user:b", "$.emailVerified"),
         ("user", broken, None),
-        ("session", "auth-session:***", None),
+        ("session", "auth-session:***", "$.id"),
     }
     assert unreadable.id in {finding.event_id for finding in done.undecodable}
     assert not revealed(f"{done!r} {done.undecodable!r}")
