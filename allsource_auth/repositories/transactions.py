@@ -194,7 +194,7 @@ class Transaction(Repositories):
                     commits = await self._on_what_is_stored(operation, commits)
                 return await self._plan(operation, commits)
             except REFUSALS:
-                if operation.ambiguous and not core.streams.store.atomic:
+                if operation.ambiguous:
                     await self._make_void(operation, commits[0].stream)
                 raise
 
@@ -213,8 +213,12 @@ class Transaction(Repositories):
     async def _make_void(self, operation: Operation, stream: str) -> None:
         """Keep the decision from being stored late; ends the operation if it is stored by now.
 
-        What refuses the transaction may be on another stream than its decision, and may be an event of its own.
+        What refuses the transaction may be on another stream than its decision, and may be an event of its own. Where batches
+        are atomic, what is somebody else's keeps all of it from being stored.
         """
+        if self._core.streams.store.atomic:
+            await self._core.mutations.head(operation, stream)
+            return
         streams, sent = self._core.streams, {plan.head.guard for plan in operation.sent}
         while (head := await self._core.mutations.head(operation, stream)).guard in sent:
             fencing = Operation()
