@@ -124,7 +124,7 @@ def crash(session: nox.Session) -> None:
 def protocol(session: nox.Session) -> None:
     """Every interleaving of two mutations with a fault at every step, samples of three; long random sequences."""
     _install(session, *TEST_TOOLS)
-    session.run("pytest", "-n", "2", "--dist", "worksteal", "-m", "long", "--durations", "5", *session.posargs)
+    session.run("pytest", "-n", "2", "--dist", "worksteal", "-m", "long", "--durations", "25", *session.posargs)
     far = {"ALLSOURCE_AUTH_EXPLORE": "1"}
     session.run("pytest", "-n", "2", "--hypothesis-seed=20261123", "tests/model", *session.posargs, env=far)
 
