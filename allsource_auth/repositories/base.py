@@ -405,7 +405,8 @@ class Repository(Generic[E]):
     async def revert(self, key: str, to: datetime | str) -> E:
         """Give a living entity the state that it had at a time, or right after the event with this id.
 
-        Used-up codes, counters and secrets stay as they are (``kept`` of its kind). Raises `Conflict` if somebody else has one
+        Secrets, used-up codes and counters stay as they are, and so does whose the entity is (``kept`` of its kind): with an id
+        that was deleted and given anew, a credential would else go back to its former user. Raises `Conflict` if somebody else has one
         of its former unique values; the kind's `NotFound` if it is not alive; `InvalidInput` if it did not live then, or for a
         kind whose removals are final.
         """
