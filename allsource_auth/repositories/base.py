@@ -406,9 +406,10 @@ class Repository(Generic[E]):
         """Give a living entity the state that it had at a time, or right after the event with this id.
 
         Secrets, used-up codes and counters stay as they are, and so does whose the entity is (``kept`` of its kind): with an id
-        that was deleted and given anew, a credential would else go back to its former user. Raises `Conflict` if somebody else has one
-        of its former unique values; the kind's `NotFound` if it is not alive; `InvalidInput` if it did not live then, or for a
-        kind whose removals are final.
+        that was deleted and given anew, a credential would else go back to its former user.
+
+        Raises `Conflict` if somebody else has one of its former unique values; the kind's `NotFound` if it is not alive;
+        `InvalidInput` if it did not live then, or for a kind whose removals are final.
         """
         kind, stream = self._final_refused("revert", key)
 

@@ -464,3 +464,25 @@ async def test_a_transaction_is_open_inside_its_block_only(adapter: AllsourceAut
         async with tx:
             pass
     assert await whole_log(store) == before
+
+
+async def test_what_a_transaction_may_take_is_stored_and_what_is_more_is_refused(
+    adapter: AllsourceAuthAdapter, store: EventStore
+) -> None:
+    """The decision carries everything but itself, here almost as much as it may; a server must take such an event."""
+
+    async def both(name: str, size: int) -> None:
+        async with adapter.transaction() as tx:
+            await tx.users.create(id=f"{name}1", email=email(f"{name}1"))
+            await tx.users.create(id=f"{name}2", email=email(f"{name}2"), metadata={"text": "x" * size})
+
+    with pytest.raises(InvalidInput, match="at most 400000"):
+        await both("a", 400_000)
+    assert await whole_log(store) == []
+    await both("b", 399_000)
+    second = await adapter.users.get_by_email(email("b2"))
+    assert second is not None
+    assert second.metadata == {"text": "x" * 399_000}
+    assert [user.id async for user in adapter.users.scan()] == ["b1", "b2"]
+    assert (await adapter.check()).findings == ()
+    assert (await adapter.users.update("b1", name="Ada")).email == email("b1")

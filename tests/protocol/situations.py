@@ -204,6 +204,17 @@ TRANSACTIONS = [
         B=together(sign_up(id="u3", email="y@e"), sign_up(id="u4", email="x@e")),
     ),
     whole(
+        "two sign-ups as one, and two others with one email in common",
+        A=both,
+        B=together(sign_up(id="u3", email="z@e"), sign_up(id="u4", email="y@e")),
+    ),
+    whole(
+        "two changes of one user, each with a sign-up with one email",
+        ada,
+        A=together(change(name="A"), sign_up(id="u2", email="y@e")),
+        B=together(change(name="B"), sign_up(id="u3", email="y@e")),
+    ),
+    whole(
         "two sign-ups as one, and deletion of who has the second email",
         sign_up(id="u0", email="y@e"),
         A=both,

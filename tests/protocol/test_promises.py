@@ -43,6 +43,8 @@ def test_promises_hold_in_every_order(scenario: Scenario) -> None:
 FAR = os.environ.get("ALLSOURCE_AUTH_EXPLORE") == "1"
 
 LARGE_TRANSACTIONS = (
+    "two sign-ups as one, and two others with one email in common",
+    "two changes of one user, each with a sign-up with one email",
     "two sign-ups as one, and one with the first email",
     "two sign-ups as one, and one with the second email",
     "change and sign-up as one, and a sign-up with the new email",
