@@ -183,10 +183,13 @@ def _pool_left() -> None:
     from pyreqwest.client import SyncClientBuilder
     from pyreqwest.exceptions import PyreqwestError
 
-    # It has no use for certificates, and need not load any.
-    waiting = SyncClientBuilder().runtime_multithreaded(False).danger_accept_invalid_certs(True)
-    with waiting.build() as client, suppress(PyreqwestError):
-        client.get("nowhere://pool").build().send()
+    with suppress(
+        PyreqwestError, RuntimeError
+    ):  # the latter in a process that was forked off, which has no such thread
+        # It has no use for certificates, and need not load any.
+        builder = SyncClientBuilder().runtime_multithreaded(False).danger_accept_invalid_certs(True)
+        with builder.build() as client:
+            client.get("nowhere://pool").build().send()
 
 
 class HttpxEngine:

@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from allsource_auth import Tls
+from allsource_auth import StoreClosed, Tls
 
 from .local import Local
 
@@ -42,3 +42,19 @@ async def test_close_waits_until_the_pool_has_left_the_interpreter(
     assert entered == left
     if engine is None:
         assert entered
+
+
+async def test_store_that_a_forked_process_inherits_can_be_closed_in_it(
+    newer: Local, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The pool refuses to make another client there."""
+
+    def refused() -> None:
+        raise RuntimeError("A pyreqwest runtime was initialized before fork().")
+
+    adapter = newer.adapter()
+    assert await adapter.users.get("nobody") is None
+    monkeypatch.setattr("pyreqwest.client.SyncClientBuilder", refused)
+    await adapter.aclose()
+    with pytest.raises(StoreClosed):
+        await adapter.users.get("nobody")
