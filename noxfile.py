@@ -111,6 +111,12 @@ def matrix(session: nox.Session) -> None:
     _install(session, *TEST_TOOLS)
     session.run("python", "-m", "tests.support.cores", "build")
     session.run("pytest", "-n", "2", "--dist", "worksteal", "tests/contract", *session.posargs)
+    if session.python == PYTHONS[0]:
+        # The large explorations of transactions with every fault.
+        far = {"ALLSOURCE_AUTH_EXPLORE": "1"}
+        session.run(
+            "pytest", "-n", "2", "--dist", "worksteal", "-m", "long", "tests/protocol", *session.posargs, env=far
+        )
 
 
 @nox.session(python=PYTHONS[:1])
