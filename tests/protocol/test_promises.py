@@ -99,18 +99,11 @@ def test_promises_hold_with_a_fault_at_every_step(scenario: Scenario, half: str)
     assert result.ends > 3
 
 
-FAULTY_TRANSACTIONS = [
-    pytest.param(scenario, half, id=f"{scenario.name}-{half}")
-    for scenario in TRANSACTIONS
-    for half in HALVES
-    if scenario is not TWICE and (FAR or half == "client or reply" or scenario.name not in LARGE_TRANSACTIONS)
-]
-
-
 @pytest.mark.long
-@pytest.mark.parametrize(("scenario", "half"), FAULTY_TRANSACTIONS)
+@pytest.mark.parametrize("half", HALVES)
+@pytest.mark.parametrize("scenario", [scenario for scenario in TRANSACTIONS if scenario is not TWICE], ids=named)
 def test_transactions_happen_whole_or_not_at_all_with_a_fault_at_every_step(scenario: Scenario, half: str) -> None:
-    faults = HALVES[half] if FAR or scenario.name not in LARGE_TRANSACTIONS else HALVES[half] & {"death"}
+    faults = HALVES[half] if FAR or scenario.name not in LARGE_TRANSACTIONS else HALVES[half] & {"death", "restart"}
     result = explore(replace(scenario, faults=faults), faults=1, limit=LIMIT)
     print(f"{scenario.name}: {result}")
     assert result.complete
