@@ -46,6 +46,9 @@ ELSEWHERE = "not crash and not long and not core and not modes and not matrix"
 """The tests without those that have a session of their own."""
 
 
+EXPLORE_SOME, EXPLORE_ALL = {"ALLSOURCE_AUTH_EXPLORE": "some"}, {"ALLSOURCE_AUTH_EXPLORE": "all"}
+
+
 def _answers(python: str, version: str) -> bool:
     code = "import sys; print('%d.%d' % sys.version_info[:2])"
     try:
@@ -112,11 +115,10 @@ def matrix(session: nox.Session) -> None:
     session.run("python", "-m", "tests.support.cores", "build")
     session.run("pytest", "-n", "2", "--dist", "worksteal", "tests/contract", *session.posargs)
     if session.python == PYTHONS[0]:
-        # The large explorations of transactions with every fault.
-        far = {"ALLSOURCE_AUTH_EXPLORE": "1"}
-        session.run(
-            "pytest", "-n", "2", "--dist", "worksteal", "-m", "long", "tests/protocol", *session.posargs, env=far
-        )
+        # The large explorations with every fault, and the longest random sequences.
+        run = ("pytest", "-n", "2", "--dist", "worksteal", *session.posargs)
+        session.run(*run, "-m", "long", "tests/protocol", env=EXPLORE_ALL)
+        session.run(*run, "tests/model", env=EXPLORE_ALL)
 
 
 @nox.session(python=PYTHONS[:1])
@@ -128,11 +130,14 @@ def crash(session: nox.Session) -> None:
 
 @nox.session(python=PYTHONS[:1])
 def protocol(session: nox.Session) -> None:
-    """Every interleaving of two mutations with a fault at every step, samples of three; long random sequences."""
+    """Every interleaving of two mutations with a fault at every step, samples of three; longer random sequences.
+
+    The largest of them are explored with some kinds of faults here, and with all in the session ``matrix``.
+    """
     _install(session, *TEST_TOOLS)
-    session.run("pytest", "-n", "2", "--dist", "worksteal", "-m", "long", "--durations", "25", *session.posargs)
-    far = {"ALLSOURCE_AUTH_EXPLORE": "1"}
-    session.run("pytest", "-n", "2", "--hypothesis-seed=20261123", "tests/model", *session.posargs, env=far)
+    run = ("pytest", "-n", "2", "--dist", "worksteal", "--durations", "25", *session.posargs)
+    session.run(*run, "-m", "long and not matrix", env=EXPLORE_SOME)
+    session.run(*run, "--hypothesis-seed=20261123", "tests/model", env=EXPLORE_SOME)
 
 
 @nox.session(python=NEWEST)

@@ -15,6 +15,8 @@ from tests.support.canaries import CANARY, email
 from tests.support.clocks import START
 from tests.support.events import refused, written_by
 
+pytestmark = pytest.mark.tables
+
 
 def nested(depth: int, leaf: Any = None) -> Any:
     """An object with ``depth`` levels below it."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import signal
 from pathlib import Path
 
@@ -16,13 +15,13 @@ from tests.protocol.scenario import Scenario
 from tests.protocol.situations import SESSIONS, SPLIT, THREE, TRANSACTIONS, USERS
 from tests.support import cores
 from tests.support.cores import Core, running
+from tests.support.exploring import ALL
 from tests.support.local import local_allsource
 
 SITUATIONS = {scenario.name: scenario for scenario in [*SPLIT, *USERS, *SESSIONS, *THREE, *TRANSACTIONS]}
 
-FAR = os.environ.get("ALLSOURCE_AUTH_EXPLORE") == "1"
-SEEDS = 400 if FAR else 8
-FEW_SEEDS = 100 if FAR else 4
+SEEDS = 400 if ALL else 8
+FEW_SEEDS = 100 if ALL else 4
 
 parametrized = pytest.mark.parametrize("scenario", SITUATIONS.values(), ids=SITUATIONS.keys())
 

@@ -11,6 +11,7 @@ These functions have an event loop of their own: call them from plain functions,
 
 from __future__ import annotations
 
+import gc
 import random
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -28,6 +29,9 @@ from .world import Chooser, World
 __all__ = ["Replay", "Result", "Violation", "explore", "replay", "sample"]
 
 _clock = time.perf_counter
+
+_LEFT_BEFORE_COLLECTION = 200_000
+"""Objects that runs leave behind before they are collected; the states seen are many, and looking through them is slow."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -289,10 +293,13 @@ def sample(
 @contextmanager
 def _stage(scenario: Scenario) -> Iterator[_Stage]:
     loop = SimLoop()
+    often = gc.get_threshold()
+    gc.set_threshold(_LEFT_BEFORE_COLLECTION, *often[1:])
     try:
         with deterministic(loop.time):
             yield _Stage(scenario, loop)
     finally:
+        gc.set_threshold(*often)
         loop.close()
 
 

@@ -3,13 +3,14 @@ the long form (``nox -s protocol``), which also takes samples of three mutations
 
 from __future__ import annotations
 
-import os
 from dataclasses import replace
 from typing import Literal
 
 import pytest
+from _pytest.mark import ParameterSet
 
 from allsource_auth.repositories import lists
+from tests.support.exploring import ALL
 
 from .explore import explore, sample
 from .people import outlives_forgotten_versions
@@ -40,9 +41,24 @@ def test_promises_hold_in_every_order(scenario: Scenario) -> None:
     assert result.schedules > 1
 
 
-FAR = os.environ.get("ALLSOURCE_AUTH_EXPLORE") == "1"
+# One fault in a run is of one kind, so two explorations of half the kinds cover what one of all kinds would, with less.
+HALVES: dict[str, frozenset[Fault]] = {
+    "client or reply": frozenset(("death", "lost", "delay", "cancel")),
+    "server": frozenset(("restart",)),
+}
 
-LARGE_TRANSACTIONS = (
+LARGEST = "changes and sign-up as one, and a change to the email of the sign-up"
+"""The best part of 400,000 schedules where anything can go wrong."""
+
+LARGE = (
+    "sign-up and change there and back",
+    "sign-up and restoration of the owner",
+    "sign-up and return to the former email",
+    "sign-in and sign-out",
+    "two sign-ins",
+    "two sign-ups over the claim of a dead one",
+    "two sign-ups that share the second of their values",
+    "two users change to one email",
     "two sign-ups as one, and two others with one email in common",
     "two changes of one user, each with a sign-up with one email",
     "two sign-ups as one, and one with the first email",
@@ -50,27 +66,33 @@ LARGE_TRANSACTIONS = (
     "change and sign-up as one, and a sign-up with the new email",
     "change and sign-up as one, and another change",
     "two changes as one, and the same change of the second",
-    "changes and sign-up as one, and a change to the email of the sign-up",
+    LARGEST,
     "restoration and sign-up as one, and a sign-up with the former email",
 )
-"""Where anything can go wrong these are some ten thousand schedules each: explored in the far form, else with some faults."""
+"""Where anything can go wrong these are some ten thousand schedules each: so they are explored in ``nox -s matrix``, and with
+deaths and restarts otherwise."""
+
+
+def some(scenarios: list[Scenario], names: tuple[str, ...], mark: pytest.MarkDecorator) -> list[ParameterSet]:
+    """The scenarios as parameters; the named ones are left to another session."""
+    return [pytest.param(one, id=one.name, marks=[mark] if one.name in names else []) for one in scenarios]
+
+
+def faults_of(scenario: Scenario, half: str) -> frozenset[Fault]:
+    return HALVES[half] if ALL or scenario.name not in LARGE else HALVES[half] & {"death", "restart"}
+
 
 TWICE = next(scenario for scenario in TRANSACTIONS if "twice" in scenario.name)
-"""Two transactions have so many orders that they are explored in the long form only."""
+ONCE = [scenario for scenario in TRANSACTIONS if scenario is not TWICE]
+MANY_ORDERS = (TWICE.name, LARGEST, "two changes of one user, each with a sign-up with one email")
+"""Even without faults these have so many orders that they are explored in the long form only."""
 
 
-@pytest.mark.parametrize("scenario", [scenario for scenario in TRANSACTIONS if scenario is not TWICE], ids=named)
+@pytest.mark.parametrize("scenario", some(TRANSACTIONS, MANY_ORDERS, pytest.mark.long))
 def test_transactions_happen_whole_or_not_at_all_in_every_order(scenario: Scenario) -> None:
     result = explore(scenario, limit=LIMIT)
     assert result.complete
     assert result.schedules > 1
-
-
-@pytest.mark.long
-def test_two_transactions_happen_whole_or_not_at_all_in_every_order() -> None:
-    result = explore(TWICE, limit=LIMIT)
-    print(f"{TWICE.name}: {result}")
-    assert result.complete
 
 
 @pytest.mark.long
@@ -82,18 +104,11 @@ def test_promises_hold_where_batches_are_atomic(scenario: Scenario) -> None:
     assert result.schedules > 1
 
 
-# One fault in a run is of one kind, so two explorations of half the kinds cover what one of all kinds would, with less.
-HALVES: dict[str, frozenset[Fault]] = {
-    "client or reply": frozenset(("death", "lost", "delay", "cancel")),
-    "server": frozenset(("restart",)),
-}
-
-
 @pytest.mark.long
 @pytest.mark.parametrize("half", HALVES)
 @pytest.mark.parametrize("scenario", EVERY, ids=named)
 def test_promises_hold_with_a_fault_at_every_step(scenario: Scenario, half: str) -> None:
-    result = explore(replace(scenario, faults=HALVES[half]), faults=1, limit=LIMIT)
+    result = explore(replace(scenario, faults=faults_of(scenario, half)), faults=1, limit=LIMIT)
     print(f"{scenario.name}: {result}")
     assert result.complete
     assert result.ends > 3
@@ -101,18 +116,17 @@ def test_promises_hold_with_a_fault_at_every_step(scenario: Scenario, half: str)
 
 @pytest.mark.long
 @pytest.mark.parametrize("half", HALVES)
-@pytest.mark.parametrize("scenario", [scenario for scenario in TRANSACTIONS if scenario is not TWICE], ids=named)
+@pytest.mark.parametrize("scenario", some(ONCE, (LARGEST,), pytest.mark.matrix))
 def test_transactions_happen_whole_or_not_at_all_with_a_fault_at_every_step(scenario: Scenario, half: str) -> None:
-    faults = HALVES[half] if FAR or scenario.name not in LARGE_TRANSACTIONS else HALVES[half] & {"death", "restart"}
-    result = explore(replace(scenario, faults=faults), faults=1, limit=LIMIT)
+    result = explore(replace(scenario, faults=faults_of(scenario, half)), faults=1, limit=LIMIT)
     print(f"{scenario.name}: {result}")
     assert result.complete
     assert result.ends > 3
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("scenario", TRANSACTIONS, ids=named)
-def test_transactions_happen_whole_or_not_at_all_in_a_sample_with_two_faults(scenario: Scenario) -> None:
+@pytest.mark.parametrize("scenario", [*TRANSACTIONS, *(one for one in EVERY if one.name in LARGE)], ids=named)
+def test_promises_hold_in_a_sample_with_two_faults(scenario: Scenario) -> None:
     result = sample(scenario, seed=20261125, runs=1000, faults=2, chance=0.05)
     print(f"{scenario.name}: {result}")
     assert result.schedules == 1000
@@ -123,8 +137,12 @@ def test_transactions_happen_whole_or_not_at_all_in_a_small_sample(scenario: Sce
     assert sample(scenario, seed=7, runs=60, faults=1, chance=0.05).schedules == 60
 
 
+SPLIT_LARGE = ("two sign-ups with one email", "sign-up and change to its email", "sign-up and restoration of the owner")
+"""Where reads are split and anything can go wrong these are some hundred thousand schedules each."""
+
+
 @pytest.mark.parametrize("versions", ["ones", "true"])
-@pytest.mark.parametrize("scenario", SPLIT, ids=named)
+@pytest.mark.parametrize("scenario", some(SPLIT, SPLIT_LARGE, pytest.mark.long))
 def test_promises_hold_where_a_version_is_read_after_its_event(
     scenario: Scenario, versions: Literal["ones", "true"]
 ) -> None:
@@ -133,13 +151,9 @@ def test_promises_hold_where_a_version_is_read_after_its_event(
     assert result.schedules > 1
 
 
-LARGE = ("two sign-ups with one email", "sign-up and change to its email", "sign-up and restoration of the owner")
-"""Where reads are split and anything can go wrong these are some hundred thousand schedules each."""
-
-
 @pytest.mark.long
 @pytest.mark.parametrize("half", HALVES)
-@pytest.mark.parametrize("scenario", [scenario for scenario in SPLIT if scenario.name not in LARGE], ids=named)
+@pytest.mark.parametrize("scenario", [scenario for scenario in SPLIT if scenario.name not in SPLIT_LARGE], ids=named)
 def test_promises_hold_where_a_version_is_read_after_its_event_with_a_fault_at_every_step(
     scenario: Scenario, half: str
 ) -> None:
@@ -154,7 +168,7 @@ def test_promises_hold_where_a_version_is_read_after_its_event_with_a_fault_at_e
 def test_an_email_has_one_owner_where_a_version_is_read_after_its_event_with_a_fault_at_every_step(
     fault: Fault,
 ) -> None:
-    scenario = next(scenario for scenario in SPLIT if scenario.name == LARGE[0])
+    scenario = next(scenario for scenario in SPLIT if scenario.name == SPLIT_LARGE[0])
     result = explore(replace(scenario, faults=frozenset({fault})), faults=1, limit=LIMIT)
     print(f"{scenario.name}: {result}")
     assert result.complete

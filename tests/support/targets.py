@@ -120,7 +120,7 @@ def _local(generation: Literal["0.23", "0.27"], tls: Tls | None = None) -> Start
 
 TARGETS = (
     Target("sqlite-memory", _memory, dates_events=True, keeps_text=True, crowd=100_000),
-    Target("sqlite-file", _file, dates_events=True, keeps_text=True, crowd=100_000),
+    Target("sqlite-file", _file, dates_events=True, keeps_text=True, crowd=20_000),
     Target("local", _local("0.27"), marks=(pytest.mark.heavy,)),
     Target("local-0.23", _local("0.23"), numbers_events=False, marks=(pytest.mark.modes,)),
     Target("local-httpx", _local("0.27", SECOND_ENGINE), marks=(pytest.mark.modes,)),
