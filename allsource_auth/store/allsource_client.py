@@ -1,8 +1,8 @@
 """Requests to an Allsource: in line, a bounded number at a time, and sent again where that is safe.
 
 * At most ``max_in_flight`` requests are out, as Core 0.27 serves 16 at a time; the others wait in the order in which they came,
-  at most ``max_queued`` of them. A request keeps its place while it waits to be sent again, so that a server in trouble
-  meets fewer requests, not more.
+  at most ``max_queued`` of them (`allsource_auth.store.line`). Callers that ask the same share one request while it waits.
+  A request keeps its place while it waits to be sent again, so that a server in trouble meets fewer requests, not more.
 * What was certainly not carried out is sent again for a while: a connection that could not be made, 429, full queues. A read
   is sent again after any passing trouble. An append whose outcome is open is never sent again from here: the mutation that
   it belongs to finds out what became of it.
@@ -13,12 +13,14 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Awaitable, Callable
+from functools import partial
 from time import monotonic
 
 from ..config import Connection
-from ..errors import AllsourceAuthError, Http, Overloaded, StoreClosed
+from ..errors import AllsourceAuthError, Http, StoreClosed
 from .allsource_replies import SHORT_PAUSE, refusal
 from .http import Engine, Reply, connect
+from .line import Line
 
 __all__ = ["Client"]
 
@@ -42,11 +44,7 @@ class Client:
     def __init__(self, connection: Connection) -> None:
         self.connection = connection
         self._engine: Engine | None = None
-        self._places = asyncio.Semaphore(connection.max_in_flight)
-        self._queued = 0
-        self._out = 0
-        self._idle = asyncio.Event()
-        self._idle.set()
+        self._line = Line[Reply](connection.max_in_flight, connection.max_queued)
         self._closed = False
         self.failures = 0
         """Connections that failed so far."""
@@ -62,40 +60,16 @@ class Client:
 
     async def ask(self, path: str, *, decisive: bool) -> Reply:
         """The successful answer to a query: of the write endpoint if ``decisive``, else of the read endpoint."""
-        return await self._in_line("GET", path, None, decisive=decisive, prepare=None)
+        asked = partial(self._attempts, "GET", path, None, decisive=decisive, prepare=None)
+        return await self._line.through(asked, (path, decisive))
 
     async def send(self, path: str, body: bytes, prepare: Prepare | None) -> Reply:
         """The successful answer to an append. ``prepare`` runs right before it, each time it is sent."""
-        return await self._in_line("POST", path, body, decisive=True, prepare=prepare)
+        return await self._line.through(partial(self._attempts, "POST", path, body, decisive=True, prepare=prepare))
 
     async def ask_in_place(self, path: str, *, once: bool = False) -> Reply:
         """A query of the write endpoint for `Prepare`: without waiting for a place of its own; with ``once`` not sent again."""
         return await self._attempts("GET", path, None, decisive=True, prepare=None, once=once)
-
-    async def _in_line(
-        self, method: str, path: str, body: bytes | None, *, decisive: bool, prepare: Prepare | None
-    ) -> Reply:
-        if self._closed:
-            raise StoreClosed
-        if self._places.locked():
-            if self._queued >= self.connection.max_queued:
-                raise Overloaded(f"{self._queued} requests are waiting for a place already (max_queued)")
-            self._queued += 1
-            try:
-                await self._places.acquire()
-            finally:
-                self._queued -= 1
-        else:
-            await self._places.acquire()
-        self._out += 1
-        self._idle.clear()
-        try:
-            return await self._attempts(method, path, body, decisive=decisive, prepare=prepare)
-        finally:
-            self._out -= 1
-            if not self._out:
-                self._idle.set()
-            self._places.release()
 
     async def _attempts(
         self,
@@ -147,7 +121,7 @@ class Client:
     async def close(self) -> None:
         """Refuse what waits in line, wait for what is out, and close the pool."""
         self._closed = True
-        await self._idle.wait()
+        await self._line.close()
         engine, self._engine = self._engine, None
         if engine is not None:
             await engine.close()
