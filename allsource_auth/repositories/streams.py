@@ -19,7 +19,7 @@ import msgspec
 from ..audit import metadata_of
 from ..errors import InvalidInput, Json, VersionConflict
 from ..logs import observed
-from ..store.base import Acknowledged, Event, EventStore, Latest, NewEvent, Quiet
+from ..store.base import Acknowledged, Event, EventStore, Latest, Link, LinkedReads, NewEvent, Quiet
 from ..values import MAX_REQUEST_BYTES
 from .newest import Newest
 from .settings import Settings
@@ -84,6 +84,7 @@ class Streams:
 
     def __init__(self, store: EventStore, settings: Settings | None = None) -> None:
         self.store = store
+        self._linked = store if isinstance(store, LinkedReads) else None
         self._recent: deque[float] = deque(maxlen=100)
         self._unread = self._unwritten = settings
         self._refused: dict[str, tuple[int, int]] = {}
@@ -143,6 +144,22 @@ class Streams:
         if latest.version > 1 and _doubtful(latest, ordered=not self.store.time_skew):
             return newest_of(await self._numbered_highest(stream, latest.version, decisive=decisive))
         return latest.event
+
+    async def newest_linked(self, stream: str, link: Link) -> tuple[Event | None, Event | None]:
+        """The newest event, and if the store can tell it at the same time, that of the stream it leads to.
+
+        Whoever gets the second one has to look whether it is of the right stream.
+        """
+        if self._linked is None:
+            return await self.newest(stream), None
+        if self._unread is not None:
+            await self._read_settings()
+        first, second = await observed("latest", stream, self._linked.latest_linked(stream, link))
+        if first.version > 1 and _doubtful(first, ordered=not self.store.time_skew):
+            return newest_of(await self._numbered_highest(stream, first.version, decisive=False)), None
+        if second is None or (second.version > 1 and _doubtful(second, ordered=not self.store.time_skew)):
+            return first.event, None
+        return first.event, second.event
 
     async def head(self, stream: str) -> Head:
         """The newest event, for a decision: asked of the side that accepts writes."""

@@ -14,6 +14,7 @@ store promises on servers of different age (sections 4 and 5 of the design):
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import aclosing
 from functools import partial
@@ -23,10 +24,10 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 import anyio.to_thread
 
 from .. import config
-from ..errors import AllsourceAuthError, Api, VersionConflict
+from ..errors import AllsourceAuthError, Api, Overloaded, VersionConflict
 from .allsource_client import Client
 from .allsource_wire import Page, Wire
-from .base import Acknowledged, Event, Info, Latest, NewEvent, later
+from .base import Acknowledged, Event, Info, Latest, Link, NewEvent, later
 from .http import Reply
 
 if TYPE_CHECKING:
@@ -50,6 +51,9 @@ FEED_EVERY: Final = 60.0
 
 STRICT_LIMIT: Final = 1001
 """The most events of a strict read (section 8.5 of the contract)."""
+
+LINKS: Final = 10_000
+"""Streams of which it is remembered where they lead to, a few megabytes."""
 
 NOBODY: Final = "auth-idx:nobody"
 """A stream that is never written: what a server can do is asked of it."""
@@ -119,6 +123,7 @@ class AllsourceStore:
                 read_consistency=read_consistency,
             )
         )
+        self._links: dict[str, str] = {}
         self._server: _Server | None = None
         self._failures = 0
         self._read_at = float("-inf")
@@ -230,6 +235,42 @@ class AllsourceStore:
             if whole is not None:
                 events = whole[-1:]
         return Latest(event=events[0] if events else None, version=page.version)
+
+    async def latest_linked(self, stream: str, link: Link) -> tuple[Latest, Latest | None]:
+        """Both streams at once, where the first one led to the second before; see `LinkedReads.latest_linked`.
+
+        Raises what `latest` raises.
+        """
+        known = self._links.get(stream)
+        if known is not None:
+            return await self._both(stream, known)
+        latest = await self.latest(stream)
+        target = None if latest.event is None else link.target(latest.event)
+        if target is None:
+            return latest, None
+        if len(self._links) >= LINKS:
+            del self._links[next(iter(self._links))]
+        self._links[stream] = target
+        return latest, await self.latest(target)
+
+    async def _both(self, stream: str, other: str) -> tuple[Latest, Latest | None]:
+        linked = asyncio.ensure_future(self.latest(other))
+        try:
+            latest = await self.latest(stream)
+            if latest.event is None or latest.event.type.endswith(".deleted"):
+                self._links.pop(stream, None)
+                return latest, None
+            return latest, await linked
+        except Overloaded:
+            if not linked.done():
+                raise
+            return latest, None  # the caller may have better luck with one at a time
+        finally:
+            if not linked.done():
+                linked.cancel()
+                await asyncio.wait([linked])
+            if not linked.cancelled():
+                linked.exception()  # seen
 
     async def read(
         self,

@@ -14,7 +14,7 @@ from typing import Any, Final
 import msgspec
 
 from allsource_auth.errors import InvalidInput, StoreClosed
-from allsource_auth.store.base import Acknowledged, Event, Info, Latest, NewEvent, later
+from allsource_auth.store.base import Acknowledged, Event, Info, Latest, Link, NewEvent, later
 from allsource_auth.store.sqlite_append import Batch, Record
 from allsource_auth.store.sqlite_file import snapshot
 from allsource_auth.store.sqlite_log import SqliteLog
@@ -36,6 +36,20 @@ _LATEST = """
     SELECT e.id, e.type, CAST(e.payload AS BLOB), CAST(e.metadata AS BLOB), e.time, e.version, h.version
     FROM head h LEFT JOIN event e ON e.position = CASE WHEN h.tenant = ? THEN h.position ELSE (
         SELECT position FROM event WHERE tenant = ? AND stream = ? ORDER BY time DESC LIMIT 1
+    ) END
+    WHERE h.stream = ?
+"""
+
+# The same, twice: the second stream is the one that a member of the first one's payload names.
+_LATEST_LINKED = """
+    SELECT e.id, e.type, CAST(e.payload AS BLOB), CAST(e.metadata AS BLOB), e.time, e.version, h.version,
+           f.id, f.type, CAST(f.payload AS BLOB), CAST(f.metadata AS BLOB), f.time, f.version, g.version, g.stream
+    FROM head h LEFT JOIN event e ON e.position = CASE WHEN h.tenant = ? THEN h.position ELSE (
+        SELECT position FROM event WHERE tenant = ? AND stream = ? ORDER BY time DESC LIMIT 1
+    ) END
+    LEFT JOIN head g ON g.stream = ? || json_extract(e.payload, ?)
+    LEFT JOIN event f ON f.position = CASE WHEN g.tenant = ? THEN g.position ELSE (
+        SELECT position FROM event WHERE tenant = ? AND stream = g.stream ORDER BY time DESC LIMIT 1
     ) END
     WHERE h.stream = ?
 """
@@ -144,23 +158,40 @@ class SqliteStore:
             row = rows[0] if rows else None
         if row is None:
             return Latest(event=None, version=0)
+        return self._seen(stream, row)
+
+    async def latest_linked(self, stream: str, link: Link) -> tuple[Latest, Latest | None]:
+        """One statement for both streams; see `LinkedReads.latest_linked`. Raises what `latest` raises."""
+        if self._closed:
+            raise StoreClosed
+        log, tenant = self._log, self._tenant
+        path = f'$."{link.member}"'
+        arguments = (tenant, tenant, stream, link.prefix, path, tenant, tenant, stream)
+        try:
+            row = (log.reader or await log.open()).execute(_LATEST_LINKED, arguments).fetchone()
+        except sqlite3.Error:  # busy; or the payload is no JSON, or this SQLite knows none
+            return await self.latest(stream), None
+        if row is None:
+            return Latest(event=None, version=0), None
+        return self._seen(stream, row[:7]), None if row[14] is None else self._seen(row[14], row[7:14])
+
+    def _seen(self, stream: str, row: tuple[Any, ...]) -> Latest:
+        """The newest event of a stream, from the columns of `_LATEST`."""
         event_id, kind, payload, metadata, at, version, head = row
         if event_id is None:
             return Latest(event=None, version=head)
-        if at > log.newest:
-            log.newest = at
-        return Latest(
-            event=Event(
-                id=event_id,
-                type=kind,
-                stream=stream,
-                payload=msgspec.Raw(payload),
-                metadata=msgspec.Raw(metadata),
-                time=at,
-                version=version,
-            ),
-            version=head,
+        if at > self._log.newest:
+            self._log.newest = at
+        event = Event(
+            id=event_id,
+            type=kind,
+            stream=stream,
+            payload=msgspec.Raw(payload),
+            metadata=msgspec.Raw(metadata),
+            time=at,
+            version=version,
         )
+        return Latest(event=event, version=head)
 
     async def read(
         self,

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from allsource_auth import AllsourceAuthAdapter, EventStore, Session, SessionWithUser, User
+from allsource_auth import AllsourceAuthAdapter, EventStore, Json, Session, SessionWithUser, User
 from tests.contract.conftest import MakeAdapter
 from tests.support.clocks import START, ManualClock
 from tests.support.events import new_event
@@ -98,3 +98,45 @@ async def test_each_adapter_goes_by_its_own_clock(
     late = make_adapter(clock=ManualClock(session.expires_at))
     assert await adapter.load_session(session.token) is not None
     assert await late.load_session(session.token) is None
+
+
+@pytest.mark.parametrize("known", [False, True])
+async def test_session_leads_to_the_user_it_names_now(
+    adapter: AllsourceAuthAdapter, store: EventStore, ada: User, session: Session, known: bool
+) -> None:
+    """Ours never change hands; events of others might."""
+    eve = await adapter.users.create(id="eve")
+    if known:
+        assert await adapter.load_session(session.token) == SessionWithUser(session=session, user=ada)
+    moved = {"id": session.id, "userId": eve.id, "token": session.token, "expiresAt": "2099-01-01T00:00:00Z"}
+    moved |= {"createdAt": "2026-01-01T00:00:00Z", "updatedAt": "2026-01-01T00:00:00Z"}
+    await store.append([new_event(f"auth-session:{session.token}", moved, type="auth.session.updated")])
+    for _ in range(2):
+        found = await adapter.load_session(session.token)
+        assert found is not None
+        assert found.user == eve
+
+
+async def test_event_that_leads_nowhere_is_an_error_as_elsewhere(
+    adapter: AllsourceAuthAdapter, store: EventStore, session: Session
+) -> None:
+    assert await adapter.load_session(session.token) is not None
+    payloads: list[Any] = [{"userId": 7}, {"userId": None}, {}, []]
+    for payload in payloads:
+        await store.append([new_event(f"auth-session:{session.token}", payload, type="auth.session.updated")])
+        with pytest.raises(Json):
+            await adapter.load_session(session.token)
+
+
+async def test_a_session_of_another_tenant_is_none(
+    make_adapter: MakeAdapter, adapter: AllsourceAuthAdapter, ada: User, session: Session
+) -> None:
+    other = make_adapter(tenant_id="other")
+    assert await other.load_session(session.token) is None
+    theirs = await other.sessions.create(user_id=ada.id, expires_at=session.expires_at)
+    assert await other.load_session(theirs.token) is None
+    with_same_id = await other.users.create(id=ada.id, name="theirs")
+    assert await other.load_session(theirs.token) == SessionWithUser(session=theirs, user=with_same_id)
+    found = await adapter.load_session(session.token)
+    assert found is not None
+    assert found.user == ada

@@ -68,7 +68,7 @@ async def test_who_waits_for_the_same_gets_one_answer(work: Work) -> None:
     await turns()
     assert work.begun == ["a", "b0"]
     work.answer(2)
-    assert await asyncio.gather(first, *others) == ["a 1", "b0 2", "b0 2", "b0 2"]
+    assert list(await asyncio.gather(first, *others)) == ["a 1", "b0 2", "b0 2", "b0 2"]
     await turns()
     work.answer(3)
     assert await another == "c 3"
@@ -88,7 +88,7 @@ async def test_nobody_joins_what_is_under_way(work: Work) -> None:
     work.answer(2)
     await turns()
     work.answer(3)
-    assert await asyncio.gather(first, second, third) == ["a 1", "b 2", "c 3"]
+    assert list(await asyncio.gather(first, second, third)) == ["a 1", "b 2", "c 3"]
 
 
 async def test_what_has_no_key_is_never_shared(work: Work) -> None:
@@ -97,7 +97,7 @@ async def test_what_has_no_key_is_never_shared(work: Work) -> None:
     for number in (1, 2, 3):
         await turns()
         work.answer(number)
-    assert await asyncio.gather(*calls) == ["a 1", "b 2", "c 3"]
+    assert list(await asyncio.gather(*calls)) == ["a 1", "b 2", "c 3"]
 
 
 async def test_when_the_first_of_a_turn_leaves_the_line_the_next_keeps_the_place(work: Work) -> None:
@@ -114,7 +114,7 @@ async def test_when_the_first_of_a_turn_leaves_the_line_the_next_keeps_the_place
     work.answer(2)
     await turns()
     work.answer(3)
-    assert await asyncio.gather(out, stays, behind) == ["a 1", "c 2", "d 3"]
+    assert list(await asyncio.gather(out, stays, behind)) == ["a 1", "c 2", "d 3"]
 
 
 async def test_when_the_one_who_works_is_cancelled_the_next_of_the_turn_does_the_work(work: Work) -> None:
@@ -130,7 +130,7 @@ async def test_when_the_one_who_works_is_cancelled_the_next_of_the_turn_does_the
     await turns()
     assert work.begun == ["a", "b", "c"]
     work.answer(3)
-    assert await asyncio.gather(out, other, last) == ["a 1", "c 3", "c 3"]
+    assert list(await asyncio.gather(out, other, last)) == ["a 1", "c 3", "c 3"]
     assert work.begun[-1] == "e"
     work.answer(4)
     assert await behind == "e 4"
@@ -148,7 +148,7 @@ async def test_one_who_is_cancelled_as_its_turn_comes_hands_it_on(work: Work) ->
     await turns()
     assert work.begun == ["a", "c"]
     work.answer(2)
-    assert await asyncio.gather(out, third) == ["a 1", "c 2"]
+    assert list(await asyncio.gather(out, third)) == ["a 1", "c 2"]
 
 
 async def test_an_error_is_that_of_all_who_share_the_turn_and_of_nobody_else(work: Work) -> None:
@@ -204,7 +204,7 @@ async def test_closing_refuses_who_waits_and_waits_for_who_works(work: Work) -> 
     assert not closing.done()
     work.answer(2)
     await closing
-    assert await asyncio.gather(*out) == ["a 1", "b 2"]
+    assert list(await asyncio.gather(*out)) == ["a 1", "b 2"]
     with pytest.raises(StoreClosed):
         await line.through(lambda: work("f"))
     await line.close()

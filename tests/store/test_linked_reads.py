@@ -1,0 +1,148 @@
+"""A session and its user in one wait: one statement of SQLite, two requests at the same time over HTTP."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+from collections.abc import AsyncIterator
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from allsource_auth import AllsourceAuthAdapter, Session, SqliteLog, SqliteStore
+from allsource_auth.store import allsource
+from tests.support.clocks import START
+from tests.support.proxy import FaultProxy
+
+from .local import Local
+
+pytestmark = pytest.mark.usefixtures("watch")
+
+LATER = START + timedelta(days=36_500)
+
+
+async def signed_in(adapter: AllsourceAuthAdapter, name: str = "ada") -> Session:
+    await adapter.users.create(id=name)
+    return await adapter.sessions.create(user_id=name, expires_at=LATER)
+
+
+# SQLite
+
+
+@pytest.fixture
+async def log(tmp_path: Path) -> AsyncIterator[SqliteLog]:
+    log = SqliteLog(tmp_path / "auth.db")
+    yield log
+    await log.close()
+
+
+async def test_sqlite_runs_one_statement(log: SqliteLog) -> None:
+    adapter = AllsourceAuthAdapter.with_store(SqliteStore(log, owns_log=False))
+    session = await signed_in(adapter)
+    reader = await log.open()
+    statements: list[str] = []
+    reader.connection.set_trace_callback(statements.append)
+    assert await adapter.load_session(session.token) is not None
+    assert await adapter.load_session("nothing") is None
+    reader.connection.set_trace_callback(None)
+    assert len(statements) == 2
+
+
+async def test_sqlite_without_json_takes_two_reads(log: SqliteLog, monkeypatch: pytest.MonkeyPatch) -> None:
+    adapter = AllsourceAuthAdapter.with_store(SqliteStore(log, owns_log=False))
+    session = await signed_in(adapter)
+    reader = await log.open()
+
+    def deny(action: int, first: str | None, function: str | None, *rest: object) -> int:
+        return sqlite3.SQLITE_DENY if function == "json_extract" else sqlite3.SQLITE_OK
+
+    reader.connection.set_authorizer(deny)
+    found = await adapter.load_session(session.token)
+    reader.connection.set_authorizer(None)
+    assert found is not None
+    assert (found.session, found.user.id) == (session, "ada")
+
+
+# Over HTTP
+
+
+async def test_both_are_asked_for_at_once_from_the_second_time_on(newer: Local, proxy: FaultProxy) -> None:
+    session = await signed_in(newer.adapter())
+    adapter = newer.adapter(core_url=proxy.url, query_url=proxy.url)
+    first = await adapter.load_session(session.token)
+    proxy.requests.clear()
+    gate = asyncio.Event()
+    proxy.delay(gate)
+    again = asyncio.ensure_future(adapter.load_session(session.token))
+    await proxy.held(2)
+    gate.set()
+    assert await again == first is not None
+    assert len(proxy.requests) == 2
+
+
+async def test_a_session_that_ended_is_forgotten(newer: Local) -> None:
+    adapter = newer.adapter()
+    session = await signed_in(adapter)
+    assert await adapter.load_session(session.token) is not None
+    await newer.adapter().sessions.delete(session.token)
+    assert await adapter.load_session(session.token) is None
+    newer.requests()
+    assert await adapter.load_session(session.token) is None
+    assert newer.requests() == ["GET query"]
+
+
+async def test_so_many_are_remembered(newer: Local, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(allsource, "LINKS", 2)
+    store = newer.store()
+    adapter = newer.adapter(store=store)
+    sessions = [await signed_in(adapter, f"u{number}") for number in range(3)]
+    for session in [*sessions, *sessions]:
+        found = await adapter.load_session(session.token)
+        assert found is not None
+        assert found.user.id == session.user_id
+    assert len(store._links) == 2
+
+
+async def test_one_place_and_no_line_are_enough(newer: Local) -> None:
+    adapter = newer.adapter(max_in_flight=1, max_queued=0)
+    session = await signed_in(adapter)
+    for _ in range(3):
+        assert await adapter.load_session(session.token) is not None
+
+
+def under_way() -> list[str]:
+    """Reads that go on in tasks of their own."""
+    return [name for task in asyncio.all_tasks() if "latest" in (name := str(task.get_coro()))]
+
+
+@pytest.mark.parametrize("broken", [1, 2])
+async def test_failed_half_fails_the_call_and_leaves_nothing_behind(newer: Local, broken: int) -> None:
+    adapter = newer.adapter()
+    session = await signed_in(adapter)
+    assert await adapter.load_session(session.token) is not None
+    newer.faults.refuse(500, count=broken, on="GET")
+    with pytest.raises(Exception, match="500"):
+        await adapter.load_session(session.token)
+    newer.faults.clear()
+    assert under_way() == []
+    assert await adapter.load_session(session.token) is not None
+
+
+async def test_cancelled_call_leaves_nothing_behind(newer: Local, proxy: FaultProxy) -> None:
+    adapter = newer.adapter(core_url=proxy.url, query_url=proxy.url, max_in_flight=2)
+    session = await signed_in(adapter)
+    assert await adapter.load_session(session.token) is not None
+    for _ in range(3):
+        gate = asyncio.Event()
+        proxy.delay(gate)
+        call = asyncio.ensure_future(adapter.load_session(session.token))
+        await proxy.held(2)
+        call.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await call
+        assert under_way() == []
+        proxy.delay(None)
+        gate.set()
+    assert await adapter.load_session(session.token) is not None
+    await adapter.aclose()
