@@ -83,6 +83,7 @@ class PyreqwestEngine:
     name = "pyreqwest"
 
     def __init__(self, connection: Connection) -> None:
+        from pyreqwest import exceptions
         from pyreqwest.client import ClientBuilder
 
         timeouts, tls = connection.timeouts, connection.tls
@@ -119,6 +120,13 @@ class PyreqwestEngine:
         if refused:
             raise InvalidInput("tls", "the certificates cannot be used; they must be PEM files")
         self._connection = connection
+        self._errors = exceptions
+        # The API key goes with our requests only, not with those that a user of the pool sends to wherever it may be.
+        credentials = dict(connection.credentials)
+        self._headers: dict[str | None, dict[str, str]] = {
+            None: credentials,
+            connection.consistency: credentials | {"x-consistency": connection.consistency},
+        }
         self._http: httpx.AsyncClient | None = None
 
     @property
@@ -135,14 +143,10 @@ class PyreqwestEngine:
         return self._http
 
     async def request(self, method: str, url: str, body: bytes | None, consistency: str | None) -> Reply:
-        from pyreqwest import exceptions
-
-        # The API key goes with these requests only, not with those that a user of the pool sends to wherever it may be.
-        builder = self._client.request(method, url).headers(self._connection.credentials)
+        exceptions = self._errors
+        builder = self._client.request(method, url).headers(self._headers[consistency])
         if body is not None:
             builder = builder.header("content-type", "application/json").body_bytes(body)
-        if consistency is not None:
-            builder = builder.header("x-consistency", consistency)
         began = monotonic()
         try:
             response = await builder.build().send()

@@ -56,7 +56,7 @@ READS: dict[str, tuple[Call, list[str]]] = {
     "exists": (lambda a: a.users.exists("ada"), [QUERY]),
     "by-email": (lambda a: a.users.get_by_email(email("ada")), [QUERY] * 2),
     "by-no-email": (lambda a: a.users.get_by_email(email("nobody")), [QUERY]),
-    "load-session": (lambda a: a.load_session(token("ada")), [QUERY]),
+    "load-session": (lambda a: a.load_session(token("ada")), [QUERY] * 2),
     "list-for-user": (lambda a: a.sessions.list_for_user("ada"), [QUERY] * 2),
     "history": (lambda a: a.users.history("ada"), [QUERY]),
     "list": (lambda a: a.users.list(), [QUERY]),
