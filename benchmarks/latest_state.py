@@ -1,32 +1,34 @@
-"""How long it takes to read the latest state of a session, against the least that is needed for it.
+"""How long it takes to read the latest state of a session or a user, against the least that is needed for it.
 
-``python benchmarks/latest_state.py [--store sqlite|local|core-0.23.0|core-0.27.0] [--sessions N] [--reads N] [--json FILE]``
-``python benchmarks/latest_state.py --core URL [--query URL] [--api-key KEY] [--callers 1,16]``
+``python benchmarks/latest_state.py [--store embedded,local,core-0.23.0,core-0.27.0] [--callers 1,8,32,128] [--rates 200,500]``
+``python benchmarks/latest_state.py --core URL [--query URL] [--api-key KEY] ...``
 
 A store is filled with sessions, ten for each user, and read once through, so that it is warm. Then, in turns in one run, so
-that all meet the same machine, come ``sessions.get``, ``users.get_by_email`` and ``load_session`` of the library, and
+that all meet the same machine, come ``sessions.get``, ``users.get``, ``users.get_by_email`` and ``load_session`` of the
+library, and
 
-* on a file, with one caller: ``bare``, a ``sqlite3`` select by primary key from a table of the same payloads plus a
-  ``msgspec`` decode into the same struct;
-* over HTTP, with each number of ``--callers``: the same request as that of ``sessions.get`` and the same decode by
-  ``httpx as it comes``, and by the bare engines of the library, ``pyreqwest`` and ``httpx on aiohttp``.
+* embedded: ``bare``, a ``sqlite3`` select by primary key from a table of the same payloads plus a ``msgspec`` decode into the
+  same struct;
+* over HTTP: the same request as that of ``sessions.get`` and the same decode by ``httpx as it comes``, and by the bare engines
+  of the library, ``pyreqwest`` and ``httpx on aiohttp``.
 
-The servers run in processes of their own. Closed loops; CPU is what a read costs this process, all of its threads. With
-``--core`` the sessions are written into a tenant of their own, or into ``ALLSOURCE_TENANT``, and stay there.
+``--callers`` are closed loops: each caller asks again when it has its answer. ``--rates`` are open loops: so many reads a
+second, each timed from the moment at which it was due; those of the library only. The servers run in processes of their own.
+CPU is what a read costs this process, all of its threads. With ``--core`` the sessions are written into a tenant of their own,
+or into ``ALLSOURCE_TENANT``, and stay there.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
-import json
 import os
-import platform
 import secrets
 import sqlite3
 import sys
 import tempfile
-from contextlib import nullcontext
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -34,46 +36,59 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from allsource_auth import AllsourceAuthAdapter, __version__
+from allsource_auth import AllsourceAuthAdapter
 from benchmarks.reads import Stored, bare_http, bare_sqlite, of_library
+from benchmarks.results import facts, headline, save
 from benchmarks.servers import NAMES, Server, started
-from benchmarks.timing import in_turns
+from benchmarks.timing import Prepare, Row, at_rate, in_turns
 from tests.support.cores import CoreMissing
 
+STORES = ("embedded", *NAMES)
 WRITERS = 64
 SESSIONS_OF_A_USER = 10
+EMBEDDED_SESSIONS, SERVED_SESSIONS = 100_000, 10_000
+EMBEDDED_READS, SERVED_READS = 20_000, 10_000
 
-Rows = dict[str, dict[str, float]]
+Rows = dict[str, Row]
 
 
 @dataclass(frozen=True)
 class Options:
-    """What was asked for. ``server`` is one that runs already; then ``store`` does not count."""
+    """What was asked for. ``server`` is one that runs already; then ``stores`` do not count. ``0``: the usual number."""
 
-    store: str
+    stores: list[str]
     server: Server | None
     sessions: int
     reads: int
     callers: list[int]
+    rates: list[int]
+    seconds: float
     json: Path | None
 
-    @property
-    def embedded(self) -> bool:
-        return self.server is None and self.store == "sqlite"
+
+@dataclass(frozen=True)
+class Target:
+    """A store that is warm. ``least``: what its reads are held against, by name; the first one is the yardstick."""
+
+    name: str
+    library: dict[str, Prepare]
+    least: dict[str, Prepare]
 
 
 async def seed(adapter: AllsourceAuthAdapter, count: int) -> Stored:
     """Sign users up and in, until there are ``count`` sessions."""
-    print(f"seeding {count} sessions ...", file=sys.stderr)
+    print(f"seeding {count:,} sessions ...", file=sys.stderr)
     expires = datetime.now(UTC) + timedelta(days=7)
     mark = secrets.token_hex(4)  # a tenant may have been seeded before
-    tokens: list[str] = []
+    stored = Stored([], [], [])
     emails = [f"user{number}-{mark}@example.org" for number in range(max(1, count // SESSIONS_OF_A_USER))]
     places = asyncio.Semaphore(WRITERS)
 
     async def user(email: str) -> None:
         async with places:
             found = await adapter.users.create(email=email, name="A user")
+        stored.users.append(found.id)
+        stored.emails.append(email)
         for _ in range(SESSIONS_OF_A_USER):
             async with places:
                 session = await adapter.sessions.create(
@@ -82,10 +97,10 @@ async def seed(adapter: AllsourceAuthAdapter, count: int) -> Stored:
                     ip_address="203.0.113.7",
                     user_agent="Mozilla/5.0 (X11; Linux x86_64) Firefox/130.0",
                 )
-            tokens.append(session.token)
+            stored.tokens.append(session.token)
 
     await asyncio.gather(*(user(email) for email in emails))
-    return Stored(tokens, emails)
+    return stored
 
 
 async def warm(adapter: AllsourceAuthAdapter, stored: Stored) -> None:
@@ -94,93 +109,116 @@ async def warm(adapter: AllsourceAuthAdapter, stored: Stored) -> None:
     assert len(found) == len(stored.tokens)
 
 
-async def on_file(options: Options) -> Rows:
+@asynccontextmanager
+async def on_file(options: Options) -> AsyncIterator[Target]:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "auth.db"
         async with AllsourceAuthAdapter.embedded(path, durability="normal") as adapter:
-            stored = await seed(adapter, options.sessions)
+            stored = await seed(adapter, options.sessions or EMBEDDED_SESSIONS)
         with bare_sqlite(path, Path(folder) / "bare.db", stored) as bare:
             async with AllsourceAuthAdapter.embedded(path) as adapter:
                 await warm(adapter, stored)
-                return await in_turns({"bare": bare} | of_library(adapter, stored), count=options.reads)
+                yield Target(f"SQLite {sqlite3.sqlite_version}", of_library(adapter, stored), {"bare": bare})
 
 
-async def over_http(options: Options) -> tuple[str, dict[int, Rows]]:
-    """Which server answered, and the rows by the number of callers."""
+@asynccontextmanager
+async def over_http(store: str, options: Options) -> AsyncIterator[Target]:
     tenant = os.environ.get("ALLSOURCE_TENANT") if options.server is not None else None
     tenant = tenant or f"benchmark-{secrets.token_hex(4)}"
     with tempfile.TemporaryDirectory() as folder:
-        running = started(options.store, Path(folder)) if options.server is None else nullcontext(options.server)
+        running = started(store, Path(folder)) if options.server is None else nullcontext(options.server)
         async with running as server:
             urls = (server.core_url, server.query_url, server.api_key)
             async with AllsourceAuthAdapter(*urls, tenant_id=tenant) as adapter:
-                stored = await seed(adapter, options.sessions)
+                stored = await seed(adapter, options.sessions or SERVED_SESSIONS)
             async with (
                 AllsourceAuthAdapter(*urls, tenant_id=tenant) as adapter,
                 bare_http(server, tenant, stored) as bare,
             ):
                 await warm(adapter, stored)
                 info = await adapter.info()
-                kinds = bare | of_library(adapter, stored)
-                found: dict[int, Rows] = {}
-                for callers in options.callers:
-                    print(f"{options.reads} reads of each kind, {callers} at a time ...", file=sys.stderr)
-                    found[callers] = rows = await in_turns(kinds, count=options.reads, callers=callers)
-                    for row in rows.values():
-                        row["against_httpx"] = row["per_second"] / rows["httpx as it comes"]["per_second"]
-    return f"{info.server} {info.server_version}, engine {info.engine}", found
+                name = f"{info.server} {info.server_version}, engine {info.engine}"
+                yield Target(name, of_library(adapter, stored), bare)
 
 
-def show_file(rows: Rows) -> None:
-    print(f"{'':20} {'p50':>9} {'p90':>9} {'p99':>9} {'p99.9':>9} {'per second':>11}   p99 against bare")
-    for name, row in rows.items():
-        ratio = row["p99_us_median_of_rounds"] / rows["bare"]["p99_us_median_of_rounds"]
-        print(f"{name:20} {_percentiles(row)} {row['per_second']:11,.0f}   {ratio:.2f}")
+async def measured(store: str, options: Options) -> dict[str, Any]:
+    """The rows of one store, by the number of callers, and by the reads a second."""
+    embedded = store == "embedded"
+    count = options.reads or (EMBEDDED_READS if embedded else SERVED_READS)
+    closed: dict[str, Rows] = {}
+    at_rates: dict[str, Rows] = {}
+    async with on_file(options) if embedded else over_http(store, options) as target:
+        for callers in options.callers:
+            print(f"{store}: {count:,} reads of each kind, {callers} at a time ...", file=sys.stderr)
+            closed[str(callers)] = await in_turns(target.least | target.library, count=count, callers=callers)
+        for rate in options.rates:
+            print(f"{store}: each kind {rate:,} times a second ...", file=sys.stderr)
+            at_rates[str(rate)] = await at_rate(target.library, rate=rate, seconds=options.seconds)
+        yardstick = next(iter(target.least))
+    return {"store": target.name, "yardstick": yardstick, "closed": closed, "open": at_rates}
 
 
-def show_http(found: dict[int, Rows]) -> None:
-    for callers, rows in found.items():
-        title = "one caller" if callers == 1 else f"{callers} callers"
-        print(
-            f"{title:20} {'p50':>9} {'p90':>9} {'p99':>9} {'p99.9':>9} {'per second':>11} {'CPU':>9}"
-            "   per second against httpx as it comes"
-        )
+def show(found: Mapping[str, Any]) -> None:
+    print(f"\n{found['store']}")
+    head = f"{'p50':>11} {'p90':>11} {'p99':>11} {'p99.9':>11} {'per second':>11}"
+    yardstick = found["yardstick"]
+    for callers, rows in found["closed"].items():
+        title = "one caller" if callers == "1" else f"{callers} callers"
+        print(f"{title:20} {head} {'CPU':>9}   against {yardstick}: per second, p99")
+        least = rows[yardstick]
         for name, row in rows.items():
-            ratio = f"{row['against_httpx']:.2f}"
-            print(f"{name:20} {_percentiles(row)} {row['per_second']:11,.0f} {row['cpu_us']:7.1f}us   {ratio}")
+            rate = row["per_second"] / least["per_second"]
+            p99 = row["p99_us_median_of_rounds"] / least["p99_us_median_of_rounds"]
+            print(
+                f"{name:20} {_percentiles(row)} {row['per_second']:11,.0f} {row['cpu_us']:7.1f}us   {rate:.2f}, {p99:.2f}"
+            )
+    for rate, rows in found["open"].items():
+        print(f"{f'{int(rate):,} a second':20} {head} {'behind':>9}   begun late by, p99")
+        for name, row in rows.items():
+            line = f"{name:20} {_percentiles(row)} {row['per_second']:11,.0f} {row['behind']:9,}"
+            print(f"{line}   {row['late_p99_us']:,.0f}us")
 
 
-def _percentiles(row: dict[str, float]) -> str:
-    return " ".join(f"{row[name]:7.1f}us" for name in ("p50_us", "p90_us", "p99_us", "p999_us"))
+def _percentiles(row: Row) -> str:
+    return " ".join(f"{row[name]:9,.1f}us" for name in ("p50_us", "p90_us", "p99_us", "p999_us"))
 
 
 def parsed() -> Options:
     """The options. Ends the process where they do not fit together."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     place = parser.add_mutually_exclusive_group()
-    place.add_argument("--store", choices=("sqlite", *NAMES), default="sqlite", help="started here (default: sqlite)")
+    place.add_argument(
+        "--store", type=_stores, default=["embedded"], help=f"of {', '.join(STORES)}, with commas (default: embedded)"
+    )
     place.add_argument("--core", help="the URL of an Allsource that runs")
     parser.add_argument("--query", help="the URL of its Query Service")
     parser.add_argument("--api-key", default=os.environ.get("ALLSOURCE_API_KEY"), help="default: $ALLSOURCE_API_KEY")
-    parser.add_argument("--callers", type=_counts, help="how many at a time, over HTTP (default: 1,16)")
-    parser.add_argument("--sessions", type=_count, help="default: 100,000, over HTTP 10,000")
-    parser.add_argument("--reads", type=_count, help="of each kind (default: 20,000, over HTTP 10,000)")
+    parser.add_argument("--callers", type=_counts, default=[1], help="how many at a time, with commas (default: 1)")
+    parser.add_argument("--rates", type=_counts, default=[], help="reads a second of open loops, with commas")
+    parser.add_argument("--seconds", type=_count, default=10, help="of each open loop and kind (default: 10)")
+    parser.add_argument("--sessions", type=_count, default=0, help="default: 100,000, over HTTP 10,000")
+    parser.add_argument("--reads", type=_count, default=0, help="of each kind (default: 20,000, over HTTP 10,000)")
     parser.add_argument("--json", type=Path, help="write the figures to this file as well")
     given = parser.parse_args()
     if given.core is None and given.query is not None:
         parser.error("--query needs --core, which takes the writes")
-    server = None if given.core is None else Server(given.core, given.query, given.api_key)
-    embedded = server is None and given.store == "sqlite"
-    if embedded and given.callers is not None:
-        parser.error("--callers is for stores over HTTP")
     return Options(
-        store=given.store,
-        server=server,
-        sessions=given.sessions or (100_000 if embedded else 10_000),
-        reads=given.reads or (20_000 if embedded else 10_000),
-        callers=given.callers or [1, 16],
+        stores=given.store,
+        server=None if given.core is None else Server(given.core, given.query, given.api_key),
+        sessions=given.sessions,
+        reads=given.reads,
+        callers=given.callers,
+        rates=given.rates,
+        seconds=given.seconds,
         json=given.json,
     )
+
+
+def _stores(text: str) -> list[str]:
+    names = text.split(",")
+    if not set(names) <= set(STORES):
+        raise argparse.ArgumentTypeError(f"choose from {', '.join(STORES)}")
+    return list(dict.fromkeys(names))
 
 
 def _count(text: str) -> int:
@@ -195,28 +233,18 @@ def _counts(text: str) -> list[int]:
 
 def main() -> None:
     options = parsed()
-    machine = f"{platform.machine()}, Python {platform.python_version()}"
-    today = datetime.now(UTC).date().isoformat()
-    facts: dict[str, Any] = {"benchmark": "latest_state", "sessions": options.sessions, "date": today}
-    if options.embedded:
-        rows = asyncio.run(on_file(options))
-        machine = f"{machine}, SQLite {sqlite3.sqlite_version}"
-        print(
-            f"latest state, {options.sessions} sessions, one caller; {machine}; allsource_auth {__version__}; {today}"
-        )
-        show_file(rows)
-        facts |= {"machine": machine, "results": rows}
-    else:
-        try:
-            server, found = asyncio.run(over_http(options))
-        except CoreMissing as missing:
-            sys.exit(str(missing))
-        machine = f"{os.cpu_count()} cores, {machine}"
-        print(f"latest state, {options.sessions} sessions; {server}; {machine}; allsource_auth {__version__}; {today}")
-        show_http(found)
-        facts |= {"machine": machine, "server": server, "results": found}
-    if options.json:
-        options.json.write_text(json.dumps(facts, indent=2) + "\n")
+    stores = options.stores if options.server is None else ["given"]
+    usual = {"sessions": options.sessions, "reads": options.reads}
+    known = facts("latest_state", **{name: number for name, number in usual.items() if number}, stores=",".join(stores))
+    print(headline(known), flush=True)
+    found: dict[str, Any] = {}
+    try:
+        for store in stores:
+            found[store] = asyncio.run(measured(store, options))
+            show(found[store])
+            save(options.json, known, found)
+    except CoreMissing as missing:
+        sys.exit(str(missing))
 
 
 if __name__ == "__main__":

@@ -26,19 +26,21 @@ __all__ = ["Stored", "bare_http", "bare_sqlite", "of_library"]
 
 @dataclass(frozen=True)
 class Stored:
-    """What there is to read: tokens of sessions, and emails of their users."""
+    """What there is to read: tokens of sessions, and ids and emails of their users."""
 
     tokens: list[str]
+    users: list[str]
     emails: list[str]
 
     def __repr__(self) -> str:
-        return f"Stored({len(self.tokens)} sessions, {len(self.emails)} users)"
+        return f"Stored({len(self.tokens)} sessions, {len(self.users)} users)"
 
 
 def of_library(adapter: AllsourceAuthAdapter, stored: Stored) -> dict[str, Prepare]:
     """The reads that applications do."""
     return {
         "sessions.get": _drawn(stored.tokens, adapter.sessions.get),
+        "users.get": _drawn(stored.users, adapter.users.get),
         "users.get_by_email": _drawn(stored.emails, adapter.users.get_by_email),
         "load_session": _drawn(stored.tokens, adapter.load_session),
     }

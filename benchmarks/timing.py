@@ -1,4 +1,8 @@
-"""Timing of reads: closed loops of one or more callers, in rounds that take turns, so that all kinds meet the same machine."""
+"""Timing of reads, in rounds that take turns, so that all kinds meet the same machine.
+
+Closed loops: so many callers, each of whom asks again when it has its answer. Open loops: so many reads a second, whether or
+not earlier ones are answered; each is timed from the moment at which it was due, so a read that had to wait counts as slow.
+"""
 
 from __future__ import annotations
 
@@ -6,24 +10,30 @@ import asyncio
 import gc
 import random
 import statistics
+import threading
 import time
 from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
 
 from hdrh.histogram import HdrHistogram
 
-__all__ = ["ROUNDS", "Prepare", "Read", "Times", "in_turns"]
+__all__ = ["ROUNDS", "Prepare", "Read", "Row", "Times", "at_rate", "in_turns"]
 
 ROUNDS = 20
+RATE_ROUNDS = 5
+CURVE = (0.0, 10.0, 25.0, 50.0, 75.0, 90.0, 95.0, 99.0, 99.5, 99.9, 99.95, 99.99, 100.0)
 
 Read = Callable[[], Awaitable[object]]
 
 Prepare = Callable[[], Read]
 """Draws what is read next; its time is not counted."""
 
+Row = dict[str, Any]
+
 
 def _histogram() -> HdrHistogram:
-    """Nanoseconds, up to ten seconds, three digits."""
-    return HdrHistogram(1, 10_000_000_000, 3)
+    """Nanoseconds, up to a hundred seconds, three digits."""
+    return HdrHistogram(1, 100_000_000_000, 3)
 
 
 class Times:
@@ -31,7 +41,7 @@ class Times:
 
     def __init__(self) -> None:
         self._all = _histogram()
-        self._p99: list[float] = []
+        self._rounds: dict[str, list[float]] = {"p50_us": [], "p99_us": [], "per_second": []}
         self._count = self._wall = self._cpu = 0
 
     def add(self, took: list[int], *, wall: int, cpu: int) -> None:
@@ -40,26 +50,30 @@ class Times:
         for nanoseconds in took:
             single.record_value(nanoseconds)
         self._all.add(single)
-        self._p99.append(single.get_value_at_percentile(99) / 1000)
+        self._rounds["p50_us"].append(single.get_value_at_percentile(50) / 1000)
+        self._rounds["p99_us"].append(single.get_value_at_percentile(99) / 1000)
+        self._rounds["per_second"].append(len(took) * 1e9 / wall)
         self._count += len(took)
         self._wall += wall
         self._cpu += cpu
 
-    def row(self) -> dict[str, float]:
-        """Percentiles in microseconds, the median of the p99 of single rounds, and reads per second."""
+    def row(self) -> Row:
+        """Percentiles in microseconds, reads per second, processor time per read; the rounds, and the whole curve."""
         return {
             "p50_us": self._all.get_value_at_percentile(50) / 1000,
             "p90_us": self._all.get_value_at_percentile(90) / 1000,
             "p99_us": self._all.get_value_at_percentile(99) / 1000,
             "p999_us": self._all.get_value_at_percentile(99.9) / 1000,
-            "p99_us_median_of_rounds": statistics.median(self._p99),
+            "p99_us_median_of_rounds": statistics.median(self._rounds["p99_us"]),
             "per_second": self._count * 1e9 / self._wall,
             "cpu_us": self._cpu / self._count / 1000,
+            "rounds": self._rounds,
+            "curve": [[percent, self._all.get_value_at_percentile(percent) / 1000] for percent in CURVE],
         }
 
 
-async def in_turns(kinds: Mapping[str, Prepare], *, count: int, callers: int = 1) -> dict[str, dict[str, float]]:
-    """`Times.row` of each kind, about ``count`` reads of it, ``callers`` at a time.
+async def in_turns(kinds: Mapping[str, Prepare], *, count: int, callers: int = 1) -> dict[str, Row]:
+    """`Times.row` of each kind, about ``count`` reads of it in closed loops of ``callers``.
 
     The order of the kinds is drawn anew for each round: what comes before a kind has an effect on it.
     """
@@ -71,11 +85,11 @@ async def in_turns(kinds: Mapping[str, Prepare], *, count: int, callers: int = 1
             gc.collect()  # so that nobody clears away what the round before has left
             # Whoever closes idle connections makes new ones here, outside of what is timed.
             await asyncio.gather(*(prepare()() for _ in range(callers)))
-            await _round(found[name], [prepare() for _ in range(size)], callers)
+            await _closed(found[name], [prepare() for _ in range(size)], callers)
     return {name: times.row() for name, times in found.items()}
 
 
-async def _round(times: Times, reads: list[Read], callers: int) -> None:
+async def _closed(times: Times, reads: list[Read], callers: int) -> None:
     took: list[int] = []
     waiting = iter(reads)
 
@@ -89,3 +103,65 @@ async def _round(times: Times, reads: list[Read], callers: int) -> None:
     wall, cpu = time.perf_counter_ns(), time.process_time_ns()
     await asyncio.gather(*(caller() for _ in range(callers)))
     times.add(took, wall=time.perf_counter_ns() - wall, cpu=time.process_time_ns() - cpu)
+
+
+async def at_rate(kinds: Mapping[str, Prepare], *, rate: float, seconds: float) -> dict[str, Row]:
+    """`Times.row` of each kind, read ``rate`` times a second, for ``seconds`` in all.
+
+    ``late_p99_us``: how late a read was begun, the clock's and the loop's part of its time. ``behind``: how many were not yet
+    answered when the last one was due; a store that keeps up has few.
+    """
+    found = {name: _Arrivals() for name in kinds}
+    turns = random.Random(7)
+    for _ in range(RATE_ROUNDS):
+        for name, prepare in turns.sample(list(kinds.items()), len(kinds)):
+            gc.collect()
+            await prepare()()
+            await found[name].round([prepare() for _ in range(max(1, int(rate * seconds / RATE_ROUNDS)))], rate)
+    return {name: arrivals.row(rate) for name, arrivals in found.items()}
+
+
+class _Arrivals:
+    """Reads of one kind that are begun on time. A thread watches the clock, as a loop's own timers are too coarse."""
+
+    def __init__(self) -> None:
+        self._times = Times()
+        self._late = _histogram()
+        self._behind = 0
+
+    async def round(self, reads: list[Read], rate: float) -> None:
+        loop = asyncio.get_running_loop()
+        began, cpu = time.perf_counter_ns() + 1_000_000, time.process_time_ns()
+        due = [began + int(number * 1e9 / rate) for number in range(len(reads))]
+        took: list[int] = []
+        tasks: list[asyncio.Task[None]] = []
+        all_begun = asyncio.Event()
+
+        async def one(read: Read, at: int) -> None:
+            result = await read()
+            took.append(time.perf_counter_ns() - at)
+            assert result is not None
+
+        def begin(read: Read, at: int) -> None:
+            self._late.record_value(max(1, time.perf_counter_ns() - at))
+            tasks.append(loop.create_task(one(read, at)))
+            if len(tasks) == len(reads):
+                self._behind += len(reads) - len(took)
+                all_begun.set()
+
+        def watch() -> None:
+            for read, at in zip(reads, due, strict=True):
+                while (left := at - time.perf_counter_ns()) > 0:
+                    time.sleep(left / 1e9)
+                loop.call_soon_threadsafe(begin, read, at)
+
+        watcher = threading.Thread(target=watch)
+        watcher.start()
+        await all_begun.wait()
+        await asyncio.gather(*tasks)
+        watcher.join()
+        self._times.add(took, wall=time.perf_counter_ns() - began, cpu=time.process_time_ns() - cpu)
+
+    def row(self, rate: float) -> Row:
+        late = self._late.get_value_at_percentile(99) / 1000
+        return self._times.row() | {"asked_per_second": rate, "late_p99_us": late, "behind": self._behind}
