@@ -163,24 +163,66 @@ def docs(session: nox.Session) -> None:
     session.run("python", "tests/docs/readme_commands.py")
 
 
+SERVED = "local,core-0.23.0,core-0.27.0"
+CALLERS = ("--callers", "1,8,32,128")
+
+# What is measured: the quick form, which shows that it works, and the full one, whose figures and plots are in docs.
+QUICK = (
+    (
+        "latest_state.py",
+        "--store",
+        "embedded",
+        "--sessions",
+        "20000",
+        "--reads",
+        "10000",
+        "--rates",
+        "1000",
+        "--seconds",
+        "2",
+    ),
+    ("latest_state.py", "--store", "{served}", "--sessions", "500", "--reads", "500", "--callers", "1,16"),
+    ("operations.py", "--store", "embedded,{served}", "--entities", "200", "--calls", "2"),
+    ("sign_up.py", "--sign-ups", "1000"),
+    ("scale.py", "--store", "embedded,{served}", "--entities", "100,1000", "--calls", "100"),
+    ("memory.py", "--store", "{last}", "--callers", "1000"),
+    ("startup.py", "--rounds", "3"),
+)
+FULL = (
+    ("latest_state.py", "--store", "embedded", *CALLERS, "--rates", "1000,5000"),
+    ("latest_state.py", "--store", SERVED, *CALLERS, "--rates", "200,500", "--reads", "4000"),
+    ("operations.py", "--store", f"embedded,{SERVED}"),
+    ("operations.py", "--archive"),
+    ("sign_up.py",),
+    ("scale.py", "--entities", "1000,10000,100000,1000000"),
+    ("scale.py", "--store", "core-0.23.0,core-0.27.0"),
+    ("memory.py",),
+    ("startup.py",),
+)
+DRAWN = ("latest_state", "scale")
+
+
 @nox.session(python=PYTHONS[:1])
 def bench(session: nox.Session) -> None:
-    """The benchmarks, in their quick form; the README's commands are their full one.
+    """The benchmarks, quickly; with ``-- --full`` in full, into ``docs/results`` and ``docs/plots``, which takes hours.
 
-    A real Core is measured if the session ``core`` has built it.
+    Those real Cores are measured that the session ``core`` has built; the full form needs them.
     """
-    _install(session)
-    session.run("python", "benchmarks/latest_state.py", "--sessions", "20000", "--reads", "10000")
-    over_http = ("python", "benchmarks/latest_state.py", "--sessions", "500", "--reads", "1000", "--store")
-    session.run(*over_http, "local")
-    find = "from tests.support.cores import NEWEST, find; print(NEWEST, find(NEWEST) is not None)"
-    version, found = str(session.run("python", "-c", find, silent=True)).split()
-    stores = "embedded,local"
-    if found == "True":
-        session.run(*over_http, f"core-{version}")
-        stores += f",core-{version}"
-    else:
-        session.warn(f"Core {version} is not built, so it is not measured: nox -s core builds it")
-    session.run("python", "benchmarks/operations.py", "--store", stores, "--entities", "200", "--calls", "2")
-    session.run("python", "benchmarks/sign_up.py", "--sign-ups", "1000")
-    session.run("python", "benchmarks/startup.py")
+    _install(session, "matplotlib")
+    full = "--full" in session.posargs
+    folder = Path("docs/results") if full else Path(session.create_tmp())
+    find = "from tests.support.cores import NEWEST, OLDEST, find; print(*filter(find, (OLDEST, NEWEST)))"
+    found = str(session.run("python", "-c", find, silent=True)).split()
+    served = ["local", *(f"core-{version}" for version in found)]
+    if len(served) < 3:
+        session.warn("a Core that is not built is not measured: nox -s core builds it")
+    drawn = []
+    for number, (script, *options) in enumerate(FULL if full else QUICK):
+        name = f"{number + 1}-{script.removesuffix('.py')}"
+        file = str(folder / f"{name}.json")
+        words = [option.format(served=",".join(served), last=served[-1]) for option in options]
+        session.run("python", f"benchmarks/{script}", *words, "--json", file)
+        drawn += [file] if script.removesuffix(".py") in DRAWN else []
+    plots = "docs/plots" if full else str(folder / "plots")
+    session.run("python", "benchmarks/plots.py", *drawn, "--folder", plots)
+    session.run("python", "benchmarks/compare.py", drawn[0], drawn[0], silent=not full)

@@ -17,10 +17,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import json
 import math
-import os
-import platform
 import random
 import sqlite3
 import sys
@@ -29,14 +26,14 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from allsource_auth import AllsourceAuthAdapter, EventStore, SqliteLog, SqliteStore, __version__
+from allsource_auth import AllsourceAuthAdapter, EventStore, SqliteLog, SqliteStore
 from benchmarks.archive import NAME, SMALL, archived, look_ups, opened
+from benchmarks.results import facts, headline, save
 from benchmarks.seeding import Seed, pour, seed_of
 from benchmarks.servers import NAMES, started
 from tests.support.cores import CoreMissing
@@ -225,14 +222,8 @@ def main() -> None:
     calls = given.calls or (40 if given.archive else 50)
     if given.archive and entities < 2 * given.sweep + 8 * calls + SMALL:
         parser.error("--entities is too small for --sweep and --calls")
-    machine = f"{os.cpu_count()} cores, {platform.machine()}, {platform.system()}, Python {platform.python_version()}"
-    today = datetime.now(UTC).date().isoformat()
-    facts = {"benchmark": "operations", "machine": machine, "version": __version__, "date": today, "entities": entities}
-    print(
-        f"operations, {entities:,} entities, {calls} calls, one caller, lists of {LISTED}; {machine}; "
-        f"allsource_auth {__version__}; {today}",
-        flush=True,
-    )
+    known = facts("operations", archive=given.archive, entities=entities, calls=calls, lists_of=LISTED)
+    print(headline(known), flush=True)
     try:
         if given.archive:
             with tempfile.TemporaryDirectory() as folder:
@@ -243,8 +234,7 @@ def main() -> None:
             show(found)
     except CoreMissing as missing:
         sys.exit(str(missing))
-    if given.json:
-        given.json.write_text(json.dumps(facts | {"results": found}, indent=2) + "\n")
+    save(given.json, known, found)
 
 
 if __name__ == "__main__":

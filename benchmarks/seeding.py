@@ -36,21 +36,24 @@ class Seed:
         return f"Seed({self.entities} entities, {len(self.events)} events)"
 
 
-async def seed_of(entities: int, *, expired: int = 0, uses: int = 0) -> Seed:
-    """Half of the entities are users, half are sessions, ``expired`` of them expired; ``uses``: of one limited API key."""
+async def seed_of(entities: int, *, first: int = 0, expired: int = 0, uses: int = 0) -> Seed:
+    """Half of the entities are users, half are sessions, ``expired`` of them expired; ``uses``: of one limited API key.
+
+    ``first``: the number in the first user's email, for whoever stores several seeds.
+    """
     _say(f"preparing {entities:,} entities ...")
     store = CountingStore(SqliteStore(SqliteLog(None)))
     in_a_week = datetime.now(UTC) + timedelta(days=7)
     users, emails, tokens = [], [], []
     async with AllsourceAuthAdapter.with_store(store) as adapter:
-        for number in range(entities // 2):
+        for number in range(first, first + entities // 2):
             email = f"person{number}@example.org"
             user = await adapter.users.create(email=email, name="A user")
-            expires_at = LONG_AGO if number < expired else in_a_week
+            expires_at = LONG_AGO if number - first < expired else in_a_week
             session = await adapter.sessions.create(user_id=user.id, expires_at=expires_at)
             users.append(user.id)
             emails.append(email)
-            if number >= expired:
+            if number - first >= expired:
                 tokens.append(session.token)
         if uses:
             await adapter.api_keys.create(user_id=users[-1], key_hash=KEY_HASH, remaining=1_000_000_000)

@@ -11,18 +11,18 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import json
-import os
-import platform
 import sqlite3
 import statistics
+import sys
 import tempfile
 import time
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from allsource_auth import AllsourceAuthAdapter, SqliteLog, SqliteStore, __version__
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from allsource_auth import AllsourceAuthAdapter, SqliteLog, SqliteStore
+from benchmarks.results import facts, headline, save
 
 ROUNDS = 5
 
@@ -96,9 +96,8 @@ def main() -> None:
         "bare_per_second": statistics.median(bare),
         "against_bare": spread(together, bare),
     }
-    machine = f"{os.cpu_count()} cores, {platform.machine()}, Python {platform.python_version()}"
-    today = datetime.now(UTC).date().isoformat()
-    print(f"sign-ups, {options.callers} callers, durability full; {machine}; allsource_auth {__version__}; {today}")
+    known = facts("sign_up", callers=options.callers, sign_ups=options.sign_ups, durability="full")
+    print(headline(known))
     print(
         f"together      {found['together_per_second']:6,.0f} per second, {found['sign_ups_per_sync']:.1f} for each sync"
     )
@@ -109,9 +108,7 @@ def main() -> None:
         ratio, least, most = found[against]
         said = f"together is {ratio:.2f} times that ({least:.2f} to {most:.2f} over {ROUNDS} rounds)"
         print(f"{name:13} {found[key]:6,.0f} per second, 1 for each sync; {said}")
-    if options.json:
-        facts = {"benchmark": "sign_up", "machine": machine, "date": today}
-        options.json.write_text(json.dumps(facts | found, indent=2) + "\n")
+    save(options.json, known, found)
 
 
 if __name__ == "__main__":

@@ -1,27 +1,76 @@
-"""How long ``import allsource_auth`` takes beyond ``import httpx``, each in a fresh interpreter, in turns."""
+"""How long ``import allsource_auth`` takes beyond ``import httpx``, each in a fresh interpreter, in turns; and a first read.
+
+``python benchmarks/startup.py [--rounds 15] [--json FILE]``
+
+``first read``: from before the import until a session was read from a file, with the interpreter's own start left out.
+"""
 
 from __future__ import annotations
 
+import argparse
+import asyncio
 import statistics
 import subprocess
 import sys
+import tempfile
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
-ROUNDS = 15
-CODE = "import time; began = time.perf_counter(); import {}; print(time.perf_counter() - began)"
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from allsource_auth import AllsourceAuthAdapter
+from benchmarks.results import facts, headline, save
+
+CODE = "import time; began = time.perf_counter(); {}; print(time.perf_counter() - began)"
+FIRST_READ = """
+import time; began = time.perf_counter()
+import asyncio, sys, allsource_auth
+async def read():
+    async with allsource_auth.AllsourceAuthAdapter.embedded(sys.argv[1]) as adapter:
+        assert await adapter.sessions.get(sys.argv[2]) is not None
+        return time.perf_counter() - began
+print(asyncio.run(read()))
+"""
 
 
-def milliseconds(module: str) -> float:
-    done = subprocess.run([sys.executable, "-c", CODE.format(module)], capture_output=True, text=True, check=True)
+def milliseconds(code: str, *arguments: str) -> float:
+    done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=True)
     return float(done.stdout) * 1000
 
 
+async def seed(path: str) -> str:
+    """A file with a session; its token."""
+    async with AllsourceAuthAdapter.embedded(path) as adapter:
+        user = await adapter.users.create(email="ada@example.org")
+        session = await adapter.sessions.create(user_id=user.id, expires_at=datetime.now(UTC) + timedelta(days=7))
+        return session.token
+
+
 def main() -> None:
-    milliseconds("httpx"), milliseconds("allsource_auth")  # byte code is compiled once, as after an install
-    pairs = [(milliseconds("httpx"), milliseconds("allsource_auth")) for _ in range(ROUNDS)]
-    more = sorted(ours - httpx for httpx, ours in pairs)
-    print(f"import httpx            {statistics.median(pair[0] for pair in pairs):6.1f} ms")
-    print(f"import allsource_auth   {statistics.median(pair[1] for pair in pairs):6.1f} ms")
-    print(f"difference              {statistics.median(more):6.1f} ms ({more[0]:.1f} to {more[-1]:.1f})")
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--rounds", type=int, default=15, help="(default: 15)")
+    parser.add_argument("--json", type=Path, help="write the figures to this file as well")
+    given = parser.parse_args()
+    known = facts("startup", rounds=given.rounds)
+    print(headline(known))
+    with tempfile.TemporaryDirectory() as folder:
+        path = str(Path(folder) / "auth.db")
+        token = asyncio.run(seed(path))
+        calls = {
+            "import httpx": (CODE.format("import httpx"),),
+            "import allsource_auth": (CODE.format("import allsource_auth"),),
+            "first read": (FIRST_READ, path, token),
+        }
+        for call in calls.values():  # byte code is compiled once, as after an install
+            milliseconds(*call)
+        turns = [{name: milliseconds(*call) for name, call in calls.items()} for _ in range(given.rounds)]
+    found = {name: {"p50_us": 1000 * statistics.median(turn[name] for turn in turns)} for name in calls}
+    more = sorted(turn["import allsource_auth"] - turn["import httpx"] for turn in turns)
+    for name, row in found.items():
+        print(f"{name:22} {row['p50_us'] / 1000:7.1f} ms")
+    print(f"{'beyond import httpx':22} {statistics.median(more):7.1f} ms ({more[0]:.1f} to {more[-1]:.1f})")
+    found["beyond import httpx"] = {"p50_us": 1000 * statistics.median(more)}
+    save(given.json, known, found)
 
 
 if __name__ == "__main__":

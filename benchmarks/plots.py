@@ -1,0 +1,94 @@
+"""Draw results: percentile curves of ``latest_state.py``, lines of ``scale.py``; each as SVG and PNG.
+
+``python benchmarks/plots.py RESULT.json ... [--folder docs/plots]``; needs matplotlib.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+
+matplotlib.use("agg")
+
+from matplotlib import pyplot
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+from benchmarks.results import load  # noqa: E402 - found by the line above
+
+NINES = (50.0, 90.0, 99.0, 99.9, 99.99)
+
+
+def curves(found: dict[str, Any]) -> Iterator[tuple[str, Any]]:
+    """One figure for each store and number of callers or rate: the time that so many percent of the reads stay below."""
+    for store, figures in found["results"].items():
+        loops = [("closed", "callers"), ("open", "reads a second")]
+        for loop, unit in loops:
+            for number, rows in figures[loop].items():
+                what = "one caller" if (loop, number) == ("closed", "1") else f"{int(number):,} {unit}"
+                figure, axes = pyplot.subplots(figsize=(7, 4.2), layout="constrained")
+                for name, row in rows.items():
+                    points = [(1 / (1 - percent / 100), time) for percent, time in row["curve"] if percent < 100]
+                    axes.plot(*zip(*points, strict=True), label=name, marker=".", markersize=4)
+                axes.set(xscale="log", yscale="log", xlabel="percentile", ylabel="microseconds")
+                axes.set_xticks([1 / (1 - nine / 100) for nine in NINES], [f"{nine:g}" for nine in NINES])
+                axes.set_title(f"Latest state, {figures['store']}, {what}", fontsize=10)
+                _finish(figure, axes, found)
+                yield f"latest_state-{store}-{loop}-{number}", figure
+
+
+def lines(found: dict[str, Any]) -> Iterator[tuple[str, Any]]:
+    """One figure for each store: the median by the number of entities, its band from the 10th to the 90th of the rounds."""
+    for store, calls in found["results"].items():
+        figure, axes = pyplot.subplots(figsize=(7, 4.2), layout="constrained")
+        for name, by_size in calls.items():
+            sizes = [int(size) for size in by_size]
+            axes.plot(sizes, [row["p50_us"] for row in by_size.values()], label=name, marker="o", markersize=4)
+            rounds = [sorted(row["rounds"]["p50_us"]) for row in by_size.values()]
+            low = [one[len(one) // 10] for one in rounds]
+            high = [one[-1 - len(one) // 10] for one in rounds]
+            axes.fill_between(sizes, low, high, alpha=0.15)
+        axes.set(xscale="log", yscale="log", xlabel="entities in the store", ylabel="p50, microseconds")
+        axes.set_title(f"Time by size, {store}", fontsize=10)
+        _finish(figure, axes, found)
+        yield f"scale-{store}", figure
+
+
+DRAWN = {"latest_state": curves, "scale": lines}
+
+
+def _finish(figure: Any, axes: Any, found: dict[str, Any]) -> None:
+    axes.grid(which="both", alpha=0.2)
+    axes.legend(fontsize=8)
+    python = found["versions"]["Python"]
+    figure.supxlabel(f"{found['machine']}, Python {python}, {found['version']}, {found['date']}", fontsize=7)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("results", nargs="+", type=Path, help="files that --json made")
+    parser.add_argument("--folder", type=Path, default=ROOT / "docs" / "plots", help="where they go (docs/plots)")
+    given = parser.parse_args()
+    matplotlib.rcParams["svg.hashsalt"] = "allsource_auth"  # so that the same figures make the same file
+    given.folder.mkdir(parents=True, exist_ok=True)
+    for file in given.results:
+        found = load(file)
+        draw = DRAWN.get(found["benchmark"])
+        if draw is None:
+            parser.error(f"{file} is of {found['benchmark']}; {' and '.join(DRAWN)} can be drawn")
+        for name, figure in draw(found):
+            for ending in ("svg", "png"):
+                options: dict[str, Any] = {"metadata": {"Date": None}} if ending == "svg" else {"dpi": 110}
+                figure.savefig(given.folder / f"{name}.{ending}", **options)
+            pyplot.close(figure)
+            print(f"{name}.svg, {name}.png")
+
+
+if __name__ == "__main__":
+    main()
