@@ -5,6 +5,8 @@ Written by the first writer, held against the adapter's by everybody who opens t
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import msgspec
 
 from ..audit import encode_metadata
@@ -12,6 +14,9 @@ from ..errors import AllsourceAuthError, InvalidInput, Json, VersionConflict
 from ..ids import operation_id
 from ..kinds import CONFIGURED, digest
 from ..store.base import EventStore, NewEvent
+
+if TYPE_CHECKING:
+    from .streams import Streams
 
 __all__ = ["Settings"]
 
@@ -42,13 +47,14 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
                 raise InvalidInput(name, "this store was written with another setting; open it with the same one")
         return True
 
-    async def write(self, store: EventStore) -> None:
+    async def write(self, streams: Streams) -> None:
         """Make these the store's settings if it has none; raises `InvalidInput` if it has others."""
+        store = streams.store
         stream = _stream(store)
         metadata = encode_metadata(op=operation_id(), seq=1)
         payload = msgspec.json.encode(self)
         for attempt in range(ATTEMPTS):
-            guard = (await store.latest(stream, decisive=True)).version
+            guard = (await streams.head(stream)).guard
             if await self.check(store):
                 return
             new = NewEvent(type=CONFIGURED, stream=stream, payload=payload, metadata=metadata, guard=guard)

@@ -7,10 +7,11 @@ for goes through here.
 
 from __future__ import annotations
 
+import asyncio
+import time
 from collections import deque
 from collections.abc import AsyncGenerator, Iterable, Sequence
 from contextlib import aclosing
-from time import perf_counter
 from typing import TypeVar
 
 import anyio.to_thread
@@ -28,8 +29,15 @@ __all__ = ["Head", "Streams"]
 
 PAGE = 1000
 
-MOST_REFUSED = 1000
-"""Streams whose last refusal is remembered."""
+MOST_KEPT = 1000
+"""Streams whose last refusal is remembered, or what they count and nobody can read."""
+
+PATIENCE = 0.5
+PATIENCE_APPENDS = 10
+"""At least so many seconds, and so many of the slowest appends, an event that was counted has time to be seen."""
+
+FIRST_PAUSE, LONGEST_PAUSE = 0.001, 0.05
+"""Seconds between two looks for it."""
 
 PENDING = "pending-"
 """What the ids of events begin with that a transaction has written and that are not stored yet."""
@@ -67,6 +75,7 @@ def in_order(events: Iterable[Event]) -> list[Event]:
 
 
 S = TypeVar("S", bound=msgspec.Struct)
+T = TypeVar("T")
 
 
 def content(event: Event, type: type[S]) -> S:  # noqa: A002
@@ -87,8 +96,14 @@ class Streams:
         self._linked = store if isinstance(store, LinkedReads) else None
         self._recent: deque[float] = deque(maxlen=100)
         self._unread = self._unwritten = settings
+        self._unseen: dict[str, tuple[str, int]] = {}
         self._refused: dict[str, tuple[int, int]] = {}
         self._told: dict[str, tuple[int, int]] = {}
+
+    @property
+    def patience(self) -> float:
+        """Seconds in which an event that was counted can be read as well: many times what an append takes."""
+        return max(PATIENCE, PATIENCE_APPENDS * self.slowest_append)
 
     @property
     def slowest_append(self) -> float:
@@ -103,16 +118,16 @@ class Streams:
                 "payload", f"this takes {size} bytes, at most {MAX_REQUEST_BYTES} can be written at once"
             )
         if self._unwritten is not None:
-            await self._unwritten.write(self.store)
+            await self._unwritten.write(Streams(self.store))
             self._unread = self._unwritten = None
-        began = perf_counter()
+        began = time.perf_counter()
         try:
             stored = await observed("append", events[-1].stream, self.store.append(events))
         except VersionConflict as conflict:
             self._learn(events, conflict)
             raise
         finally:
-            self._recent.append(perf_counter() - began)
+            self._recent.append(time.perf_counter() - began)
         for event in events if self._refused or self._told else ():
             self._refused.pop(event.stream, None)
             self._told.pop(event.stream, None)
@@ -130,7 +145,7 @@ class Streams:
         stream, said = candidates[0], (conflict.expected, conflict.actual)
         if self._told.pop(stream, None) is None and self._refused.get(stream) == said:
             self._told[stream] = said
-        if len(self._refused) >= MOST_REFUSED:
+        if len(self._refused) >= MOST_KEPT:
             gone = next(iter(self._refused))
             del self._refused[gone]
             self._told.pop(gone, None)
@@ -167,23 +182,59 @@ class Streams:
             await self._read_settings()
         told = self._told.get(stream)  # what is learnt while the read is on its way says nothing about its answer
         latest = await observed("latest", stream, self.store.latest(stream, decisive=True))
-        if not self.store.atomic and not _agrees(latest):
-            # Core looks up the version after the event, and something may have been appended between the two. An older
-            # version with a newer event is safe: the guard fails if anything has happened since the version was read.
-            again = await observed("latest", stream, self.store.latest(stream, decisive=True))
-            latest = Latest(event=again.event, version=latest.version)
-        event, highest = latest.event, latest.event.version if latest.event else 0
-        if _doubtful(latest, ordered=not self.store.time_skew):
-            found = await self._numbered_highest(stream, latest.version, decisive=True)
-            event, highest = newest_of(found), max([highest, *(other.version for other in found)])
+        if self.store.atomic:
+            events = [] if latest.event is None else [latest.event]
+            if _doubtful(latest, ordered=True):
+                events = await self._numbered_highest(stream, latest.version, decisive=True)
+        else:
+            latest, events = await self._settled(stream, latest)
+        event = newest_of(events)
         seq = 0
         if event is not None:
             known = metadata_of(event).seq
             seq = known if known is not None else await self._count(stream)
-        guard = max(latest.version, highest)
+        guard = max([latest.version, *(other.version for other in events)])
         if told is not None and told == self._told.get(stream) and told[0] == guard:
             guard = told[1]
         return Head(stream=stream, event=event, guard=guard, seq=seq)
+
+    async def _settled(self, stream: str, latest: Latest) -> tuple[Latest, list[Event]]:
+        """The version of a stream, and its newest events once they are all that the version counts.
+
+        Core counts an event before it can be read, and looks the version up after the event. So what the version counts and
+        nobody can read is either about to be seen, and then it must be waited for: whoever decided without it would overwrite
+        it. Or it is never seen: it is another tenant's, or its server failed after counting it. Only time tells which;
+        after `patience` the rest is taken for missing, as long as neither the version nor the newest event changes.
+        """
+        version, waited, pause = latest.version, 0.0, 0.0
+        while True:
+            if _agrees(latest):
+                events = [] if latest.event is None else [latest.event]
+                if _doubtful(latest, ordered=False):
+                    events = await self._numbered_highest(stream, version, decisive=True)
+                return latest, events
+            if pause:
+                events = await self._numbered_highest(stream, version, decisive=True)
+                unseen = version - max((_number(event) for event in events), default=0)
+                if unseen > 0 and events and all(metadata_of(event).seq is None for event in events):
+                    unseen = version - await self._count(stream)  # by others, on a server that does not number events
+                seen = (events[0].id if events else "", version)
+                if unseen <= 0 or self._unseen.get(stream) == seen or waited >= self.patience:
+                    if unseen > 0:
+                        self._keep(self._unseen, stream, seen)
+                    return latest, events
+                await asyncio.sleep(pause)
+            waited, pause = waited + pause, min(2 * pause, LONGEST_PAUSE) or FIRST_PAUSE
+            again = await observed("latest", stream, self.store.latest(stream, decisive=True))
+            # An older version with a newer event is safe: the guard fails if anything has happened since it was read.
+            latest = Latest(event=again.event, version=version)
+
+    @staticmethod
+    def _keep(kept: dict[str, T], stream: str, what: T) -> None:
+        kept.pop(stream, None)
+        if len(kept) >= MOST_KEPT:
+            del kept[next(iter(kept))]
+        kept[stream] = what
 
     async def _numbered_highest(self, stream: str, version: int, *, decisive: bool) -> list[Event]:
         """The events of a stream, newest first by time, as far back as the one that is numbered highest may stand."""
@@ -301,10 +352,12 @@ class Streams:
 
 def _agrees(latest: Latest) -> bool:
     """Whether the newest event is certainly the one that the version counts last."""
-    event = latest.event
-    if event is None:
-        return latest.version == 0
-    return max(event.version, metadata_of(event).seq or 0) >= latest.version
+    return (0 if latest.event is None else _number(latest.event)) >= latest.version
+
+
+def _number(event: Event) -> int:
+    """Which of its stream's events this is, as far as it says so itself."""
+    return max(event.version, metadata_of(event).seq or 0)
 
 
 def _doubtful(latest: Latest, *, ordered: bool) -> bool:

@@ -11,6 +11,7 @@ import msgspec
 from allsource_auth.audit import encode_metadata
 from allsource_auth.kinds import CLAIMED, USER
 from allsource_auth.repositories.settings import Settings
+from allsource_auth.repositories.streams import Streams
 from allsource_auth.store.base import NewEvent
 
 from .core import SECOND
@@ -343,7 +344,7 @@ def configure(hash_key: str) -> Client:
 
     async def program(store: SimStore, world: World) -> str:
         settings = Settings(hash_key=hash_key)
-        await settings.write(store)
+        await settings.write(Streams(store))
         return hash_key
 
     return program

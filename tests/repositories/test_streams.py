@@ -1,18 +1,25 @@
-"""What streams learn from refusals."""
+"""What streams learn from refusals, and from versions that count more than can be read."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
+import msgspec
 import pytest
 
-from allsource_auth import Acknowledged, NewEvent, SqliteLog, SqliteStore, VersionConflict
-from allsource_auth.repositories.streams import Streams
+from allsource_auth import Acknowledged, Event, Latest, NewEvent, SqliteLog, SqliteStore, VersionConflict
+from allsource_auth.audit import encode_metadata
+from allsource_auth.repositories.streams import PATIENCE, Streams
 from tests.support.events import new_event
 from tests.support.wrappers import WrappedStore
 
 TAKEN = "auth-idx:user.email:taken"
 FREE = "auth-idx:user.username:free"
+
+
+def numbered_event(stream: str, seq: int) -> NewEvent:
+    return msgspec.structs.replace(new_event(stream), metadata=encode_metadata(op=f"op{seq}", seq=seq))
 
 
 async def test_refusal_of_one_stream_says_nothing_of_another_in_the_same_batch() -> None:
@@ -49,4 +56,66 @@ async def test_version_that_a_refusal_names_twice_is_believed() -> None:
     assert guards == [1, 1]
     assert (await streams.head(TAKEN)).guard == 7
     await streams.append([new_event(TAKEN, guard=7)])
+    await store.close()
+
+
+class Lagging(WrappedStore):
+    """Counts an event a while before it can be read, as Core does: for so many reads. Not atomic, as Core."""
+
+    atomic = False
+
+    def __init__(self, store: SqliteStore) -> None:
+        super().__init__(store)
+        self.hidden: dict[str, int] = {}
+
+    async def latest(self, stream: str, *, decisive: bool = False) -> Latest:
+        latest = await super().latest(stream, decisive=decisive)
+        if not self._hides(stream):
+            return latest
+        events = await super().read(stream, newest_first=True)
+        return Latest(event=events[1] if len(events) > 1 else None, version=latest.version)
+
+    async def read(self, stream: str, **options: Any) -> list[Event]:
+        events = await super().read(stream, **options)
+        return events[1:] if self._hides(stream) else events
+
+    def _hides(self, stream: str) -> bool:
+        self.hidden[stream] = self.hidden.get(stream, 0) - 1
+        return self.hidden[stream] >= 0
+
+
+@pytest.mark.parametrize("reads", [1, 2, 3, 4, 9])
+@pytest.mark.parametrize("before", [0, 1, 2])
+async def test_decision_waits_for_an_event_that_is_counted_and_cannot_be_read_yet(before: int, reads: int) -> None:
+    store = SqliteStore(SqliteLog(None))
+    lagging = Lagging(store)
+    for number in range(before + 1):
+        await store.append([numbered_event(TAKEN, number + 1)])
+    lagging.hidden[TAKEN] = reads
+    head = await Streams(lagging).head(TAKEN)
+    assert head.event is not None
+    assert head.event == (await store.latest(TAKEN)).event
+    assert (head.guard, head.seq) == (before + 1, before + 1)
+    await store.close()
+
+
+async def test_what_is_never_seen_is_waited_for_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    pauses = []
+
+    async def sleep(seconds: float) -> None:
+        pauses.append(seconds)
+
+    monkeypatch.setattr("allsource_auth.repositories.streams.asyncio.sleep", sleep)
+    store = SqliteStore(SqliteLog(None))
+    theirs = SqliteStore(store._log, "other", owns_log=False)
+    lagging = Lagging(store)
+    await store.append([numbered_event(TAKEN, 1)])
+    for count in (2, 3):
+        await theirs.append([new_event(TAKEN)])
+        asked = Streams(lagging)
+        for again in (False, True):
+            pauses.clear()
+            head = await asked.head(TAKEN)
+            assert (head.guard, head.seq) == (count, 1)
+            assert sum(pauses) == 0 if again else PATIENCE <= sum(pauses) < 2 * PATIENCE
     await store.close()
