@@ -4,6 +4,7 @@ Everything here is synchronous: one call is what the server does under its lock.
 contract.
 
 * One version counter for each stream id, shared by all tenants (6). A guard is checked when the event is stored.
+* An event is counted before it can be read (section 1 of the contract of 0.27, "Order of checks"; 0.23 does the same).
 * An event's time is taken before the lock (8.2), so a caller may hand in an earlier one.
 * Events are read by (time, event version, position) (8.2); 0.23 and 0.24 say version 1 in every event.
 * 0.23 and 0.24 forget the counters of archived events when they restart, until the tenant is read (6.1, 19).
@@ -92,6 +93,7 @@ class SimCore:
         """Virtual time since the start of the run, in nanoseconds."""
         self._cold: set[str] = set()
         self._marks: dict[str, int] = {}
+        self._hidden: set[int] = set()
 
     def copy(self) -> SimCore:
         """A server in the same state that goes its own way."""
@@ -102,14 +104,16 @@ class SimCore:
         }
         twin._cold = set(self._cold)
         twin._marks = dict(self._marks)
+        twin._hidden = set(self._hidden)
         return twin
 
     def key(self) -> tuple[object, ...]:
         """Everything that later answers depend on."""
         trails = tuple(sorted([stream.trail for stream in self._streams.values()]))
-        if not self._cold:
+        if not self._cold and not self._hidden:
             return self._shift, trails
-        return self._shift, trails, tuple(sorted(self._cold)), tuple(sorted(self._marks.items()))
+        forgotten = tuple(sorted(self._cold)), tuple(sorted(self._marks.items()))
+        return self._shift, trails, *forgotten, tuple(sorted(self._hidden))
 
     # -- the clock
 
@@ -142,8 +146,13 @@ class SimCore:
 
     # -- writing
 
-    def append(self, tenant: str, new: NewEvent, time: int | None = None) -> tuple[Acknowledged, int]:
-        """Store one event, stamped ``time`` (nanoseconds) or now; also answers its key."""
+    def append(
+        self, tenant: str, new: NewEvent, time: int | None = None, *, hidden: bool = False
+    ) -> tuple[Acknowledged, int]:
+        """Store one event, stamped ``time`` (nanoseconds) or now; also answers its key.
+
+        ``hidden``: it is counted, and can be read once it is revealed.
+        """
         stream = self._streams.get(new.stream)
         version = self.version(new.stream)
         if new.guard is not None and new.guard != version:
@@ -155,9 +164,17 @@ class SimCore:
             stream.ordered = False
         stream.events.append(stored)
         stream.trail = self._ids[stream.trail, stored.key]
+        if hidden:
+            self._hidden.add(stored.key)
         self._count += 1
         event = stored.event
         return Acknowledged(id=event.id, time=event.time, version=version + 1), stored.key
+
+    def reveal(self, key: int | None = None) -> None:
+        """Let the event with this key be read; without one, all of them."""
+        if key is None:
+            self._hidden.clear()
+        self._hidden.discard(key or 0)
 
     def append_all(self, tenant: str, events: Sequence[NewEvent]) -> list[tuple[Acknowledged, int]]:
         """Store all of ``events`` or none, as SQLite does; a conflict names its stream."""
@@ -199,6 +216,7 @@ class SimCore:
 
     def restart(self, *, cold: bool | None = None) -> None:
         """Start anew; ``cold``: with counters that know no event of before, by default where events say version 1."""
+        self.reveal()
         if not (self._ones if cold is None else cold):
             return
         self._cold = {stored.tenant for stream in self._streams.values() for stored in stream.events}
@@ -250,6 +268,7 @@ class SimCore:
             for name in sorted(self._streams)
             for stored in self._streams[name].events
             if stored.tenant == tenant
+            and stored.key not in self._hidden
             and stored.event.type.startswith(type_prefix)
             and (since is None or stored.event.time >= since)
             and (until is None or stored.event.time <= until)
@@ -279,7 +298,8 @@ class SimCore:
         found = self._streams.get(stream)
         if found is None:
             return []
-        events = [stored for stored in found.events if stored.tenant == tenant]
+        hidden = self._hidden
+        events = [stored for stored in found.events if stored.tenant == tenant and stored.key not in hidden]
         return events if found.ordered else sorted(events, key=_order)
 
     def _page(self, events: Iterable[Stored]) -> Answer:

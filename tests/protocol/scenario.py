@@ -86,6 +86,9 @@ class Scenario:
     split: bool = False
     """The newest event and the version of a stream are two steps of one read, as on Core. Never if ``atomic``."""
 
+    lagging: bool = False
+    """An event is counted before it can be read, as on Core. Never if ``atomic``."""
+
     atomic: bool = False
     time_skew: int = 60 * SECOND
     warm: bool = True

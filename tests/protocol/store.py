@@ -18,7 +18,10 @@ __all__ = ["Append", "Network", "Read", "SimStore"]
 
 
 class Append:
-    """An append on its way: one step for each event, or one for all of them on an atomic store."""
+    """An append on its way: one step for each event, or one for all of them on an atomic store.
+
+    On a ``lagging`` store it is two for each: the event is counted, and then it can be read.
+    """
 
     reads = False
 
@@ -33,6 +36,7 @@ class Append:
         self.trail = ids[tuple([(new.type, new.stream, new.payload, new.metadata, new.guard) for new in events])]
         self._ids = ids
         self._next = 0
+        self._counted: tuple[Acknowledged, int] | None = None
         self._await()
 
     def _await(self) -> None:
@@ -43,7 +47,7 @@ class Append:
 
     def stamps(self) -> list[int | None]:
         """The times that the next event can carry; ``None`` is the time at which it is stored."""
-        if not self._early:
+        if not self._early or self.hides:
             return [None]
         return [None, *self.store.core.stamps(self.events[self._next], self.since, self.store.time_skew)]
 
@@ -54,10 +58,17 @@ class Append:
         try:
             if self.store.atomic:
                 stored = core.append_all(tenant, self.events)
+            elif self._counted is not None:
+                stored, self._counted = [self._counted], None
+                core.reveal(stored[0][1])
             else:
                 if new.guard is not None and self.store.warm:
                     core.load(tenant)
-                stored = [core.append(tenant, new, stamp)]
+                stored = [core.append(tenant, new, stamp, hidden=self.store.lagging)]
+                if self.store.lagging:
+                    self._counted = stored[0]
+                    self.trail = self._ids[self.trail, "counted", stored[0][1]]
+                    return
         except VersionConflict as error:
             self.error = error
             self.finished = True
@@ -74,7 +85,12 @@ class Append:
     @property
     def begun(self) -> bool:
         """Whether the server has seen anything of it."""
-        return self._next > 0 or self.finished
+        return self._next > 0 or self.finished or self.hides
+
+    @property
+    def hides(self) -> bool:
+        """Whether an event of it is counted and cannot be read."""
+        return self._counted is not None
 
     def reply(self) -> object:
         """What the client gets, if the append succeeded."""
@@ -88,6 +104,8 @@ class Append:
 
     def title(self) -> str:
         """The step that comes next, in words."""
+        if self._counted is not None:
+            return f"{_name(self.events[self._next])} can be read"
         if self.store.atomic:
             return "append " + " + ".join(_name(new) for new in self.events)
         return f"append {self._next + 1}/{len(self.events)} {_name(self.events[self._next])}"
@@ -96,6 +114,8 @@ class Append:
         """What the last step did, in words."""
         if isinstance(self.error, VersionConflict):
             return f"refused, the stream is at version {self.error.actual}"
+        if self._counted is not None:
+            return f"counted as version {self._counted[0].version}"
         versions = [acknowledged.version for acknowledged in self.acknowledged]
         last = versions if self.store.atomic else versions[-1:]
         return "stored as version " + " and ".join(map(str, last))
@@ -109,7 +129,7 @@ class Read:
     """
 
     reads = True
-    begun = False
+    begun = hides = False
     error = None
 
     def __init__(
@@ -188,6 +208,7 @@ class SimStore:
     ``atomic``: a batch is one step, stored whole or not at all. ``time_skew``: nanoseconds, as in `EventStore`.
     ``stamps``: unguarded events may be stamped earlier than they are stored. ``split``: `latest` takes two steps.
     ``warm``: guarded appends only reach a server that has loaded the tenant, as the store for Core sees to.
+    ``lagging``: an event is counted before it can be read.
     ``forgetful``: as in `EventStore`. ``ahead``: how many nanoseconds `server_time` lies beyond the newest time seen.
     ``page``: events in a page of `scan` and `heads`.
     """
@@ -204,6 +225,7 @@ class SimStore:
         stamps: bool,
         split: bool,
         warm: bool,
+        lagging: bool,
         forgetful: bool,
         ahead: int,
         page: int,
@@ -215,6 +237,7 @@ class SimStore:
         self.stamps = stamps
         self.split = split
         self.warm = warm
+        self.lagging = lagging
         self.forgetful = forgetful
         self._network = network
         self._ids = ids

@@ -274,3 +274,10 @@ def test_judging_what_is_stored_by_what_a_transaction_sees_gives_an_email_two_ow
     monkeypatch.setattr(transactions, "Core", core)
     name = "changes and sign-up as one, and a change to the email of the sign-up"
     assert "two living owners" in broken(find(name, TRANSACTIONS))
+
+
+def test_deciding_without_an_event_that_is_counted_gives_an_email_two_owners(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As it was once on a real Core: who looked in between took a sign-up that had just been carried out for dead."""
+    monkeypatch.setattr(streams, "_agrees", lambda latest: True)
+    scenario = replace(find("two sign-ups with one email"), lagging=True)
+    assert "two living owners" in broken(scenario)

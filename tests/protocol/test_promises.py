@@ -12,6 +12,7 @@ from _pytest.mark import ParameterSet
 from allsource_auth.repositories import lists
 from tests.support.exploring import ALL
 
+from .core import SECOND
 from .explore import explore, sample
 from .people import outlives_forgotten_versions
 from .scenario import Fault, Scenario
@@ -206,3 +207,35 @@ def test_promises_hold_in_a_sample_of_three_with_two_faults(
 @pytest.mark.parametrize("scenario", THREE, ids=named)
 def test_promises_hold_in_a_small_sample_of_three(scenario: Scenario) -> None:
     assert sample(scenario, seed=7, runs=60, faults=1, chance=0.05).schedules == 60
+
+
+LAGGING = [replace(scenario, lagging=True, time_skew=60 * SECOND) for scenario in (*EVERY, *TRANSACTIONS)]
+"""Events are counted before they can be read: two steps each, and who meets one looks again, mostly too much to explore."""
+
+
+@pytest.mark.parametrize("scenario", LAGGING, ids=named)
+def test_promises_hold_where_an_event_is_counted_before_it_can_be_read(scenario: Scenario) -> None:
+    assert sample(scenario, seed=7, runs=40, faults=1).schedules == 40
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("versions", ["ones", "true"])
+@pytest.mark.parametrize("scenario", LAGGING, ids=named)
+def test_promises_hold_where_an_event_is_counted_before_it_can_be_read_in_a_sample_with_two_faults(
+    scenario: Scenario, versions: Literal["ones", "true"]
+) -> None:
+    runs = 3000 if ALL else 300
+    result = sample(replace(scenario, versions=versions), seed=20261126, runs=runs, faults=2)
+    print(f"{scenario.name}: {result}")
+    assert result.schedules == runs
+
+
+@pytest.mark.parametrize("versions", ["ones", "true"])
+@pytest.mark.parametrize("name", ["two sign-ups with one id", "two sign-ups over a tombstone"])
+def test_promises_hold_in_every_order_where_an_event_is_counted_before_it_can_be_read(
+    name: str, versions: Literal["ones", "true"]
+) -> None:
+    scenario = next(scenario for scenario in LAGGING if scenario.name == name)
+    result = explore(replace(scenario, versions=versions), limit=LIMIT)
+    assert result.complete
+    assert result.schedules > 1

@@ -126,6 +126,7 @@ class World:
             stamps=scenario.stamps and not scenario.atomic,
             split=scenario.split and not scenario.atomic,
             warm=scenario.warm and not scenario.forgetful,
+            lagging=scenario.lagging and not scenario.atomic and not self._alone,
             forgetful=scenario.forgetful,
             ahead=3600 * SECOND if scenario.grace_over else 0,
             page=scenario.page,
@@ -156,6 +157,7 @@ class World:
     def alone(self, name: str, program: Callable[[World], Any]) -> Any:
         """Run one coroutine without anything else and return its result; what was still on its way is gone."""
         self._flying.clear()
+        self.core.reveal()
         self._processes = []
         self._alone = True
         self._steps = 0
@@ -319,7 +321,7 @@ class World:
         steps: list[Step] = [] if self._running else [(self._end,)]
         waiting = False
         for process, request in self._flying:
-            waiting = waiting or request.future is not None
+            waiting = waiting or request.future is not None or request.hides
             if not request.finished:
                 steps += [(self._execute, process, request, stamp) for stamp in request.stamps()]
             elif self._forced(process, left):
