@@ -27,6 +27,8 @@ __all__ = ["run"]
 
 FEWEST_USERS = 10
 
+MOST_CALLERS = 1000
+
 Options = Annotated[Place, Parameter(name="*")]
 HERE = Place()
 
@@ -45,6 +47,7 @@ def run(arguments: Sequence[str]) -> int:
     app.command(serve)
     app.command(check)
     app.command(reindex)
+    app.command(bench)
     try:
         command, bound, _ = app.parse_args(arguments, exit_on_error=False, print_error=False)
     except CycloptsError as error:
@@ -200,6 +203,65 @@ def reindex(
     return _complain(f"{left} findings need a decision", 1) if left else 0
 
 
+def bench(
+    place: Options = HERE,
+    *,
+    seconds: Annotated[int, Parameter(validator=Number(gte=1, lte=3600))] = 10,
+    count: Annotated[int, Parameter(validator=Number(gte=1, lte=1_000_000_000))] = 200_000,
+    callers: str | None = None,
+    write: Annotated[bool, Parameter(negative="")] = False,
+    json: Annotated[bool, Parameter(negative="")] = False,
+) -> int:
+    """Time reads of the latest state on a store of your own: p50, p90, p99, p99.9. Writes nothing unless told to.
+
+    Looks for sessions and users that are alive at some thousand events, those of the last hour, day and month first, and then
+    reads up to 500 of each at random. Every answer is checked; the command exits with 1 if one is wrong. It is a closed loop:
+    each caller asks again once it has its answer, so a slow store is asked less often, and how long a fixed rate of requests
+    would have to wait does not show. On a file the callers read one after another. Ctrl-C ends it with what was measured so
+    far.
+
+    Parameters
+    ----------
+    seconds
+        For how long to measure, in all. Looking for something to read comes before that, and an answer that is on its
+        way is waited for, ten seconds at most.
+    count
+        At most so many calls, in all; each operation and number of callers gets an equal share. The calls that find something
+        to read, open connections and look again for what is gone come on top.
+    callers
+        How many callers ask at a time, up to 1000: one number or several, such as 1,16. By default 1,16 over HTTP and 1 on a
+        file.
+    write
+        Make 20 users and 100 sessions first, read them as well, and time sign-ins, up to 500 for each number of callers. At the
+        end all of them are deleted, after Ctrl-C and failures, too; only a second Ctrl-C, or a kill, leaves them. Deletions are
+        tombstones: these events stay in the log.
+    json
+        Print one JSON document instead of tables.
+    """
+    from .bench import measure
+    from .figures import Figures, live, show_figures
+
+    if wrong := place.wrong() or place.missing():
+        return _complain(wrong, 2)
+    numbers = _numbers(callers or ("1" if place.core is None else "1,16"))
+    if not numbers:
+        return _complain(f"--callers takes whole numbers from 1 to {MOST_CALLERS}, such as 1,16", 2)
+    options = {"seconds": seconds, "count": count, "callers": numbers, "write": write}
+    figures = Figures(str(place), options)
+    try:
+        with live(figures, sys.stderr) as show:
+            asyncio.run(measure(place.store(), figures, show=show))
+    finally:
+        if figures.calls:
+            show_figures(figures, sys.stdout, as_json=json)
+        if figures.left is not None:
+            _complain(f"users that were made for this are still there; their emails begin with {figures.left}", 1)
+    if not figures.rows:
+        found = f"tenant {place.tenant} has no living user or session among the {figures.looked_at:,} events looked at"
+        return _complain(f"{found}; name another --tenant, or let --write make some and delete them", 1)
+    return _complain(f"{figures.wrong:,} answers were wrong", 1) if figures.wrong else 0
+
+
 async def _checked(place: Place, repair: bool, progress: Counter) -> Checked:
     async with AllsourceAuthAdapter.with_store(place.store()) as adapter:
         return await adapter.check(repair=repair, progress=progress)
@@ -208,6 +270,14 @@ async def _checked(place: Place, repair: bool, progress: Counter) -> Checked:
 async def _reindexed(place: Place, progress: Counter) -> Reindexed:
     async with AllsourceAuthAdapter.with_store(place.store()) as adapter:
         return await adapter.reindex(progress=progress)
+
+
+def _numbers(text: str) -> list[int]:
+    """The numbers of callers in ``text``, each once and rising; none if something in it is wrong."""
+    parts = text.split(",")
+    if not all(part.strip().isdecimal() and 1 <= int(part) <= MOST_CALLERS for part in parts):
+        return []
+    return sorted({int(part) for part in parts})
 
 
 def _first(error: BaseException) -> BaseException:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from bisect import bisect_right
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from time import perf_counter_ns
 from typing import Any, TextIO
@@ -33,7 +35,11 @@ class Latency:
 
     def record(self, began: int) -> None:
         """Count a call that began at ``began``, by ``time.perf_counter_ns``, and ended now."""
-        self._histogram.record_value(min(max(perf_counter_ns() - began, 1), LONGEST))
+        self.add(perf_counter_ns() - began)
+
+    def add(self, nanoseconds: int) -> None:
+        """Count a call that took so long."""
+        self._histogram.record_value(min(max(nanoseconds, 1), LONGEST))
 
     @property
     def calls(self) -> int:
@@ -42,6 +48,13 @@ class Latency:
     def percentile(self, percent: float) -> float:
         """In microseconds."""
         return round(float(self._histogram.get_value_at_percentile(percent)) / 1000, 1)
+
+    def counts(self, edges: Sequence[float]) -> list[int]:
+        """How many calls took from each of ``edges``, in nanoseconds and rising, to the next; the last one is open."""
+        found = [0] * len(edges)
+        for step in self._histogram.get_recorded_iterator():
+            found[max(bisect_right(edges, step.value_iterated_to) - 1, 0)] += step.count_at_value_iterated_to
+        return found
 
 
 @dataclass

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 from rich.text import Text
 
-__all__ = ["Advance", "Counter", "console", "counter", "marks", "printable", "progress_bar"]
+__all__ = ["Advance", "Counter", "bars", "console", "counter", "marks", "printable", "progress_bar"]
 
 Advance = Callable[[str, float], None]
 """Takes what is being done and by which part of the whole the work has advanced; the parts add up to 1."""
@@ -45,6 +45,21 @@ def marks(stream: TextIO) -> tuple[str, str]:
     except UnicodeEncodeError:
         return "ok", "FAILED"
     return "✓", "✗"
+
+
+def bars(stream: TextIO, part: float, width: int) -> str:
+    """A bar over ``part`` (0 to 1) of ``width`` columns, in eighths of a column as far as the encoding of ``stream`` has them.
+
+    What is not nothing is shown, however little it is.
+    """
+    eighths = round(part * width * 8)
+    whole, rest = divmod(max(eighths, 1) if part else 0, 8)
+    bar = "█" * whole + (" ▏▎▍▌▋▊▉"[rest] if rest else "")
+    try:
+        bar.encode(stream.encoding or "ascii")
+    except UnicodeEncodeError:
+        return "#" * (whole + (rest > 0))
+    return bar
 
 
 def printable(text: str) -> str:
