@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
@@ -55,7 +55,7 @@ class AllsourceAuthAdapter(Repositories):
     def __init__(
         self,
         core_url: str,
-        query_url: str | None = None,
+        query_url: str | Sequence[str] | None = None,
         api_key: str | None = None,
         *,
         tenant_id: str = "default",
