@@ -128,7 +128,10 @@ def connection(
     max_queued: object = MAX_QUEUED,
     read_consistency: object = "strong",
 ) -> Connection:
-    """The options of a store over HTTP, validated. Logs one warning for plain http to a host that is not loopback."""
+    """The options of a store over HTTP, validated; ``query_url`` is one URL or a sequence of several.
+
+    Logs one warning for plain http to a host that is not loopback.
+    """
     core = url("core_url", core_url)
     queries = () if query_url is None else query_urls("query_url", query_url)
     exposed = [found for found in (core, *queries) if _is_exposed(found)]

@@ -29,7 +29,7 @@ class Place:
         The URL of its Query Service, for plain reads; by default the Core. May be given several times, for as many
         Query Services.
     api_key
-        The API key for both. A key in the arguments can be seen in the list of processes: better set the environment
+        The API key for all of them. A key in the arguments can be seen in the list of processes: better set the environment
         variable.
     tenant
         The tenant to use.

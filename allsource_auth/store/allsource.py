@@ -75,8 +75,9 @@ class AllsourceStore:
 
     Args:
         core_url: Core, which accepts the writes and answers what decisions rest on.
-        query_url: where plain reads go; by default to Core.
-        api_key: travels as ``X-API-Key`` to both.
+        query_url: where plain reads go, by default to Core. Several URLs, which must differ, take turns; one that fails is
+            left out for 1 to 30 s, and Core answers when none is left.
+        api_key: travels as ``X-API-Key`` to all of them.
         tenant_id: whose events this store appends and reads. Versions count per stream over all tenants.
         timeout: seconds for one request, or `Timeouts`.
         tls: whom to trust over https, and who we are.

@@ -206,7 +206,9 @@ async def test_client_certificate_is_shown_to_servers_that_the_system_trusts(
     ca.configure_trust(context)
     monkeypatch.setenv("SSL_CERT_FILE", str(ca_file))
     async with answering(right, context=context) as server:
-        store = AllsourceStore(server.url, tls=Tls(ca_file=None, ca_only=False, **client_files))
+        store = AllsourceStore(
+            server.url, tls=Tls(client_cert=client_files["client_cert"], client_key=client_files["client_key"])
+        )
         assert (await store.latest(STREAM)).event is None
         assert (await store.info()).engine == system_engine
         await store.close()
