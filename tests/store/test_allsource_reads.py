@@ -327,6 +327,12 @@ def test_late_failures_and_answers_of_a_url_that_is_set_aside(time: Time) -> Non
     assert {rotation.turn() for _ in range(3)} == set(URLS)
     rotation.instead((CORE,), lost)
     assert not rotation.aside, "Core is none of the read URLs"
+    rotation.instead((a,), RateLimited("busy"), 20.0)
+    rotation.instead((a,), lost)
+    time.now += 19.0
+    assert {rotation.turn() for _ in range(4)} == {b, c}, "the longer pause holds"
+    time.now += 1.1
+    assert rotation.turn() == a
 
 
 # Core, when none is left
