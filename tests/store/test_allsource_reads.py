@@ -356,6 +356,20 @@ async def test_core_answers_when_no_read_url_does(
     assert newer.requests() == ["GET query"] * 20
 
 
+async def test_read_urls_that_are_set_aside_are_asked_where_core_fails(
+    newer: Local, services: list[FaultProxy], proxy: FaultProxy, time: Time, pauses: Pauses
+) -> None:
+    adapter = await adapter_on(newer, urls(services[:2]), core_url=proxy.url)
+    for service in services[:2]:
+        service.answer(503, {}, PAGE, count=1)
+    await reads(adapter, 1)
+    asked(services)
+    proxy.answer(502, {}, PAGE, count=1)
+    await reads(adapter, 1)
+    assert sorted(asked(services)) == [0, 0, 1]
+    assert pauses.made == []
+
+
 async def test_query_service_that_is_gone_stops_no_sign_in(newer: Local, gone: str, pauses: Pauses) -> None:
     adapter = newer.adapter(query_url=gone)
     user = await adapter.users.create(email=email("Ada"))
