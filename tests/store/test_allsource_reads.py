@@ -335,6 +335,17 @@ def test_late_failures_and_answers_of_a_url_that_is_set_aside(time: Time) -> Non
     assert rotation.turn() == a
 
 
+def test_read_never_returns_to_where_it_failed_while_others_succeed_there() -> None:
+    """It would go round for as long as they do."""
+    rotation = Reads(URLS, CORE)
+    tried: list[str] = [rotation.turn()]
+    while (url := rotation.instead(tried, Http("lost"))) is not None:
+        rotation.answered(tried[-1])
+        tried.append(url)
+        assert len(tried) <= 4
+    assert (sorted(tried[:3]), tried[3:]) == (list(URLS), [CORE])
+
+
 # Core, when none is left
 
 
