@@ -237,12 +237,15 @@ async def test_one_read_asks_again_after_a_pause_that_doubles(
     assert asked(services) == [10, 10, 10], "the next time begins with a short pause"
 
 
-async def test_pause_that_a_server_asks_for_is_kept(newer: Local, services: list[FaultProxy], time: Time) -> None:
+@pytest.mark.parametrize(("asked_for", "kept"), [("20", 20.0), ("3000", LONGEST_PAUSE)])
+async def test_pause_that_a_server_asks_for_is_kept_within_reason(
+    newer: Local, services: list[FaultProxy], time: Time, asked_for: str, kept: float
+) -> None:
     adapter = await adapter_on(newer, urls(services))
-    services[0].answer(429, {"Retry-After": "20"}, b"", count=1)
+    services[0].answer(429, {"Retry-After": asked_for}, b"", count=1)
     await reads(adapter, 3)
     asked(services)
-    time.now += 19.9
+    time.now += kept - 0.1
     await reads(adapter, 10)
     assert asked(services) == [0, 5, 5]
     time.now += 0.2
@@ -379,6 +382,22 @@ async def test_read_urls_that_are_set_aside_are_asked_where_core_fails(
     await reads(adapter, 1)
     assert sorted(asked(services)) == [0, 0, 1]
     assert pauses.made == []
+
+
+async def test_read_that_waits_goes_where_the_next_one_would(
+    newer: Local, services: list[FaultProxy], proxy: FaultProxy, time: Time, pauses: Pauses
+) -> None:
+    async def sleep(seconds: float) -> None:
+        pauses.made.append(seconds)
+        time.now += seconds
+
+    pauses.sleep = sleep  # type: ignore[method-assign]
+    adapter = await adapter_on(newer, [services[0].url], core_url=proxy.url)
+    services[0].answer(503, {}, PAGE, count=1)
+    proxy.answer(502, {}, PAGE, count=10_000)
+    await reads(adapter, 1)
+    assert FIRST_PAUSE <= sum(pauses.made) <= 4 * FIRST_PAUSE
+    assert asked(services) == [2, 0, 0]
 
 
 async def test_query_service_that_is_gone_stops_no_sign_in(newer: Local, gone: str, pauses: Pauses) -> None:
