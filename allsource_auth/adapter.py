@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
@@ -38,8 +38,10 @@ class AllsourceAuthAdapter(Repositories):
     It may be shared by all tasks of an event loop. Used after closing, it raises `StoreClosed`.
 
     Args:
-        core_url: the Core, ``http://localhost:3900``. query_url: the Query Service for plain reads; by default the Core.
-        api_key: travels as ``X-API-Key`` to both.
+        core_url: the Core, ``http://localhost:3900``.
+        query_url: the Query Service for plain reads, by default the Core; or several, which take turns. One that fails is left
+            out for 1 to 30 s, and the Core answers when none is left.
+        api_key: travels as ``X-API-Key`` to all of them.
         tenant_id: whose users these are: letters, digits, ``-`` and ``_``.
         timeout: seconds for one request, or `Timeouts`. Waiting in line is not counted.
         tls: `Tls`: authorities to trust, and a client certificate.
@@ -55,7 +57,7 @@ class AllsourceAuthAdapter(Repositories):
     def __init__(
         self,
         core_url: str,
-        query_url: str | None = None,
+        query_url: str | Sequence[str] | None = None,
         api_key: str | None = None,
         *,
         tenant_id: str = "default",
@@ -111,9 +113,9 @@ class AllsourceAuthAdapter(Repositories):
     def from_env(cls, environment: Mapping[str, str] | None = None) -> Self:
         """The store that the environment names.
 
-        ``ALLSOURCE_CORE_URL``, and with it ``ALLSOURCE_QUERY_URL`` and ``ALLSOURCE_API_KEY``; without a URL the file
-        ``ALLSOURCE_EMBEDDED_PATH``. ``ALLSOURCE_TENANT`` (default ``default``) for both. Raises `InvalidInput` naming the
-        variable.
+        ``ALLSOURCE_CORE_URL``, and with it ``ALLSOURCE_QUERY_URL`` (several: separated by commas) and
+        ``ALLSOURCE_API_KEY``; without a URL the file ``ALLSOURCE_EMBEDDED_PATH``. ``ALLSOURCE_TENANT`` (default
+        ``default``) for both. Raises `InvalidInput` naming the variable.
         """
         found = config.Environment(os.environ if environment is None else environment)
         if found.core_url is None:

@@ -7,7 +7,7 @@ import logging
 import math
 import os
 import ssl
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
@@ -100,7 +100,8 @@ class Connection(msgspec.Struct, frozen=True, kw_only=True):
     """Where an Allsource is and how to speak to it; made by `connection`, which validates."""
 
     core_url: str
-    query_url: str
+    query_urls: tuple[str, ...]
+    """Where plain reads go; empty if that is Core alone."""
     credentials: Mapping[str, str]
     timeouts: Timeouts
     timeouts_given: bool
@@ -111,7 +112,8 @@ class Connection(msgspec.Struct, frozen=True, kw_only=True):
     consistency: Consistency
 
     def __repr__(self) -> str:
-        return f"Connection(core_url={self.core_url!r}, query_url={self.query_url!r})"
+        urls = self.query_urls or (self.core_url,)
+        return f"Connection(core_url={self.core_url!r}, query_url={urls[0] if len(urls) == 1 else list(urls)!r})"
 
 
 def connection(
@@ -126,13 +128,16 @@ def connection(
     max_queued: object = MAX_QUEUED,
     read_consistency: object = "strong",
 ) -> Connection:
-    """The options of a store over HTTP, validated. Logs one warning for plain http to a host that is not loopback."""
+    """The options of a store over HTTP, validated; ``query_url`` is one URL or a sequence of several.
+
+    Logs one warning for plain http to a host that is not loopback.
+    """
     core = url("core_url", core_url)
-    query = core if query_url is None else url("query_url", query_url)
-    exposed = [found for found in dict.fromkeys((core, query)) if _is_exposed(found)]
+    queries = () if query_url is None else query_urls("query_url", query_url)
+    exposed = [found for found in (core, *queries) if _is_exposed(found)]
     found = Connection(
         core_url=core,
-        query_url=query,
+        query_urls=() if queries == (core,) else queries,
         credentials={} if api_key is None else {"x-api-key": _header("api_key", api_key)},
         timeouts=_timeouts(timeout),
         timeouts_given=timeout is not None,
@@ -164,6 +169,21 @@ def url(name: str, value: object) -> str:
     if parts.query or parts.fragment:
         raise InvalidInput(name, "must end with the host, the port or a path; it has a query or a fragment")
     return text.rstrip("/")
+
+
+def query_urls(name: str, value: object) -> tuple[str, ...]:
+    """The read URLs: one, or several, which must differ. Raises `InvalidInput`; of several it names the place: ``name[1]``."""
+    if isinstance(value, str | bytes) or not isinstance(value, Sequence):
+        return (url(name, value),)
+    found: list[str] = []
+    for place, item in enumerate(value):
+        one = url(f"{name}[{place}]", item)
+        if one in found:
+            raise InvalidInput(f"{name}[{place}]", f"is the same URL as {name}[{found.index(one)}]")
+        found.append(one)
+    if not found:
+        raise InvalidInput(name, "is an empty list; name a URL, or leave the option out to read from Core")
+    return tuple(found)
 
 
 def _is_exposed(found: str) -> bool:
@@ -282,13 +302,13 @@ class Environment:
 
     def __init__(self, environment: Mapping[str, str]) -> None:
         self.core_url = environment.get(CORE_URL) or None
-        self.query_url = environment.get(QUERY_URL) or None
+        self.query_url = _several(environment.get(QUERY_URL) or None)
         self.api_key = environment.get(API_KEY) or None
         self.path: str | None = None
         if self.core_url is not None:
             url(CORE_URL, self.core_url)
             if self.query_url is not None:
-                url(QUERY_URL, self.query_url)
+                query_urls(QUERY_URL, self.query_url)
             if self.api_key is not None:
                 _header(API_KEY, self.api_key)
         else:
@@ -299,3 +319,10 @@ class Environment:
                 )
             self.path = path(found, name=EMBEDDED_PATH)
         self.tenant_id = values.tenant(TENANT, environment.get(TENANT) or "default")
+
+
+def _several(text: str | None) -> str | list[str] | None:
+    """A variable that may hold several values, separated by commas."""
+    if text is None or "," not in text:
+        return text
+    return [part.strip() for part in text.split(",")]

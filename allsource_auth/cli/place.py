@@ -26,9 +26,10 @@ class Place:
     core
         The URL of an Allsource Core to use instead of a file, such as http://127.0.0.1:3900.
     query
-        The URL of its Query Service, for plain reads; by default the Core.
+        The URL of its Query Service, for plain reads; by default the Core. May be given several times, for as many
+        Query Services.
     api_key
-        The API key for both. A key in the arguments can be seen in the list of processes: better set the environment
+        The API key for all of them. A key in the arguments can be seen in the list of processes: better set the environment
         variable.
     tenant
         The tenant to use.
@@ -36,7 +37,7 @@ class Place:
 
     data: Path | None = None
     core: str | None = None
-    query: str | None = None
+    query: Annotated[tuple[str, ...], Parameter(negative="", show_default=False)] = ()
     api_key: ApiKey = field(default=None, repr=False)
     tenant: str = "default"
 
@@ -44,7 +45,7 @@ class Place:
         """What is wrong with the options, in a sentence."""
         if self.core is not None and self.data is not None:
             return "--data and --core are two different places; name one of them"
-        if self.core is None and self.query is not None:
+        if self.core is None and self.query:
             return "--query needs --core, which takes the writes"
         return None
 
@@ -59,7 +60,7 @@ class Place:
     def store(self, data: Path | None = None) -> EventStore:
         """Open the store; ``data`` is the file to use where none was named."""
         if self.core is not None:
-            return AllsourceStore(self.core, self.query, self.api_key, tenant_id=self.tenant)
+            return AllsourceStore(self.core, self.query or None, self.api_key, tenant_id=self.tenant)
         return SqliteStore(SqliteLog(self.data or data), self.tenant)
 
     def __str__(self) -> str:

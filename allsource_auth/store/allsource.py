@@ -79,8 +79,9 @@ class AllsourceStore:
 
     Args:
         core_url: Core, which accepts the writes and answers what decisions rest on.
-        query_url: where plain reads go; by default to Core.
-        api_key: travels as ``X-API-Key`` to both.
+        query_url: where plain reads go, by default to Core. Several URLs, which must differ, take turns; one that fails is
+            left out for 1 to 30 s, and Core answers when none is left.
+        api_key: travels as ``X-API-Key`` to all of them.
         tenant_id: whose events this store appends and reads. Versions count per stream over all tenants.
         timeout: seconds for one request, or `Timeouts`.
         tls: whom to trust over https, and who we are.
@@ -98,7 +99,7 @@ class AllsourceStore:
     def __init__(
         self,
         core_url: str,
-        query_url: str | None = None,
+        query_url: str | Sequence[str] | None = None,
         api_key: str | None = None,
         *,
         tenant_id: str = "default",
@@ -191,7 +192,10 @@ class AllsourceStore:
             await self._call_feed()
 
     async def _met(self, ask: Ask) -> _Server:
-        """What the server can do; asked again after a connection failed, as another server may have taken its place."""
+        """What the server can do; asked again after a connection to it failed, as another may have taken its place.
+
+        A read URL that fails says nothing about the write endpoint, which is what guards depend on.
+        """
         if self._client.failures != self._failures:
             self._failures = self._client.failures
             self._server = self._feed = None
@@ -362,7 +366,7 @@ class AllsourceStore:
     ) -> Page:
         reply = await self._client.ask(path, decisive=decisive)
         connection = self._client.connection
-        if decisive or connection.query_url == connection.core_url:
+        if decisive or not connection.query_urls:
             self._was_read(reply)
         read = partial(self._wire.page, reply.body, limit=limit, stream=stream, type_prefix=type_prefix)
         page = read() if len(reply.body) < LARGE else await anyio.to_thread.run_sync(read)
@@ -426,7 +430,7 @@ class AllsourceStore:
         return Info(
             store="Allsource",
             where=connection.core_url,
-            reads_from=connection.query_url,
+            reads_from=", ".join(connection.query_urls) or connection.core_url,
             tenant=self.tenant,
             engine=self._client.engine.name,
             server=health.service,

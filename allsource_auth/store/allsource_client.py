@@ -6,6 +6,8 @@
 * What was certainly not carried out is sent again for a while: a connection that could not be made, 429, full queues. A read
   is sent again after any passing trouble. An append whose outcome is open is never sent again from here: the mutation that
   it belongs to finds out what became of it.
+* A plain read that fails at one of the read URLs goes to the others first, at once, to each of them once; pauses come after
+  that (`allsource_auth.store.allsource_reads`).
 """
 
 from __future__ import annotations
@@ -17,7 +19,8 @@ from functools import partial
 from time import monotonic
 
 from ..config import Connection
-from ..errors import AllsourceAuthError, Http, StoreClosed
+from ..errors import AllsourceAuthError, Api, Http, RateLimited, StoreClosed
+from .allsource_reads import Reads
 from .allsource_replies import SHORT_PAUSE, refusal
 from .http import Engine, Reply, connect
 from .line import Line
@@ -44,10 +47,11 @@ class Client:
     def __init__(self, connection: Connection) -> None:
         self.connection = connection
         self._engine: Engine | None = None
+        self._reads = Reads(connection.query_urls, connection.core_url) if connection.query_urls else None
         self._line = Line[Reply](connection.max_in_flight, connection.max_queued)
         self._closed = False
         self.failures = 0
-        """Connections that failed so far."""
+        """Connections to the write endpoint that failed so far."""
 
     @property
     def engine(self) -> Engine:
@@ -59,7 +63,7 @@ class Client:
         return self._engine
 
     async def ask(self, path: str, *, decisive: bool) -> Reply:
-        """The successful answer to a query: of the write endpoint if ``decisive``, else of the read endpoint."""
+        """The successful answer to a query: of the write endpoint if ``decisive``, else of a read endpoint."""
         asked = partial(self._attempts, "GET", path, None, decisive=decisive, prepare=None)
         return await self._line.through(asked, (path, decisive))
 
@@ -82,7 +86,9 @@ class Client:
         once: bool = False,
     ) -> Reply:
         connection = self.connection
-        url = (connection.core_url if decisive else connection.query_url) + path
+        reads = None if decisive else self._reads
+        base = connection.core_url if reads is None else reads.turn()
+        tried: tuple[str, ...] = ()  # where a plain read failed
         consistency = None if decisive else connection.consistency
         writes = body is not None
         failed = refusals = 0
@@ -93,18 +99,31 @@ class Client:
                 if prepare is not None:
                     await prepare()
                 try:
-                    reply = await self.engine.request(method, url, body, consistency)
+                    reply = await self.engine.request(method, base + path, body, consistency)
                 except Http as error:
-                    self.failures += 1
+                    if base == connection.core_url:
+                        self.failures += 1
                     error.ambiguous = writes and error.ambiguous
+                    if reads is not None:
+                        tried += (base,)
+                        if (other := reads.instead(tried, error)) is not None:
+                            base = other
+                            continue
                     if once or error.ambiguous or error.timeout or failed == len(RECONNECTS):
                         raise
                     wait = RECONNECTS[failed]
                     failed += 1
                 else:
                     if reply.status in (200, 201):
+                        if reads is not None and reads.aside:
+                            reads.answered(base)
                         return reply
                     refused, again = refusal(reply, writes=writes)
+                    if reads is not None and (again is not None or isinstance(refused, RateLimited)):
+                        tried += (base,)
+                        if (other := reads.instead(tried, refused, again)) is not None:
+                            base = other
+                            continue
                     now = monotonic()
                     deadline = now + RETRY_FOR if deadline is None else deadline
                     if once or again is None or now + again > deadline:
@@ -114,8 +133,12 @@ class Client:
                     refusals += 1
                     wait = pause * random.uniform(1.0, 1.5)  # noqa: S311 - so that many do not come back at once
                 await asyncio.sleep(wait)
+                if reads is not None:
+                    base = reads.turn()
         except AllsourceAuthError as error:
             error.ambiguous = error.ambiguous or begun
+            if len(places := dict.fromkeys(tried)) > 1:
+                _tell(error, f"; the read failed at {', '.join(places)}")
             raise
 
     async def close(self) -> None:
@@ -125,3 +148,11 @@ class Client:
         engine, self._engine = self._engine, None
         if engine is not None:
             await engine.close()
+
+
+def _tell(error: AllsourceAuthError, more: str) -> None:
+    """Add to what an error of a request says."""
+    if isinstance(error, Http | Api):
+        error.args = (f"{error}{more}",)
+    if isinstance(error, Api):
+        error.message += more

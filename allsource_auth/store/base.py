@@ -103,10 +103,11 @@ _members = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 class Info(msgspec.Struct, frozen=True, kw_only=True):
     """What a store is, for people.
 
-    ``where``: the URL or the path; ``None`` in memory. ``engine``: what sends the requests. ``server`` and
-    ``server_version``: what the server says of itself. ``strict_reads``: whether it can prove that an answer is complete;
-    servers that cannot (Core 0.23 and 0.24) are the ones that forget versions when they restart. ``durable``: whether what is
-    acknowledged outlives the server; ``None`` where it does not say so.
+    ``where``: the URL or the path; ``None`` in memory. ``reads_from``: the URL of plain reads, or several, separated by a
+    comma and a blank. ``engine``: what sends the requests. ``server`` and ``server_version``: what the server says of
+    itself. ``strict_reads``: whether it can prove that an answer is complete; servers that cannot (Core 0.23 and 0.24) are
+    the ones that forget versions when they restart. ``durable``: whether what is acknowledged outlives the server; ``None``
+    where it does not say so.
     """
 
     store: str

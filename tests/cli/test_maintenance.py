@@ -135,6 +135,13 @@ def test_a_terminal_shows_how_far_it_is_and_other_outputs_do_not(
     assert counts[command] not in elsewhere.getvalue()
 
 
+def test_several_query_services_can_be_named(capsys: pytest.CaptureFixture[str]) -> None:
+    urls = ["http://127.0.0.1:1", "http://127.0.0.1:2"]
+    assert f"query_url={urls}" in repr(Place(core="http://127.0.0.1:3", query=tuple(urls)).store())
+    assert main(["check", "--core", urls[0], "--query", urls[0], "--query", "ftp://127.0.0.1"]) == 1
+    assert capsys.readouterr().err == "allsource-auth: query_url[1]: must begin with http:// or https://\n"
+
+
 def test_a_key_is_not_shown_with_the_place_that_it_opens() -> None:
     assert "opens-it" not in repr(Place(core="http://127.0.0.1:3900", api_key="opens-it"))
 

@@ -178,7 +178,9 @@ def test_the_help_warns_of_keys_in_the_arguments(capsys: pytest.CaptureFixture[s
 def test_the_demonstration_does_its_job_on_it(capsys: pytest.CaptureFixture[str]) -> None:
     key = "ask_for_this_test"
     with server("--tenant", "shop", ALLSOURCE_API_KEY=key) as running:
-        urls = ["--core", running.core_url, "--query", running.query_url, "--api-key", key, "--tenant", "shop"]
+        other = running.query_url.replace("127.0.0.1", "localhost")
+        urls = ["--core", running.core_url, "--query", running.query_url, "--query", other, "--api-key", key]
+        urls += ["--tenant", "shop"]
         code = main(["demo", *urls, "--users", "10", "--json"])
         said = capsys.readouterr()
         assert running.end() == (0, "")

@@ -9,7 +9,7 @@ import httpx
 import pytest
 
 from allsource_auth import Tls
-from allsource_auth.store import allsource, allsource_client, http
+from allsource_auth.store import allsource, allsource_client, allsource_reads, http
 from tests.support.canaries import Watch, watched
 from tests.support.proxy import FaultProxy
 from tests.support.targets import SECOND_ENGINE
@@ -70,9 +70,9 @@ class Time:
 
 @pytest.fixture
 def time(monkeypatch: pytest.MonkeyPatch) -> Time:
-    """What the store and its engine take the time from."""
+    """What the store, its rotation of read URLs and its engine take the time from."""
     found = Time()
-    for module in (allsource, http):
+    for module in (allsource, allsource_reads, http):
         monkeypatch.setattr(module, "monotonic", lambda: found.now)
     return found
 

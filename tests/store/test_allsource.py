@@ -238,6 +238,18 @@ async def test_info_tells_where_it_is_and_who_answers(either: Local) -> None:
     assert newer or info.server_version == "0.23.0"
 
 
+@pytest.mark.parametrize(
+    ("query_url", "shown"),
+    [(None, "{core}"), (["{query}"], "{query}"), (["{query}", "http://b.example"], "{query}, http://b.example")],
+)
+async def test_info_tells_where_it_reads_from(newer: Local, query_url: list[str] | None, shown: str) -> None:
+    def named(text: str) -> str:
+        return text.format(core=newer.core_url, query=newer.query_url)
+
+    adapter = newer.adapter(query_url=query_url and [named(url) for url in query_url])
+    assert (await adapter.info()).reads_from == named(shown)
+
+
 async def test_info_of_both_engines_differs() -> None:
     from tests.support.targets import SECOND_ENGINE
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -88,6 +89,47 @@ def test_url_is_kept_without_a_slash_at_its_end(url: str, kept: str) -> None:
     assert repr(AllsourceStore(url)) == (
         f"AllsourceStore(Connection(core_url={kept!r}, query_url={kept!r}), tenant='default')"
     )
+
+
+@pytest.mark.parametrize("kind", [list, tuple])
+@pytest.mark.parametrize(
+    ("given", "field", "reason"),
+    [
+        ([], "query_url", "is an empty list"),
+        ([URL, f"http://ada:{CANARY}@localhost"], "query_url[1]", "must not hold a user name or password"),
+        (["localhost:3902"], "query_url[0]", "must begin with http:// or https://"),
+        ([URL, ""], "query_url[1]", "must begin with http:// or https://"),
+        ([URL, None], "query_url[1]", "must be text"),
+        ([URL, [URL]], "query_url[1]", "must be text"),
+        (["http://a", "http://b", "http://a/"], "query_url[2]", "is the same URL as query_url[0]"),
+    ],
+)
+def test_read_urls_that_cannot_be_used_are_refused_by_their_place(
+    kind: Callable[[list[Any]], object], given: list[Any], field: str, reason: str
+) -> None:
+    assert reason in refused(field, URL, query_url=kind(given))
+
+
+@pytest.mark.parametrize("given", [{"http://a"}, {"http://a": 1}, iter(["http://a"])])
+def test_read_urls_without_an_order_are_refused(given: object) -> None:
+    assert "must be text" in refused("query_url", URL, query_url=given)
+
+
+@pytest.mark.parametrize(
+    ("given", "shown"),
+    [
+        (None, f"'{URL}'"),
+        (URL, f"'{URL}'"),
+        ([f"{URL}/"], f"'{URL}'"),
+        ("http://localhost:3902/", "'http://localhost:3902'"),
+        (["http://localhost:3902"], "'http://localhost:3902'"),
+        (("http://b", "http://a/x/"), "['http://b', 'http://a/x']"),
+        ([URL, "http://a"], f"['{URL}', 'http://a']"),
+    ],
+)
+def test_read_urls_are_shown_in_their_order(given: Any, shown: str) -> None:
+    store = AllsourceStore(f"{URL}/", given)
+    assert repr(store) == f"AllsourceStore(Connection(core_url='{URL}', query_url={shown}), tenant='default')"
 
 
 # The credential and the tenant
@@ -280,13 +322,14 @@ def test_clock_without_a_time_zone_is_refused() -> None:
         ["http://core.example", "http://core.example"],
         ["http://localhost", "http://query.example"],
         ["https://core.example", "http://query.example"],
+        ["https://core.example", "https://query.example", "http://second.example", "http://third.example"],
         ["http://localhost.example.org"],
         ["http://127.0.0.1.example.org"],
         ["http://0.0.0.0:3900"],
     ],
 )
 def test_plain_http_to_another_host_is_warned_of_once(urls: list[str], caplog: pytest.LogCaptureFixture) -> None:
-    AllsourceAuthAdapter(urls[0], urls[1] if len(urls) > 1 else None, KEY)
+    AllsourceAuthAdapter(urls[0], urls[1:] or None, KEY)
     (record,) = caplog.records
     assert (record.name, record.levelno) == ("allsource_auth", logging.WARNING)
     exposed = next(url for url in urls if url.startswith("http://") and url != "http://localhost")
@@ -307,7 +350,7 @@ def test_plain_http_to_another_host_is_warned_of_once(urls: list[str], caplog: p
     ],
 )
 def test_loopback_and_https_are_not_warned_of(urls: list[str], caplog: pytest.LogCaptureFixture) -> None:
-    AllsourceAuthAdapter(urls[0], urls[1] if len(urls) > 1 else None, KEY)
+    AllsourceAuthAdapter(urls[0], urls[1:] or None, KEY)
     assert caplog.records == []
 
 
@@ -337,6 +380,18 @@ async def test_environment_names_servers_key_and_tenant(newer: Local, watch: Wat
     assert {request.port for request in newer.arrived} == {"core", "query"}
 
 
+async def test_environment_names_several_read_urls(newer: Local) -> None:
+    other = newer.query_url.replace("127.0.0.1", "localhost")
+    environment = {"ALLSOURCE_CORE_URL": newer.core_url, "ALLSOURCE_QUERY_URL": f"{newer.query_url}, {other}"}
+    async with AllsourceAuthAdapter.from_env(environment) as adapter:
+        user = await adapter.users.create()
+        for _ in range(4):
+            assert await adapter.users.get(user.id) == user
+        assert (await adapter.info()).reads_from == f"{newer.query_url}, {other}"
+    hosts = [request.headers["host"] for request in newer.arrived if request.port == "query"]
+    assert sorted(hosts) == sorted([newer.query_url.removeprefix("http://"), other.removeprefix("http://")] * 2)
+
+
 async def test_environment_of_the_process_is_the_usual_one(newer: Local, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("QUERY_URL", "API_KEY", "TENANT", "EMBEDDED_PATH"):
         monkeypatch.setenv(f"ALLSOURCE_{name}", "")
@@ -353,6 +408,10 @@ async def test_environment_of_the_process_is_the_usual_one(newer: Local, monkeyp
     [
         ({"CORE_URL": f"http://ada:{CANARY}@localhost"}, "CORE_URL"),
         ({"CORE_URL": URL, "QUERY_URL": f"http://localhost?key={CANARY}"}, "QUERY_URL"),
+        ({"CORE_URL": URL, "QUERY_URL": f"{URL},http://{CANARY}@localhost"}, "QUERY_URL[1]"),
+        ({"CORE_URL": URL, "QUERY_URL": f"{URL}, {URL}"}, "QUERY_URL[1]"),
+        ({"CORE_URL": URL, "QUERY_URL": f"{URL},"}, "QUERY_URL[1]"),
+        ({"CORE_URL": URL, "QUERY_URL": ","}, "QUERY_URL[0]"),
         ({"CORE_URL": URL, "API_KEY": f"{CANARY}\n"}, "API_KEY"),
         ({"CORE_URL": URL, "TENANT": "a b"}, "TENANT"),
         ({"QUERY_URL": URL, "API_KEY": CANARY}, "EMBEDDED_PATH"),

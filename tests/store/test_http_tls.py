@@ -5,13 +5,16 @@ from __future__ import annotations
 import asyncio
 import datetime
 import ssl
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 import trustme
 
-from allsource_auth import AllsourceStore, Http, Tls
+from allsource_auth import AllsourceStore, Http, InvalidInput, Tls
+from allsource_auth.store import http
 from tests.support.canaries import token
 from tests.support.events import new_event
 
@@ -55,6 +58,80 @@ async def test_own_authority_is_trusted(ca: trustme.CA, trusting: Tls) -> None:
         assert (await store.latest(STREAM)).event is None
         assert (await store.info()).engine == ("httpx on aiohttp" if trusting.ca_only else "pyreqwest")
         await store.close()
+
+
+def without(monkeypatch: pytest.MonkeyPatch, *packages: str) -> None:
+    """Have these packages not be installed, as far as the choice of the engine goes."""
+    monkeypatch.setattr(http, "find_spec", lambda name: None if name in packages else find_spec(name))
+
+
+@pytest.fixture(params=["pyreqwest", "httpx on aiohttp"])
+def system_engine(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Each engine for the authorities of the system; the second one is taken where the first is not installed."""
+    engine: str = request.param
+    if engine != "pyreqwest":
+        without(monkeypatch, "pyreqwest")
+    return engine
+
+
+async def test_authorities_of_the_system_are_trusted(
+    ca: trustme.CA, ca_file: Path, system_engine: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Also beside one's own, and not where only one's own shall be."""
+    trustme.CA().cert_pem.write_to_path(tmp_path / "other.pem")
+    async with answering(right, context=shown_by(ca)) as server:
+        before = AllsourceStore(server.url)
+        await refused(before, server.url, UNTRUSTED)
+        assert server.requests == []
+        monkeypatch.setenv("SSL_CERT_FILE", str(ca_file))  # where the system keeps them
+        for tls in (None, Tls(ca_file=tmp_path / "other.pem")):
+            store = AllsourceStore(server.url, tls=tls)
+            assert (await store.latest(STREAM)).event is None
+            assert (await store.info()).engine == system_engine
+            await store.close()
+        server.requests.clear()
+        only = AllsourceStore(server.url, tls=Tls(ca_file=tmp_path / "other.pem", ca_only=True))
+        await refused(only, server.url, UNTRUSTED)
+        assert server.requests == []
+
+
+async def test_pool_that_is_shown_verifies_as_well(
+    ca: trustme.CA, ca_file: Path, system_engine: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with answering(right, context=shown_by(ca)) as server:
+        for trusted in (False, True):
+            if trusted:
+                monkeypatch.setenv("SSL_CERT_FILE", str(ca_file))
+            store = AllsourceStore(server.url)
+            if trusted:
+                assert (await store.http.get("/health")).status_code == 200
+            else:
+                with pytest.raises(httpx.TransportError):
+                    await store.http.get("/health")
+                assert server.requests == []
+            await store.close()
+
+
+async def test_read_url_that_is_not_trusted_gets_nothing(ca: trustme.CA, trusting: Tls) -> None:
+    async with (
+        answering(right, context=shown_by(ca)) as core,
+        answering(right, context=shown_by(trustme.CA())) as stranger,
+        answering(right, context=shown_by(ca)) as known,
+    ):
+        store = AllsourceStore(core.url, [stranger.url, known.url], KEY, tls=trusting)
+        for _ in range(6):
+            assert (await store.latest(STREAM)).event is None
+        assert (len(core.requests), len(stranger.requests), len(known.requests)) == (0, 0, 6)
+        await store.close()
+
+
+def test_engine_that_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch, ca_file: Path) -> None:
+    without(monkeypatch, "pyreqwest", "httpx_aiohttp")
+    for tls, field in ((None, "http_client"), (Tls(ca_file=ca_file, ca_only=True), "tls")):
+        store = AllsourceStore("https://localhost", tls=tls)
+        with pytest.raises(InvalidInput, match=r"allsource-auth\[aiohttp\]") as caught:
+            _ = store.http
+        assert caught.value.field == field
 
 
 async def refused(store: AllsourceStore, url: str, reason: str) -> None:
@@ -115,6 +192,26 @@ def client_files(ca: trustme.CA, tmp_path: Path) -> dict[str, Path]:
     files["client_cert"].write_bytes(b"".join(part.bytes() for part in issued.cert_chain_pems))
     issued.private_key_pem.write_to_path(files["client_key"])
     return files
+
+
+async def test_client_certificate_is_shown_to_servers_that_the_system_trusts(
+    ca: trustme.CA,
+    ca_file: Path,
+    system_engine: str,
+    client_files: dict[str, Path],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    context = shown_by(ca)
+    context.verify_mode = ssl.CERT_REQUIRED
+    ca.configure_trust(context)
+    monkeypatch.setenv("SSL_CERT_FILE", str(ca_file))
+    async with answering(right, context=context) as server:
+        store = AllsourceStore(
+            server.url, tls=Tls(client_cert=client_files["client_cert"], client_key=client_files["client_key"])
+        )
+        assert (await store.latest(STREAM)).event is None
+        assert (await store.info()).engine == system_engine
+        await store.close()
 
 
 async def test_client_certificate_is_shown(ca: trustme.CA, trusting: Tls, client_files: dict[str, Path]) -> None:
