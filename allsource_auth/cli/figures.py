@@ -185,7 +185,8 @@ def _show_tables(figures: Figures, screen: Console) -> None:
 
 
 def _table(rows: Sequence[Row], percentiles: Sequence[float]) -> Table:
-    table = Table("operation", header_style="bold")
+    table = Table(header_style="bold")
+    table.add_column("operation", no_wrap=True)
     for title in ("callers", *(f"p{percent}" for percent in percentiles), "per second", "calls"):
         table.add_column(title, justify="right")
     for row in rows:

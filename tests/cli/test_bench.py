@@ -39,6 +39,9 @@ COUNTED = ("--seconds", "3600")
 
 CALL = "import sys; from allsource_auth.cli import main; sys.exit(main())"
 
+WIDE = "160"
+"""Columns of the terminal, so that no cell of a table is wrapped."""
+
 T = TypeVar("T")
 Job = Callable[[AllsourceAuthAdapter], Awaitable[T]]
 
@@ -86,6 +89,11 @@ def log_of(path: str, written: Sequence[NewEvent] = ()) -> list[Event]:
             await store.close()
 
     return asyncio.run(look())
+
+
+@pytest.fixture(autouse=True)
+def _wide(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", WIDE)
 
 
 @pytest.fixture
@@ -357,10 +365,15 @@ def test_nothing_where_there_is_something_is_a_wrong_answer(
 def test_what_is_deleted_meanwhile_is_no_wrong_answer(
     options: Sequence[str], data: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    revoked = asyncio.Event()
+
     async def revoke_all(number: int, do: Do, sessions: Sessions, token: str) -> Any:
         if number == MEASURED:
             for place in range(PEOPLE):
                 await sessions.delete(canaries.token(str(place)))
+            revoked.set()
+        elif number > MEASURED:
+            await revoked.wait()  # else the others may have made all their calls by then
         return await do()
 
     replaced(monkeypatch, Sessions, "get", revoke_all)

@@ -80,7 +80,7 @@ async def test_reads_go_to_all_of_them_evenly(newer: Local, services: list[Fault
     adapter = await adapter_on(newer, urls(services))
     await reads(adapter, 30)
     assert asked(services) == [10, 10, 10]
-    await asyncio.gather(*(adapter.users.get("ada") for _ in range(60)))
+    await asyncio.gather(*(adapter.users.get(f"u{number}") for number in range(60)))
     assert asked(services) == [20, 20, 20]
     assert set(newer.requests()) == {"GET query"}
 
