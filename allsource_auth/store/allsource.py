@@ -28,7 +28,7 @@ from ..errors import AllsourceAuthError, Api, Overloaded, VersionConflict
 from .allsource_client import Client
 from .allsource_wire import Page, Wire
 from .base import Acknowledged, Event, Info, Latest, Link, NewEvent, later
-from .http import Reply
+from .http import Reply, engine_name
 
 if TYPE_CHECKING:
     import httpx
@@ -149,7 +149,8 @@ class AllsourceStore:
         return self._server is None or not self._server.strict
 
     def __repr__(self) -> str:
-        return f"AllsourceStore({self._client.connection!r}, tenant={self.tenant!r})"
+        connection = self._client.connection
+        return f"AllsourceStore({connection!r}, tenant={self.tenant!r}, engine={engine_name(connection)!r})"
 
     # Writing
 

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     import httpx
     from pyreqwest.client import Client
 
-__all__ = ["Engine", "HttpxEngine", "PyreqwestEngine", "Reply", "connect"]
+__all__ = ["Engine", "HttpxEngine", "PyreqwestEngine", "Reply", "connect", "engine_name"]
 
 POOL_IDLE = 30.0
 """Seconds that an idle connection is kept; gateways commonly close theirs after a minute."""
@@ -65,16 +65,26 @@ class Engine(Protocol):
     async def close(self) -> None: ...
 
 
-def connect(connection: Connection) -> Engine:
-    """The engine for these options. Raises `InvalidInput` where what it needs is not installed."""
+def engine_name(connection: Connection) -> str:
+    """Which engine these options choose."""
     if connection.http_client is not None:
-        return HttpxEngine(connection.http_client, connection, name="httpx, the caller's client", ours=False)
+        return "httpx, the caller's client"
     if find_spec("pyreqwest") is not None and not connection.tls.ca_only:
+        return PyreqwestEngine.name
+    return "httpx on aiohttp"
+
+
+def connect(connection: Connection) -> Engine:
+    """The engine that these options choose. Raises `InvalidInput` where what it needs is not installed."""
+    name = engine_name(connection)
+    if connection.http_client is not None:
+        return HttpxEngine(connection.http_client, connection, name=name, ours=False)
+    if name == PyreqwestEngine.name:
         return PyreqwestEngine(connection)
     if find_spec("httpx_aiohttp") is None:
         wish = "tls" if connection.tls.ca_only else "http_client"
         raise InvalidInput(wish, "this needs the aiohttp transport here; install allsource-auth[aiohttp]")
-    return HttpxEngine(_on_aiohttp(connection), connection, name="httpx on aiohttp", ours=True)
+    return HttpxEngine(_on_aiohttp(connection), connection, name=name, ours=True)
 
 
 class PyreqwestEngine:

@@ -250,6 +250,14 @@ async def test_info_tells_where_it_reads_from(newer: Local, query_url: list[str]
     assert (await adapter.info()).reads_from == named(shown)
 
 
+async def test_repr_tells_the_engine_before_it_is_used(options: dict[str, Any]) -> None:
+    store = AllsourceStore("http://localhost", **options)
+    named = repr(store)
+    assert f"engine={store._client.engine.name!r}" in named
+    assert repr(store) == named
+    await store.close()
+
+
 async def test_info_of_both_engines_differs() -> None:
     from tests.support.targets import SECOND_ENGINE
 
@@ -274,5 +282,6 @@ async def test_repr_shows_neither_key_nor_content(newer: Local) -> None:
     await adapter.users.create(email=email("Ada"))
     assert repr(adapter) == f"AllsourceAuthAdapter({store!r})"
     assert repr(store) == (
-        f"AllsourceStore(Connection(core_url={newer.core_url!r}, query_url={newer.query_url!r}), tenant='default')"
+        f"AllsourceStore(Connection(core_url={newer.core_url!r}, query_url={newer.query_url!r}), tenant='default',"
+        f" engine={(await store.info()).engine!r})"
     )

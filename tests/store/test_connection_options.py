@@ -87,7 +87,7 @@ def test_url_that_cannot_be_one_is_refused(option: str, url: object, reason: str
 )
 def test_url_is_kept_without_a_slash_at_its_end(url: str, kept: str) -> None:
     assert repr(AllsourceStore(url)) == (
-        f"AllsourceStore(Connection(core_url={kept!r}, query_url={kept!r}), tenant='default')"
+        f"AllsourceStore(Connection(core_url={kept!r}, query_url={kept!r}), tenant='default', engine='pyreqwest')"
     )
 
 
@@ -129,7 +129,7 @@ def test_read_urls_without_an_order_are_refused(given: object) -> None:
 )
 def test_read_urls_are_shown_in_their_order(given: Any, shown: str) -> None:
     store = AllsourceStore(f"{URL}/", given)
-    assert repr(store) == f"AllsourceStore(Connection(core_url='{URL}', query_url={shown}), tenant='default')"
+    assert f"Connection(core_url='{URL}', query_url={shown})" in repr(store)
 
 
 # The credential and the tenant
