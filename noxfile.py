@@ -42,6 +42,10 @@ LOWEST = (
 """The lower bounds of pyproject.toml."""
 
 
+PEERS = ("better-auth-server[sqlalchemy]", "fastapi-users[sqlalchemy]", "asyncpg", "aiosqlite", "uvloop")
+"""What the library is compared with: whatever is newest."""
+
+
 ELSEWHERE = "not crash and not long and not core and not modes and not matrix"
 """The tests without those that have a session of their own."""
 
@@ -184,3 +188,13 @@ def bench(session: nox.Session) -> None:
     session.run("python", "benchmarks/operations.py", "--store", stores, "--entities", "200", "--calls", "2")
     session.run("python", "benchmarks/sign_up.py", "--sign-ups", "1000")
     session.run("python", "benchmarks/startup.py")
+
+
+@nox.session(python=PYTHONS[:1])
+def bench_peers(session: nox.Session) -> None:
+    """The library against better_auth, fastapi-users and bare HTTP clients; ``-- --quick`` for less than a minute of it.
+
+    Needs a real Core, which the session ``core`` builds, or ``-- --store local``; and PostgreSQL, which it installs as root.
+    """
+    _install(session, *PEERS)
+    session.run("python", "benchmarks/peers.py", *session.posargs)

@@ -110,7 +110,9 @@ class Wire:
     # Requests
 
     def latest(self, stream: str) -> str:
-        return self._latest + quote(stream, safe=":")  # with the colon, what our own streams are named takes the short way
+        return self._latest + quote(
+            stream, safe=":"
+        )  # with the colon, what our own streams are named takes the short way
 
     def strict(self, stream: str, limit: int) -> str:
         """The whole stream, or an error where some of it cannot be read; servers that cannot do that ignore the wish."""
