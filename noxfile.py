@@ -42,6 +42,10 @@ LOWEST = (
 """The lower bounds of pyproject.toml."""
 
 
+PEERS = ("better-auth-server[sqlalchemy]", "fastapi-users[sqlalchemy]", "asyncpg", "aiosqlite", "uvloop")
+"""What the library is compared with: whatever is newest."""
+
+
 ELSEWHERE = "not crash and not long and not core and not modes and not matrix"
 """The tests without those that have a session of their own."""
 
@@ -226,3 +230,13 @@ def bench(session: nox.Session) -> None:
     plots = "docs/plots" if full else str(folder / "plots")
     session.run("python", "benchmarks/plots.py", *drawn, "--folder", plots)
     session.run("python", "benchmarks/compare.py", drawn[0], drawn[0], silent=not full)
+
+
+@nox.session(python=PYTHONS[:1])
+def bench_peers(session: nox.Session) -> None:
+    """The library against better_auth, fastapi-users and bare HTTP clients; ``-- --quick`` for less than a minute of it.
+
+    Needs a real Core, which the session ``core`` builds, or ``-- --store local``; and PostgreSQL, which it installs as root.
+    """
+    _install(session, *PEERS)
+    session.run("python", "benchmarks/peers.py", *session.posargs)

@@ -98,6 +98,7 @@ async def seed(adapter: AllsourceAuthAdapter, count: int) -> Stored:
                     user_agent="Mozilla/5.0 (X11; Linux x86_64) Firefox/130.0",
                 )
             stored.tokens.append(session.token)
+            stored.owners[session.token] = found.id
 
     await asyncio.gather(*(user(email) for email in emails))
     return stored

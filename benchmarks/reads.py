@@ -6,8 +6,9 @@ import random
 import sqlite3
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeVar
 
 import httpx
 import msgspec
@@ -21,16 +22,19 @@ from allsource_auth.store.allsource_wire import Wire
 from .servers import Server
 from .timing import Prepare, Read
 
-__all__ = ["Stored", "bare_http", "bare_sqlite", "of_library"]
+__all__ = ["Asked", "Stored", "asked", "bare_http", "bare_sqlite", "credentials", "drawn", "of_library"]
+
+Key = TypeVar("Key")
 
 
 @dataclass(frozen=True)
 class Stored:
-    """What there is to read: tokens of sessions, and ids and emails of their users."""
+    """What there is to read: tokens of sessions, and ids and emails of their users; ``owners``: the user of each token."""
 
     tokens: list[str]
     users: list[str]
     emails: list[str]
+    owners: dict[str, str] = field(default_factory=dict)
 
     def __repr__(self) -> str:
         return f"Stored({len(self.tokens)} sessions, {len(self.users)} users)"
@@ -39,14 +43,15 @@ class Stored:
 def of_library(adapter: AllsourceAuthAdapter, stored: Stored) -> dict[str, Prepare]:
     """The reads that applications do."""
     return {
-        "sessions.get": _drawn(stored.tokens, adapter.sessions.get),
-        "users.get": _drawn(stored.users, adapter.users.get),
-        "users.get_by_email": _drawn(stored.emails, adapter.users.get_by_email),
-        "load_session": _drawn(stored.tokens, adapter.load_session),
+        "sessions.get": drawn(stored.tokens, adapter.sessions.get),
+        "users.get": drawn(stored.users, adapter.users.get),
+        "users.get_by_email": drawn(stored.emails, adapter.users.get_by_email),
+        "load_session": drawn(stored.tokens, adapter.load_session),
     }
 
 
-def _drawn(keys: Sequence[str], read: Callable[[str], Awaitable[object]]) -> Prepare:
+def drawn(keys: Sequence[Key], read: Callable[[Key], Awaitable[object]]) -> Prepare:
+    """Reads of keys that are drawn at random, the same ones in each run."""
     choice = random.Random(7).choice
 
     def prepare() -> Read:
@@ -72,12 +77,14 @@ def bare_sqlite(path: Path, copy: Path, stored: Stored) -> Iterator[Prepare]:
 
     async def read(token: str) -> Session:
         (payload,) = connection.execute("SELECT payload FROM session WHERE token = ?", (token,)).fetchone()
-        return decode(payload)
+        session = decode(payload)
+        assert session.token == token, "another session was found"
+        return session
 
     for token in stored.tokens:  # warm: every page was read once
         connection.execute("SELECT payload FROM session WHERE token = ?", (token,)).fetchone()
     try:
-        yield _drawn(stored.tokens, read)
+        yield drawn(stored.tokens, read)
     finally:
         connection.close()
 
@@ -93,6 +100,35 @@ class _Answer(msgspec.Struct):
     data: list[_Event] = []
 
 
+_decode = msgspec.json.Decoder(_Answer).decode
+
+
+@dataclass(frozen=True)
+class Asked:
+    """The store's own request for a session."""
+
+    url: str = field(repr=False)
+    token: str = field(repr=False)
+
+    def session(self, body: bytes | Bytes) -> Session:
+        """The answer to it, decoded into the library's struct and nothing else."""
+        answer = _decode(body)
+        session = (answer.events or answer.data)[0].payload
+        assert session.token == self.token, "another session was found"
+        return session
+
+
+def asked(server: Server, tenant: str, stored: Stored) -> list[Asked]:
+    """The request for each of the sessions."""
+    latest = Wire(tenant).latest
+    return [Asked(server.reads + latest(f"auth-session:{token}"), token) for token in stored.tokens]
+
+
+def credentials(server: Server) -> dict[str, str]:
+    """The headers that a server wants."""
+    return {} if server.api_key is None else {"x-api-key": server.api_key}
+
+
 @asynccontextmanager
 async def bare_http(server: Server, tenant: str, stored: Stored) -> AsyncIterator[dict[str, Prepare]]:
     """The store's own request for a session by HTTP clients alone, with nothing around it but a ``msgspec`` decode.
@@ -100,39 +136,32 @@ async def bare_http(server: Server, tenant: str, stored: Stored) -> AsyncIterato
     ``httpx as it comes`` has httpx's own transport, limits and headers. The other two are the engines of the library; like
     it they do not ask for compressed answers.
     """
-    decode = msgspec.json.Decoder(_Answer).decode
-    latest = Wire(tenant).latest
-    urls = [server.reads + latest(f"auth-session:{token}") for token in stored.tokens]
-    credentials = {} if server.api_key is None else {"x-api-key": server.api_key}
-
-    def session(body: bytes | Bytes) -> Session:
-        answer = decode(body)
-        return (answer.events or answer.data)[0].payload
+    requests, headers = asked(server, tenant, stored), credentials(server)
 
     def by_httpx(client: httpx.AsyncClient) -> Prepare:
-        async def read(url: str) -> Session:
-            return session((await client.get(url)).content)
+        async def read(request: Asked) -> Session:
+            return request.session((await client.get(request.url)).content)
 
-        return _drawn(urls, read)
+        return drawn(requests, read)
 
-    uncompressed = {"accept-encoding": "identity"} | credentials
-    builder = ClientBuilder().default_headers(credentials)
+    builder = ClientBuilder().default_headers(headers)
     for offer in (builder.gzip, builder.brotli, builder.zstd, builder.deflate):
         offer(False)
 
     async with AsyncExitStack() as opened:
-        plain = await opened.enter_async_context(httpx.AsyncClient(headers=credentials))
+        plain = await opened.enter_async_context(httpx.AsyncClient(headers=headers))
+        uncompressed = {"accept-encoding": "identity"} | headers
         aiohttp = await opened.enter_async_context(
             httpx.AsyncClient(transport=AiohttpTransport(), headers=uncompressed)
         )
         pool = await opened.enter_async_context(builder.build())
 
-        async def by_pyreqwest(url: str) -> Session:
-            response = await pool.get(url).build().send()
-            return session(await response.bytes())
+        async def by_pyreqwest(request: Asked) -> Session:
+            response = await pool.get(request.url).build().send()
+            return request.session(await response.bytes())
 
         yield {
             "httpx as it comes": by_httpx(plain),
             "httpx on aiohttp": by_httpx(aiohttp),
-            "pyreqwest": _drawn(urls, by_pyreqwest),
+            "pyreqwest": drawn(requests, by_pyreqwest),
         }

@@ -41,7 +41,7 @@ class Times:
 
     def __init__(self) -> None:
         self._all = _histogram()
-        self._rounds: dict[str, list[float]] = {"p50_us": [], "p99_us": [], "per_second": []}
+        self._rounds: dict[str, list[float]] = {"p50_us": [], "p99_us": [], "per_second": [], "cpu_us": []}
         self._count = self._wall = self._cpu = 0
 
     def add(self, took: list[int], *, wall: int, cpu: int) -> None:
@@ -53,6 +53,7 @@ class Times:
         self._rounds["p50_us"].append(single.get_value_at_percentile(50) / 1000)
         self._rounds["p99_us"].append(single.get_value_at_percentile(99) / 1000)
         self._rounds["per_second"].append(len(took) * 1e9 / wall)
+        self._rounds["cpu_us"].append(cpu / len(took) / 1000)
         self._count += len(took)
         self._wall += wall
         self._cpu += cpu
@@ -72,15 +73,17 @@ class Times:
         }
 
 
-async def in_turns(kinds: Mapping[str, Prepare], *, count: int, callers: int = 1) -> dict[str, Row]:
+async def in_turns(
+    kinds: Mapping[str, Prepare], *, count: int, callers: int = 1, rounds: int = ROUNDS
+) -> dict[str, Row]:
     """`Times.row` of each kind, about ``count`` reads of it in closed loops of ``callers``.
 
     The order of the kinds is drawn anew for each round: what comes before a kind has an effect on it.
     """
     found = {name: Times() for name in kinds}
-    size = max(callers, count // ROUNDS)
+    size = max(callers, count // rounds)
     turns = random.Random(7)
-    for _ in range(ROUNDS):
+    for _ in range(rounds):
         for name, prepare in turns.sample(list(kinds.items()), len(kinds)):
             gc.collect()  # so that nobody clears away what the round before has left
             # Whoever closes idle connections makes new ones here, outside of what is timed.
