@@ -78,13 +78,13 @@ def connect(connection: Connection) -> Engine:
     """The engine that these options choose. Raises `InvalidInput` where what it needs is not installed."""
     name = engine_name(connection)
     if connection.http_client is not None:
-        return HttpxEngine(connection.http_client, connection, name=name, ours=False)
+        return HttpxEngine(connection.http_client, connection, name=name)
     if name == PyreqwestEngine.name:
         return PyreqwestEngine(connection)
     if find_spec("httpx_aiohttp") is None:
         wish = "tls" if connection.tls.ca_only else "http_client"
         raise InvalidInput(wish, "this needs the aiohttp transport here; install allsource-auth[aiohttp]")
-    return HttpxEngine(_on_aiohttp(connection), connection, name=name, ours=True)
+    return _on_aiohttp(connection, name)
 
 
 class PyreqwestEngine:
@@ -207,22 +207,29 @@ def _pool_left() -> None:
 
 
 class HttpxEngine:
-    """Any ``httpx.AsyncClient``; ``ours`` says whether it is closed here.
+    """Any ``httpx.AsyncClient``; with a ``transport`` it is one of our own on that transport, and is closed here.
 
-    The time limits are those of the options where they were given, else those of the caller's client.
+    Our own requests go straight to the transport: a client logs the URL of each, in which there may be a session's token.
+    The time limits of a client of the caller's are its own, unless the options give some.
     """
 
-    def __init__(self, client: httpx.AsyncClient, connection: Connection, *, name: str, ours: bool) -> None:
+    def __init__(
+        self,
+        client: httpx.AsyncClient,
+        connection: Connection,
+        *,
+        name: str,
+        transport: httpx.AsyncBaseTransport | None = None,
+    ) -> None:
         import httpx
 
         self.name = name
         self.http = client
-        self._connection = connection
-        self._ours = ours
+        self._transport = transport
         self._headers = {**HEADERS, "accept-encoding": "identity", **connection.credentials}
         self._total: float | None = None
         self._timeout: httpx.Timeout | httpx._client.UseClientDefault = httpx.USE_CLIENT_DEFAULT
-        if ours or connection.timeouts_given:
+        if transport is not None or connection.timeouts_given:
             timeouts = connection.timeouts
             self._total = timeouts.total
             self._timeout = httpx.Timeout(timeouts.read, connect=timeouts.connect, pool=timeouts.total)
@@ -242,9 +249,7 @@ class HttpxEngine:
             await asyncio.sleep(0)
         with anyio.move_on_after(self._total) as scope:
             try:
-                response = await self.http.request(
-                    method, url, content=body, headers=headers, timeout=self._timeout, follow_redirects=False
-                )
+                response = await self._sent(method, url, body, headers)
                 return Reply(response.status_code, response.content, response.headers.get, began)
             except (httpx.HTTPError, RuntimeError, OSError) as error:
                 failure: Exception = error  # the latter two: a closed client; what a transport did not translate
@@ -267,12 +272,29 @@ class HttpxEngine:
             case _:
                 raise _broken(origin)
 
+    async def _sent(self, method: str, url: str, body: bytes | None, headers: dict[str, str]) -> httpx.Response:
+        """The whole response."""
+        import httpx
+
+        if self._transport is None:
+            return await self.http.request(
+                method, url, content=body, headers=headers, timeout=self._timeout, follow_redirects=False
+            )
+        limits = {} if not isinstance(self._timeout, httpx.Timeout) else {"timeout": self._timeout.as_dict()}
+        request = httpx.Request(method, url, content=body, headers=headers, extensions=limits)
+        response = await self._transport.handle_async_request(request)
+        try:
+            await response.aread()
+        finally:
+            await response.aclose()
+        return response
+
     async def close(self) -> None:
-        if self._ours:
+        if self._transport is not None:
             await self.http.aclose()
 
 
-def _on_aiohttp(connection: Connection) -> httpx.AsyncClient:
+def _on_aiohttp(connection: Connection, name: str) -> HttpxEngine:
     import httpx
     from httpx_aiohttp import AiohttpTransport
 
@@ -282,7 +304,8 @@ def _on_aiohttp(connection: Connection) -> httpx.AsyncClient:
             max_connections=None, max_keepalive_connections=connection.max_in_flight, keepalive_expiry=POOL_IDLE
         ),
     )
-    return httpx.AsyncClient(transport=transport, base_url=connection.core_url)
+    client = httpx.AsyncClient(transport=transport, base_url=connection.core_url)
+    return HttpxEngine(client, connection, name=name, transport=transport)
 
 
 def _is_aiohttp(error: BaseException | None) -> bool:

@@ -11,6 +11,7 @@ import pytest
 
 from allsource_auth import AllsourceStore, Http, Timeouts
 from tests.support.canaries import CANARY, token
+from tests.support.clocks import START
 from tests.support.events import new_event
 
 from .answers import PAGE, RIGHT, Answer, answering, ending, reset, right, silent
@@ -190,3 +191,21 @@ async def test_bytes_that_keep_coming_keep_the_read_timeout_away(options: dict[s
         store = AllsourceStore(server.url, timeout=Timeouts(connect=30, read=20, total=30), **options)
         assert (await store.latest(STREAM)).event is None
         await store.close()
+
+
+# What the libraries beneath are told
+
+
+async def test_no_logger_of_the_libraries_beneath_gets_a_token_or_key(
+    newer: Local, caplog: pytest.LogCaptureFixture
+) -> None:
+    for name in ("httpx", "httpcore", "aiohttp", "pyreqwest", "asyncio"):
+        caplog.set_level("DEBUG", logger=name)
+    adapter = newer.adapter()
+    user = await adapter.users.create(email=f"{CANARY}@example.org")
+    session = await adapter.sessions.create(user_id=user.id, expires_at=START, token=token("a"))
+    assert await adapter.sessions.get(session.token) == session
+    told = [
+        record.getMessage() for record in caplog.records if record.name.startswith(("http", "aiohttp", "pyreqwest"))
+    ]
+    assert not any(CANARY in line or "auth-session" in line for line in told)
