@@ -14,7 +14,6 @@ import msgspec
 import pytest
 
 from allsource_auth.kinds import CLAIMED
-from allsource_auth.logs import observed
 from allsource_auth.repositories import claims, lists, plans, streams, transactions
 from allsource_auth.repositories.base import Core
 from allsource_auth.repositories.claims import Claims
@@ -203,35 +202,6 @@ def test_a_version_that_was_read_after_its_event_does_not_guard_it(
 ) -> None:
     monkeypatch.setattr(streams, "_agrees", lambda latest: True)
     assert words in broken(replace(find(name, SPLIT), versions=versions))
-
-
-def guard_with_the_second_version(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let a head that is read twice have the version of the second answer, as it has its event."""
-    answers: list[Any] = []
-
-    async def remembered(*asked: Any) -> Any:
-        answers[:] = [await observed(*asked)]
-        return answers[0]
-
-    monkeypatch.setattr(streams, "observed", remembered)
-    monkeypatch.setattr(streams, "Latest", lambda **_: answers[0])
-
-
-@VERSIONS
-def test_the_version_of_a_second_read_does_not_guard_an_id_that_another_tenant_has(
-    monkeypatch: pytest.MonkeyPatch, versions: Literal["ones", "true"]
-) -> None:
-    guard_with_the_second_version(monkeypatch)
-    scenario = find("two sign-ups with one id that another tenant has", SPLIT)
-    assert "decided on the same one" in broken(replace(scenario, versions=versions))
-
-
-def test_the_version_of_a_second_read_does_not_guard_what_another_program_wrote(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """Where every event says version 1; events that say their true version agree with it at once."""
-    guard_with_the_second_version(monkeypatch)
-    assert "is lost" in broken(find("two changes of a user that another program wrote and changed", SPLIT))
 
 
 def dying(name: str) -> Scenario:

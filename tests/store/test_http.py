@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import httpx
@@ -137,11 +138,16 @@ async def test_answer_that_does_not_come_names_the_time_limit(
 ) -> None:
     async with answering(answer) as server:
         store = AllsourceStore(server.url, api_key=KEY, timeout=timeout, **options)  # type: ignore[arg-type]
-        for method, call in (("GET", store.latest(STREAM)), ("POST", store.append([new_event(STREAM)]))):
+        calls: dict[str, Callable[[], Awaitable[object]]] = {
+            "GET": lambda: store.latest(STREAM),
+            "POST": lambda: store.append([new_event(STREAM)]),
+        }
+        for method, call in calls.items():
             server.requests.clear()
             with pytest.raises(Http) as caught:
-                await call
-            assert server.methods == [method], "asking again would take as long"
+                await call()
+            # On a slow machine the time may be over before the request has arrived.
+            assert server.methods in ([], [method]), "asking again would take as long"
             named = {caught.value.timeout, str(caught.value).rpartition(" (")[2].removesuffix(" timeout)")}
             if isinstance(timeout, float):
                 # All of them are over at once; any of them may be the one that is seen.
