@@ -36,6 +36,9 @@ PATIENCE = 0.5
 PATIENCE_APPENDS = 10
 """At least so many seconds, and so many of the slowest appends, an event that was counted has time to be seen."""
 
+SHARED_PATIENCE = 0.01
+"""At least so many seconds, where another tenant is known to use the id; never more than `LONGEST_PAUSE`."""
+
 FIRST_PAUSE, LONGEST_PAUSE = 0.001, 0.05
 """Seconds between two looks for it."""
 
@@ -100,9 +103,13 @@ class Streams:
         self._refused: dict[str, tuple[int, int]] = {}
         self._told: dict[str, tuple[int, int]] = {}
 
-    @property
-    def patience(self) -> float:
-        """Seconds in which an event that was counted can be read as well: many times what an append takes."""
+    def _patience(self, stream: str) -> float:
+        """Seconds in which an event that was counted can be read as well: many times what an append takes.
+
+        Less for a stream of which something was never seen before: another tenant uses its id, and goes on doing so.
+        """
+        if stream in self._unseen:
+            return min(max(SHARED_PATIENCE, self.slowest_append), LONGEST_PAUSE)
         return max(PATIENCE, PATIENCE_APPENDS * self.slowest_append)
 
     @property
@@ -204,7 +211,7 @@ class Streams:
         Core counts an event before it can be read, and looks the version up after the event. So what the version counts and
         nobody can read is either about to be seen, and then it must be waited for: whoever decided without it would overwrite
         it. Or it is never seen: it is another tenant's, or its server failed after counting it. Only time tells which;
-        after `patience` the rest is taken for missing, as long as neither the version nor the newest event changes.
+        after `_patience` the rest is taken for missing, as long as neither the version nor the newest event changes.
         """
         version, waited, pause = latest.version, 0.0, 0.0
         while True:
@@ -218,8 +225,11 @@ class Streams:
                 unseen = version - max((_number(event) for event in events), default=0)
                 if unseen > 0 and events and all(metadata_of(event).seq is None for event in events):
                     unseen = version - await self._count(stream)  # by others, on a server that does not number events
-                seen = (events[0].id if events else "", version)
-                if unseen <= 0 or self._unseen.get(stream) == seen or waited >= self.patience:
+                newest = newest_of(events)
+                # Where events say no version of their own, what another tenant has added stays the same number for ever.
+                by_seq = newest is not None and newest.version < _number(newest)
+                seen = ("", unseen) if by_seq else (newest.id if newest else "", version)
+                if unseen <= 0 or self._unseen.get(stream) == seen or waited >= self._patience(stream):
                     if unseen > 0:
                         self._keep(self._unseen, stream, seen)
                     return latest, events

@@ -10,7 +10,7 @@ import pytest
 
 from allsource_auth import Acknowledged, Event, Latest, NewEvent, SqliteLog, SqliteStore, VersionConflict
 from allsource_auth.audit import encode_metadata
-from allsource_auth.repositories.streams import PATIENCE, Streams
+from allsource_auth.repositories.streams import LONGEST_PAUSE, PATIENCE, Streams
 from tests.support.events import new_event
 from tests.support.wrappers import WrappedStore
 
@@ -118,4 +118,23 @@ async def test_what_is_never_seen_is_waited_for_once(monkeypatch: pytest.MonkeyP
             head = await asked.head(TAKEN)
             assert (head.guard, head.seq) == (count, 1)
             assert sum(pauses) == 0 if again else PATIENCE <= sum(pauses) < 2 * PATIENCE
+    await store.close()
+
+
+async def test_an_id_that_another_tenant_is_known_to_use_is_waited_for_shortly(monkeypatch: pytest.MonkeyPatch) -> None:
+    pauses = []
+
+    async def sleep(seconds: float) -> None:
+        pauses.append(seconds)
+
+    monkeypatch.setattr("allsource_auth.repositories.streams.asyncio.sleep", sleep)
+    store = SqliteStore(SqliteLog(None))
+    theirs = SqliteStore(store._log, "other", owns_log=False)
+    streams = Streams(Lagging(store))
+    await store.append([numbered_event(TAKEN, 1)])
+    for number in range(3):
+        await theirs.append([new_event(TAKEN)])
+        pauses.clear()
+        assert (await streams.head(TAKEN)).guard == number + 2
+        assert sum(pauses) >= PATIENCE if number == 0 else 0 < sum(pauses) <= 2 * LONGEST_PAUSE
     await store.close()
