@@ -224,7 +224,7 @@ def test_promises_hold_where_an_event_is_counted_before_it_can_be_read(scenario:
 def test_promises_hold_where_an_event_is_counted_before_it_can_be_read_in_a_sample_with_two_faults(
     scenario: Scenario, versions: Literal["ones", "true"]
 ) -> None:
-    runs = 3000 if ALL else 300
+    runs = 3000 if ALL else 100
     result = sample(replace(scenario, versions=versions), seed=20261126, runs=runs, faults=2)
     print(f"{scenario.name}: {result}")
     assert result.schedules == runs
