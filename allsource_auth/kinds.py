@@ -74,6 +74,9 @@ E = TypeVar("E", bound=Entity)
 Check = Callable[[str, object], Any]
 """Takes a field's name and a value; returns the value to store or raises `InvalidInput`."""
 
+INDEX = "auth-idx:"
+"""What the ids of index streams begin with: claims, lists, checkpoints, settings. A hash in them tells the tenant."""
+
 FENCED = "auth.index.fenced"
 CLAIMED = "auth.index.claimed"
 RELEASED = "auth.index.released"
@@ -230,11 +233,11 @@ class Kind(Generic[E]):
         return stream.removeprefix(self.prefix)
 
     def claim_stream(self, tenant: str, unique: Unique, wanted: tuple[str, ...]) -> str:
-        return f"auth-idx:{self.name}.{unique.field}:{digest(tenant, self.name, unique.field, *wanted)}"
+        return f"{INDEX}{self.name}.{unique.field}:{digest(tenant, self.name, unique.field, *wanted)}"
 
     def list_stream(self, tenant: str, listed: Listed, value: str) -> str:
         found = digest(tenant, self.name, listed.field, listed.normal(value))
-        return f"auth-idx:{self.name}.by_{listed.field}:{found}"
+        return f"{INDEX}{self.name}.by_{listed.field}:{found}"
 
     def checked(self, given: Mapping[str, object]) -> dict[str, Any]:
         """The given attributes as they are stored; ``None`` where the entity allows it. Raises `InvalidInput`."""

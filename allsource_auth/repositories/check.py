@@ -19,7 +19,7 @@ import msgspec
 from ..audit import metadata_of
 from ..entities import Entity
 from ..errors import Json
-from ..kinds import CLAIMED, REMOVED, Kind, Listed, Unique
+from ..kinds import CLAIMED, INDEX, REMOVED, Kind, Listed, Unique
 from ..store.base import Event
 from .base import Core
 from .claims import GRACE
@@ -190,7 +190,7 @@ class Check:
         for index in indexes:
             places |= {f"{index.kind.name}.{unique.field}": (index, unique) for unique in index.kind.unique}
             places |= {f"{index.kind.name}.by_{listed.field}": (index, listed) for listed in index.kind.lists}
-        async with aclosing(self._streams.heads("auth-idx:", "auth.index.")) as pages:
+        async with aclosing(self._streams.heads(INDEX, "auth.index.")) as pages:
             async for events in pages:
                 self._index_streams += len(events)
                 by_place: dict[str, dict[str, Event]] = {}

@@ -12,7 +12,7 @@ import msgspec
 from ..audit import encode_metadata
 from ..errors import AllsourceAuthError, InvalidInput, Json, VersionConflict
 from ..ids import operation_id
-from ..kinds import CONFIGURED, digest
+from ..kinds import CONFIGURED, INDEX, digest
 from ..store.base import EventStore, NewEvent
 
 if TYPE_CHECKING:
@@ -70,4 +70,4 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
 
 
 def _stream(store: EventStore) -> str:
-    return f"auth-idx:store:{digest(store.tenant)}"
+    return f"{INDEX}store:{digest(store.tenant)}"

@@ -19,6 +19,7 @@ import msgspec
 
 from ..audit import metadata_of
 from ..errors import InvalidInput, Json, VersionConflict
+from ..kinds import INDEX
 from ..logs import observed
 from ..store.base import Acknowledged, Event, EventStore, Latest, Link, LinkedReads, NewEvent, Quiet
 from ..values import MAX_REQUEST_BYTES
@@ -34,7 +35,9 @@ MOST_KEPT = 1000
 
 PATIENCE = 0.5
 PATIENCE_APPENDS = 10
-"""At least so many seconds, and so many of the slowest appends, an event that was counted has time to be seen."""
+LONGEST_PATIENCE = 10.0
+"""At least so many seconds, and so many of the slowest appends, an event that was counted has time to be seen; but no longer
+than a mutation tries at all."""
 
 SHARED_PATIENCE = 0.01
 """At least so many seconds, where another tenant is known to use the id; never more than `LONGEST_PAUSE`."""
@@ -99,18 +102,19 @@ class Streams:
         self._linked = store if isinstance(store, LinkedReads) else None
         self._recent: deque[float] = deque(maxlen=100)
         self._unread = self._unwritten = settings
-        self._unseen: dict[str, tuple[str, int]] = {}
+        self._missing: dict[str, tuple[str, int]] = {}
         self._refused: dict[str, tuple[int, int]] = {}
         self._told: dict[str, tuple[int, int]] = {}
 
     def _patience(self, stream: str) -> float:
         """Seconds in which an event that was counted can be read as well: many times what an append takes.
 
-        Less for a stream of which something was never seen before: another tenant uses its id, and goes on doing so.
+        Less for a stream of which something was never seen before: another tenant uses its id, and goes on doing so. Ids of
+        index streams are the tenant's own.
         """
-        if stream in self._unseen:
+        if stream in self._missing and not stream.startswith(INDEX):
             return min(max(SHARED_PATIENCE, self.slowest_append), LONGEST_PAUSE)
-        return max(PATIENCE, PATIENCE_APPENDS * self.slowest_append)
+        return min(max(PATIENCE, PATIENCE_APPENDS * self.slowest_append), LONGEST_PATIENCE)
 
     @property
     def slowest_append(self) -> float:
@@ -189,55 +193,74 @@ class Streams:
             await self._read_settings()
         told = self._told.get(stream)  # what is learnt while the read is on its way says nothing about its answer
         latest = await observed("latest", stream, self.store.latest(stream, decisive=True))
-        if self.store.atomic:
-            events = [] if latest.event is None else [latest.event]
-            if _doubtful(latest, ordered=True):
-                events = await self._numbered_highest(stream, latest.version, decisive=True)
+        version = latest.version
+        if self.store.atomic or _agrees(latest):
+            events = await self._newest_events(stream, latest)
         else:
-            latest, events = await self._settled(stream, latest)
+            events = await self._settled(stream, version)
         event = newest_of(events)
         seq = 0
         if event is not None:
             known = metadata_of(event).seq
             seq = known if known is not None else await self._count(stream)
-        guard = max([latest.version, *(other.version for other in events)])
+        guard = max([version, *(other.version for other in events)])
         if told is not None and told == self._told.get(stream) and told[0] == guard:
             guard = told[1]
         return Head(stream=stream, event=event, guard=guard, seq=seq)
 
-    async def _settled(self, stream: str, latest: Latest) -> tuple[Latest, list[Event]]:
-        """The version of a stream, and its newest events once they are all that the version counts.
+    async def _newest_events(self, stream: str, latest: Latest) -> list[Event]:
+        """The newest event, and others where one of them may have been decided later."""
+        if _doubtful(latest, ordered=not self.store.time_skew):
+            return await self._numbered_highest(stream, latest.version, decisive=True)
+        return [] if latest.event is None else [latest.event]
+
+    async def _settled(self, stream: str, version: int) -> list[Event]:
+        """The newest events of a stream, once they are all that ``version`` counts, which was read before.
 
         Core counts an event before it can be read, and looks the version up after the event. So what the version counts and
         nobody can read is either about to be seen, and then it must be waited for: whoever decided without it would overwrite
         it. Or it is never seen: it is another tenant's, or its server failed after counting it. Only time tells which;
         after `_patience` the rest is taken for missing, as long as neither the version nor the newest event changes.
         """
-        version, waited, pause = latest.version, 0.0, 0.0
-        while True:
-            if _agrees(latest):
-                events = [] if latest.event is None else [latest.event]
-                if _doubtful(latest, ordered=False):
-                    events = await self._numbered_highest(stream, version, decisive=True)
-                return latest, events
-            if pause:
-                events = await self._numbered_highest(stream, version, decisive=True)
-                unseen = version - max((_number(event) for event in events), default=0)
-                if unseen > 0 and events and all(metadata_of(event).seq is None for event in events):
-                    unseen = version - await self._count(stream)  # by others, on a server that does not number events
-                newest = newest_of(events)
-                # Where events say no version of their own, what another tenant has added stays the same number for ever.
-                by_seq = newest is not None and newest.version < _number(newest)
-                seen = ("", unseen) if by_seq else (newest.id if newest else "", version)
-                if unseen <= 0 or self._unseen.get(stream) == seen or waited >= self._patience(stream):
-                    if unseen > 0:
-                        self._keep(self._unseen, stream, seen)
-                    return latest, events
+        if found := await self._seen(
+            stream, version
+        ):  # an event may just have come between the two looks of one answer
+            return found
+        # By time the event that is numbered highest need not be the newest.
+        events, missing = await self._all_seen(stream, version)
+        if missing is not None and self._missing.get(stream) != missing:
+            waited, pause, patience = 0.0, FIRST_PAUSE, self._patience(stream)
+            while waited < patience:
                 await asyncio.sleep(pause)
-            waited, pause = waited + pause, min(2 * pause, LONGEST_PAUSE) or FIRST_PAUSE
-            again = await observed("latest", stream, self.store.latest(stream, decisive=True))
-            # An older version with a newer event is safe: the guard fails if anything has happened since it was read.
-            latest = Latest(event=again.event, version=version)
+                waited, pause = waited + pause, min(2 * pause, LONGEST_PAUSE)
+                if found := await self._seen(stream, version):
+                    return found
+            events, missing = await self._all_seen(stream, version)
+        if missing is not None:
+            self._keep(self._missing, stream, missing)
+        return events
+
+    async def _seen(self, stream: str, version: int) -> list[Event]:
+        """The newest events, if they are what ``version`` counts; else none.
+
+        An older version with a newer event is safe: the guard fails if anything has happened since it was read.
+        """
+        again = await observed("latest", stream, self.store.latest(stream, decisive=True))
+        latest = Latest(event=again.event, version=version)
+        return await self._newest_events(stream, latest) if _agrees(latest) else []
+
+    async def _all_seen(self, stream: str, version: int) -> tuple[list[Event], tuple[str, int] | None]:
+        """The newest events, as far back as needed, and a mark of what ``version`` counts beyond them, ``None`` for nothing."""
+        events = await self._numbered_highest(stream, version, decisive=True)
+        unseen = version - max((_number(event) for event in events), default=0)
+        if unseen > 0 and events and all(metadata_of(event).seq is None for event in events):
+            unseen = version - await self._count(stream)  # by others, on a server that does not number events
+        if unseen <= 0:
+            return events, None
+        newest = newest_of(events)
+        if newest is not None and newest.version < _number(newest):
+            return events, ("", unseen)  # events say no version, so what another tenant adds stays the same number
+        return events, (newest.id if newest else "", version)
 
     @staticmethod
     def _keep(kept: dict[str, T], stream: str, what: T) -> None:

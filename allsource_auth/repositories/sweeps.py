@@ -13,7 +13,7 @@ import msgspec
 
 from ..entities import Entity
 from ..errors import InvalidInput, Json, VersionConflict
-from ..kinds import SWEPT, digest
+from ..kinds import INDEX, SWEPT, digest
 from ..logs import noticed
 from .plans import Operation
 from .streams import SECOND, Head, content
@@ -41,7 +41,7 @@ async def sweep(repository: Repository[E], *, limit: int | None) -> int:
     kind, streams = repository.kind, repository.core.streams
     expiry = kind.expiry
     assert expiry is not None
-    head = await streams.head(f"auth-idx:sweep.{kind.name}:{digest(repository.core.tenant)}")
+    head = await streams.head(f"{INDEX}sweep.{kind.name}:{digest(repository.core.tenant)}")
     since = _until(head)
     now = repository.core.now()
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any
 
 import msgspec
@@ -10,12 +10,13 @@ import pytest
 
 from allsource_auth import Acknowledged, Event, Latest, NewEvent, SqliteLog, SqliteStore, VersionConflict
 from allsource_auth.audit import encode_metadata
-from allsource_auth.repositories.streams import LONGEST_PAUSE, PATIENCE, Streams
+from allsource_auth.repositories.streams import LONGEST_PATIENCE, LONGEST_PAUSE, PATIENCE, Streams
 from tests.support.events import new_event
 from tests.support.wrappers import WrappedStore
 
 TAKEN = "auth-idx:user.email:taken"
 FREE = "auth-idx:user.username:free"
+PERSON = "auth-user:ada"
 
 
 def numbered_event(stream: str, seq: int) -> NewEvent:
@@ -67,6 +68,7 @@ class Lagging(WrappedStore):
     def __init__(self, store: SqliteStore) -> None:
         super().__init__(store)
         self.hidden: dict[str, int] = {}
+        self.pages = 0
 
     async def latest(self, stream: str, *, decisive: bool = False) -> Latest:
         latest = await super().latest(stream, decisive=decisive)
@@ -76,6 +78,7 @@ class Lagging(WrappedStore):
         return Latest(event=events[1] if len(events) > 1 else None, version=latest.version)
 
     async def read(self, stream: str, **options: Any) -> list[Event]:
+        self.pages += 1
         events = await super().read(stream, **options)
         return events[1:] if self._hides(stream) else events
 
@@ -99,42 +102,77 @@ async def test_decision_waits_for_an_event_that_is_counted_and_cannot_be_read_ye
     await store.close()
 
 
-async def test_what_is_never_seen_is_waited_for_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    pauses = []
+@pytest.fixture
+def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """The pauses between two looks, which are noted and not made."""
+    made: list[float] = []
 
     async def sleep(seconds: float) -> None:
-        pauses.append(seconds)
+        made.append(seconds)
 
     monkeypatch.setattr("allsource_auth.repositories.streams.asyncio.sleep", sleep)
+    return made
+
+
+Shared = tuple[SqliteStore, Streams, Callable[[], Streams]]
+
+
+@pytest.fixture
+async def shared() -> AsyncIterator[Shared]:
+    """What another tenant appends with, and streams that never see it: one that stays, and what opens further ones."""
     store = SqliteStore(SqliteLog(None))
-    theirs = SqliteStore(store._log, "other", owns_log=False)
+    for stream in (TAKEN, PERSON):
+        await store.append([numbered_event(stream, 1)])
     lagging = Lagging(store)
-    await store.append([numbered_event(TAKEN, 1)])
-    for count in (2, 3):
-        await theirs.append([new_event(TAKEN)])
-        asked = Streams(lagging)
-        for again in (False, True):
-            pauses.clear()
-            head = await asked.head(TAKEN)
-            assert (head.guard, head.seq) == (count, 1)
-            assert sum(pauses) == 0 if again else PATIENCE <= sum(pauses) < 2 * PATIENCE
+    yield SqliteStore(store._log, "other", owns_log=False), Streams(lagging), lambda: Streams(lagging)
     await store.close()
 
 
-async def test_an_id_that_another_tenant_is_known_to_use_is_waited_for_shortly(monkeypatch: pytest.MonkeyPatch) -> None:
-    pauses = []
+@pytest.mark.parametrize("stream", [TAKEN, PERSON])
+async def test_what_is_never_seen_is_waited_for_once(shared: Shared, pauses: list[float], stream: str) -> None:
+    theirs, _, opened = shared
+    for count in (2, 3):
+        await theirs.append([new_event(stream)])
+        streams = opened()
+        for again in (False, True):
+            pauses.clear()
+            head = await streams.head(stream)
+            assert (head.guard, head.seq) == (count, 1)
+            assert sum(pauses) == 0 if again else PATIENCE <= sum(pauses) < 2 * PATIENCE
 
-    async def sleep(seconds: float) -> None:
-        pauses.append(seconds)
 
-    monkeypatch.setattr("allsource_auth.repositories.streams.asyncio.sleep", sleep)
-    store = SqliteStore(SqliteLog(None))
-    theirs = SqliteStore(store._log, "other", owns_log=False)
-    streams = Streams(Lagging(store))
-    await store.append([numbered_event(TAKEN, 1)])
+@pytest.mark.parametrize(("stream", "shortly"), [(PERSON, True), (TAKEN, False)])
+async def test_an_id_that_another_tenant_is_known_to_use_is_waited_for_shortly(
+    shared: Shared, pauses: list[float], stream: str, shortly: bool
+) -> None:
+    """An index stream is nobody else's: what is not seen there is no habit of another tenant."""
+    theirs, streams, _ = shared
     for number in range(3):
-        await theirs.append([new_event(TAKEN)])
+        await theirs.append([new_event(stream)])
         pauses.clear()
-        assert (await streams.head(TAKEN)).guard == number + 2
-        assert sum(pauses) >= PATIENCE if number == 0 else 0 < sum(pauses) <= 2 * LONGEST_PAUSE
+        assert (await streams.head(stream)).guard == number + 2
+        if number and shortly:
+            assert 0 < sum(pauses) <= 2 * LONGEST_PAUSE
+        else:
+            assert sum(pauses) >= PATIENCE
+
+
+async def test_appends_that_took_minutes_do_not_make_a_decision_wait_for_minutes(
+    shared: Shared, pauses: list[float]
+) -> None:
+    theirs, streams, _ = shared
+    streams._recent.append(60.0)
+    await theirs.append([new_event(PERSON)])
+    assert (await streams.head(PERSON)).guard == 2
+    assert LONGEST_PATIENCE <= sum(pauses) < LONGEST_PATIENCE + 2 * LONGEST_PAUSE
+
+
+async def test_long_streams_are_not_read_again_with_every_look(pauses: list[float]) -> None:
+    store = SqliteStore(SqliteLog(None))
+    await store.append([numbered_event(PERSON, number + 1) for number in range(2500)])
+    await SqliteStore(store._log, "other", owns_log=False).append([new_event(PERSON)])
+    lagging = Lagging(store)
+    assert (await Streams(lagging).head(PERSON)).guard == 2501
+    assert len(pauses) > 5
+    assert lagging.pages <= 2 * 3
     await store.close()
