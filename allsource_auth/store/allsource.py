@@ -265,11 +265,10 @@ class AllsourceStore:
             if latest.event is None or latest.event.type.endswith(".deleted"):
                 self._links.pop(stream, None)
                 return latest, None
-            return latest, await linked
-        except Overloaded:
-            if not linked.done():
-                raise
-            return latest, None  # the caller may have better luck with one at a time
+            try:
+                return latest, await linked
+            except Overloaded:
+                return latest, None  # the caller may have better luck with one at a time
         finally:
             if not linked.done():
                 linked.cancel()

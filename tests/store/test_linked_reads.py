@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from allsource_auth import AllsourceAuthAdapter, Session, SqliteLog, SqliteStore
+from allsource_auth import AllsourceAuthAdapter, Latest, Overloaded, Session, SqliteLog, SqliteStore
 from allsource_auth.store import allsource
 from tests.support.clocks import START
 from tests.support.proxy import FaultProxy
@@ -146,3 +146,25 @@ async def test_cancelled_call_leaves_nothing_behind(newer: Local, proxy: FaultPr
         gate.set()
     assert await adapter.load_session(session.token) is not None
     await adapter.aclose()
+
+
+async def test_the_session_s_own_read_may_find_no_place_after_the_user_s(
+    newer: Local, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = newer.store()
+    adapter = newer.adapter(store=store)
+    session = await signed_in(adapter)
+    assert await adapter.load_session(session.token) is not None
+    latest = store.latest
+
+    async def crowded(stream: str, *, decisive: bool = False) -> Latest:
+        found = await latest(stream)
+        if stream.startswith("auth-session:"):
+            await latest("auth-user:ada")  # by then the other one has long been answered
+            raise Overloaded("too many")
+        return found
+
+    monkeypatch.setattr(store, "latest", crowded)
+    with pytest.raises(Overloaded, match="too many"):
+        await adapter.load_session(session.token)
+    assert under_way() == []
