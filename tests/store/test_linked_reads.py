@@ -113,7 +113,8 @@ async def test_one_place_and_no_line_are_enough(newer: Local) -> None:
 
 def under_way() -> list[str]:
     """Reads that go on in tasks of their own."""
-    return [name for task in asyncio.all_tasks() if "latest" in (name := str(task.get_coro()))]
+    names = (str(task.get_coro()) for task in asyncio.all_tasks())
+    return [name for name in names if "latest" in name or "crowded" in name]
 
 
 @pytest.mark.parametrize("broken", [1, 2])
@@ -155,14 +156,16 @@ async def test_the_session_s_own_read_may_find_no_place_after_the_user_s(
     adapter = newer.adapter(store=store)
     session = await signed_in(adapter)
     assert await adapter.load_session(session.token) is not None
-    latest = store.latest
+    latest, answered = store.latest, asyncio.Event()
 
     async def crowded(stream: str, *, decisive: bool = False) -> Latest:
-        found = await latest(stream)
-        if stream.startswith("auth-session:"):
-            await latest("auth-user:ada")  # by then the other one has long been answered
-            raise Overloaded("too many")
-        return found
+        if stream.startswith("auth-user:"):
+            answered.set()
+            return await latest(stream)
+        await answered.wait()
+        while under_way():
+            await asyncio.sleep(0.001)
+        raise Overloaded("too many")
 
     monkeypatch.setattr(store, "latest", crowded)
     with pytest.raises(Overloaded, match="too many"):
