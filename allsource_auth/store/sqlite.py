@@ -182,15 +182,7 @@ class SqliteStore:
             return Latest(event=None, version=head)
         if at > self._log.newest:
             self._log.newest = at
-        event = Event(
-            id=event_id,
-            type=kind,
-            stream=stream,
-            payload=msgspec.Raw(payload),
-            metadata=msgspec.Raw(metadata),
-            time=at,
-            version=version,
-        )
+        event = _event((event_id, kind, stream, payload, metadata, at, version))
         return Latest(event=event, version=head)
 
     async def read(
