@@ -228,11 +228,11 @@ class HttpxEngine:
         self._transport = transport
         self._headers = {**HEADERS, "accept-encoding": "identity", **connection.credentials}
         self._total: float | None = None
-        self._timeout: httpx.Timeout | httpx._client.UseClientDefault = httpx.USE_CLIENT_DEFAULT
+        self._limits: httpx.Timeout | None = None
         if transport is not None or connection.timeouts_given:
             timeouts = connection.timeouts
             self._total = timeouts.total
-            self._timeout = httpx.Timeout(timeouts.read, connect=timeouts.connect, pool=timeouts.total)
+            self._limits = httpx.Timeout(timeouts.read, connect=timeouts.connect, pool=timeouts.total)
 
     async def request(self, method: str, url: str, body: bytes | None, consistency: str | None) -> Reply:
         import httpx
@@ -257,7 +257,7 @@ class HttpxEngine:
                 if not _is_aiohttp(error):
                     raise
                 failure = error
-        origin, limits = _origin(url), self._timeout if isinstance(self._timeout, httpx.Timeout) else None
+        origin, limits = _origin(url), self._limits
         if scope.cancelled_caught:
             raise _timeout(origin, "total", self._total or 0)
         if self.http.is_closed:
@@ -277,10 +277,12 @@ class HttpxEngine:
         import httpx
 
         if self._transport is None:
+            timeout = httpx.USE_CLIENT_DEFAULT if self._limits is None else self._limits
             return await self.http.request(
-                method, url, content=body, headers=headers, timeout=self._timeout, follow_redirects=False
+                method, url, content=body, headers=headers, timeout=timeout, follow_redirects=False
             )
-        limits = {} if not isinstance(self._timeout, httpx.Timeout) else {"timeout": self._timeout.as_dict()}
+        assert self._limits is not None
+        limits = {"timeout": self._limits.as_dict()}
         request = httpx.Request(method, url, content=body, headers=headers, extensions=limits)
         response = await self._transport.handle_async_request(request)
         try:
