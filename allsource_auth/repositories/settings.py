@@ -13,7 +13,7 @@ from ..audit import encode_metadata
 from ..errors import AllsourceAuthError, InvalidInput, Json, VersionConflict
 from ..ids import operation_id
 from ..kinds import CONFIGURED, INDEX, digest
-from ..store.base import EventStore, NewEvent
+from ..store.base import Event, EventStore, NewEvent
 
 if TYPE_CHECKING:
     from .streams import Streams
@@ -35,13 +35,15 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
 
     async def check(self, store: EventStore) -> bool:
         """Whether the store has settings. Raises `InvalidInput` naming the one that differs from these."""
-        latest = await store.latest(_stream(store), decisive=True)
-        if latest.event is None:
+        return self._agrees((await store.latest(_stream(store), decisive=True)).event)
+
+    def _agrees(self, event: Event | None) -> bool:
+        if event is None:
             return False
         try:
-            stored = msgspec.json.decode(latest.event.payload, type=Settings)
+            stored = msgspec.json.decode(event.payload, type=Settings)
         except msgspec.MsgspecError:
-            raise Json("the settings of this store cannot be read", event_id=latest.event.id) from None
+            raise Json("the settings of this store cannot be read", event_id=event.id) from None
         for name in ("format", "hash_key", "session_tokens", "encryption"):
             if getattr(stored, name) != getattr(self, name):
                 raise InvalidInput(name, "this store was written with another setting; open it with the same one")
@@ -49,17 +51,16 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
 
     async def write(self, streams: Streams) -> None:
         """Make these the store's settings if it has none; raises `InvalidInput` if it has others."""
-        store = streams.store
-        stream = _stream(store)
+        stream = _stream(streams.store)
         metadata = encode_metadata(op=operation_id(), seq=1)
         payload = msgspec.json.encode(self)
         for attempt in range(ATTEMPTS):
-            guard = (await streams.head(stream)).guard
-            if await self.check(store):
+            head = await streams.head(stream)
+            if self._agrees(head.event):
                 return
-            new = NewEvent(type=CONFIGURED, stream=stream, payload=payload, metadata=metadata, guard=guard)
+            new = NewEvent(type=CONFIGURED, stream=stream, payload=payload, metadata=metadata, guard=head.guard)
             try:
-                await store.append([new])
+                await streams.store.append([new])
             except AllsourceAuthError as error:
                 if not (isinstance(error, VersionConflict) or error.ambiguous):
                     raise
