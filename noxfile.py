@@ -167,41 +167,26 @@ def docs(session: nox.Session) -> None:
     session.run("python", "tests/docs/readme_commands.py")
 
 
-SERVED = "local,core-0.23.0,core-0.27.0"
-CALLERS = ("--callers", "1,8,32,128")
-
-# What is measured: the quick form, which shows that it works, and the full one, whose figures and plots are in docs.
+# What is measured: the quick form, which shows that it works, and the full one, whose figures and plots go to docs.
 QUICK = (
-    (
-        "latest_state.py",
-        "--store",
-        "embedded",
-        "--sessions",
-        "20000",
-        "--reads",
-        "10000",
-        "--rates",
-        "1000",
-        "--seconds",
-        "2",
-    ),
-    ("latest_state.py", "--store", "{served}", "--sessions", "500", "--reads", "500", "--callers", "1,16"),
-    ("operations.py", "--store", "embedded,{served}", "--entities", "200", "--calls", "2"),
-    ("sign_up.py", "--sign-ups", "1000"),
-    ("scale.py", "--store", "embedded,{served}", "--entities", "100,1000", "--calls", "100"),
-    ("memory.py", "--store", "{last}", "--callers", "1000"),
-    ("startup.py", "--rounds", "3"),
+    "latest_state.py --store embedded --sessions 20000 --reads 10000 --rates 1000 --seconds 2",
+    "latest_state.py --store {served} --sessions 500 --reads 500 --callers 1,16",
+    "operations.py --store embedded,{served} --entities 200 --calls 2",
+    "sign_up.py --sign-ups 1000",
+    "scale.py --store embedded,{served} --entities 100,1000 --calls 100",
+    "memory.py --store {last} --callers 1000",
+    "startup.py --rounds 3",
 )
 FULL = (
-    ("latest_state.py", "--store", "embedded", *CALLERS, "--rates", "1000,5000"),
-    ("latest_state.py", "--store", SERVED, *CALLERS, "--rates", "200,500", "--reads", "4000"),
-    ("operations.py", "--store", f"embedded,{SERVED}"),
-    ("operations.py", "--archive"),
-    ("sign_up.py",),
-    ("scale.py", "--entities", "1000,10000,100000,1000000"),
-    ("scale.py", "--store", "core-0.23.0,core-0.27.0"),
-    ("memory.py",),
-    ("startup.py",),
+    "latest_state.py --store embedded --callers 1,8,32,128 --rates 1000,5000",
+    "latest_state.py --store {served} --callers 1,8,32,128 --rates 200,500 --reads 4000",
+    "operations.py --store embedded,{served}",
+    "operations.py --archive",
+    "sign_up.py",
+    "scale.py --entities 1000,10000,100000,1000000",
+    "scale.py --store core-0.23.0,core-0.27.0",
+    "memory.py",
+    "startup.py",
 )
 DRAWN = ("latest_state", "scale")
 
@@ -221,12 +206,12 @@ def bench(session: nox.Session) -> None:
     if len(served) < 3:
         session.warn("a Core that is not built is not measured: nox -s core builds it")
     drawn = []
-    for number, (script, *options) in enumerate(FULL if full else QUICK):
-        name = f"{number + 1}-{script.removesuffix('.py')}"
-        file = str(folder / f"{name}.json")
-        words = [option.format(served=",".join(served), last=served[-1]) for option in options]
-        session.run("python", f"benchmarks/{script}", *words, "--json", file)
-        drawn += [file] if script.removesuffix(".py") in DRAWN else []
+    for number, line in enumerate(FULL if full else QUICK, 1):
+        script, *options = line.format(served=",".join(served), last=served[-1]).split()
+        name = script.removesuffix(".py")
+        file = str(folder / f"{number}-{name}.json")
+        session.run("python", f"benchmarks/{script}", *options, "--json", file)
+        drawn += [file] if name in DRAWN else []
     plots = "docs/plots" if full else str(folder / "plots")
     session.run("python", "benchmarks/plots.py", *drawn, "--folder", plots)
     session.run("python", "benchmarks/compare.py", drawn[0], drawn[0], silent=not full)

@@ -37,13 +37,13 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from allsource_auth import AllsourceAuthAdapter
+from benchmarks.arguments import STORES, count, counts, stores
 from benchmarks.reads import Stored, bare_http, bare_sqlite, of_library
 from benchmarks.results import facts, headline, save
-from benchmarks.servers import NAMES, Server, started
+from benchmarks.servers import Server, started
 from benchmarks.timing import Prepare, Row, at_rate, in_turns
 from tests.support.cores import CoreMissing
 
-STORES = ("embedded", *NAMES)
 WRITERS = 64
 SESSIONS_OF_A_USER = 10
 EMBEDDED_SESSIONS, SERVED_SESSIONS = 100_000, 10_000
@@ -189,16 +189,16 @@ def parsed() -> Options:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     place = parser.add_mutually_exclusive_group()
     place.add_argument(
-        "--store", type=_stores, default=["embedded"], help=f"of {', '.join(STORES)}, with commas (default: embedded)"
+        "--store", type=stores, default=["embedded"], help=f"of {', '.join(STORES)}, with commas (default: embedded)"
     )
     place.add_argument("--core", help="the URL of an Allsource that runs")
     parser.add_argument("--query", help="the URL of its Query Service")
     parser.add_argument("--api-key", default=os.environ.get("ALLSOURCE_API_KEY"), help="default: $ALLSOURCE_API_KEY")
-    parser.add_argument("--callers", type=_counts, default=[1], help="how many at a time, with commas (default: 1)")
-    parser.add_argument("--rates", type=_counts, default=[], help="reads a second of open loops, with commas")
-    parser.add_argument("--seconds", type=_count, default=10, help="of each open loop and kind (default: 10)")
-    parser.add_argument("--sessions", type=_count, default=0, help="default: 100,000, over HTTP 10,000")
-    parser.add_argument("--reads", type=_count, default=0, help="of each kind (default: 20,000, over HTTP 10,000)")
+    parser.add_argument("--callers", type=counts, default=[1], help="how many at a time, with commas (default: 1)")
+    parser.add_argument("--rates", type=counts, default=[], help="reads a second of open loops, with commas")
+    parser.add_argument("--seconds", type=count, default=10, help="of each open loop and kind (default: 10)")
+    parser.add_argument("--sessions", type=count, default=0, help="default: 100,000, over HTTP 10,000")
+    parser.add_argument("--reads", type=count, default=0, help="of each kind (default: 20,000, over HTTP 10,000)")
     parser.add_argument("--json", type=Path, help="write the figures to this file as well")
     given = parser.parse_args()
     if given.core is None and given.query is not None:
@@ -213,23 +213,6 @@ def parsed() -> Options:
         seconds=given.seconds,
         json=given.json,
     )
-
-
-def _stores(text: str) -> list[str]:
-    names = text.split(",")
-    if not set(names) <= set(STORES):
-        raise argparse.ArgumentTypeError(f"choose from {', '.join(STORES)}")
-    return list(dict.fromkeys(names))
-
-
-def _count(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 1")
-    return int(text)
-
-
-def _counts(text: str) -> list[int]:
-    return [_count(part) for part in text.split(",")]
 
 
 def main() -> None:

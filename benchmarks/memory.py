@@ -23,6 +23,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from allsource_auth import AllsourceAuthAdapter
 from benchmarks.archive import opened
+from benchmarks.arguments import count
 from benchmarks.results import facts, headline, save
 from benchmarks.seeding import pour, seed_of
 from benchmarks.servers import NAMES, Server, started
@@ -109,7 +110,7 @@ def main() -> None:
         return
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--store", choices=NAMES, default="core-0.27.0", help="(default: core-0.27.0)")
-    parser.add_argument("--callers", type=int, default=10_000, help="at the same time (default: 10,000)")
+    parser.add_argument("--callers", type=count, default=10_000, help="at the same time (default: 10,000)")
     parser.add_argument("--json", type=Path, help="write the figures to this file as well")
     given = parser.parse_args()
     known = facts("memory", store=given.store, callers=given.callers)

@@ -33,14 +33,14 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from allsource_auth import AllsourceAuthAdapter, EventStore, SqliteLog, SqliteStore
 from benchmarks.archive import NAME, SMALL, archived, look_ups, opened
+from benchmarks.arguments import STORES, count, stores
 from benchmarks.results import facts, headline, save
 from benchmarks.seeding import Seed, pour, seed_of
-from benchmarks.servers import NAMES, started
+from benchmarks.servers import started
 from tests.support.cores import CoreMissing
 from tests.support.operations import BEYOND, OPERATIONS, Operation, Scene
 from tests.support.wrappers import CountingStore
 
-STORES = ("embedded", *NAMES)
 LISTED = 3
 AGAIN = 5
 """How often a read is repeated on what was made for it."""
@@ -195,27 +195,14 @@ def show_archive(found: dict[str, Any]) -> None:
     show_look_ups(found["look_ups"])
 
 
-def _count(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 1")
-    return int(text)
-
-
-def _stores(text: str) -> list[str]:
-    names = text.split(",")
-    if not set(names) <= set(STORES):
-        raise argparse.ArgumentTypeError(f"choose from {', '.join(STORES)}")
-    return list(dict.fromkeys(names))
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     what = parser.add_mutually_exclusive_group()
-    what.add_argument("--store", type=_stores, default=["embedded"], help=f"of {', '.join(STORES)}, with commas")
+    what.add_argument("--store", type=stores, default=["embedded"], help=f"of {', '.join(STORES)}, with commas")
     what.add_argument("--archive", action="store_true", help=f"measure {NAME} with an archive, after a restart")
-    parser.add_argument("--entities", type=_count, help="in the store before (default: 1,000, of an archive 100,000)")
-    parser.add_argument("--calls", type=_count, help="of each operation (default: 50, on an archive 40)")
-    parser.add_argument("--sweep", type=_count, default=10_000, help="expired sessions in an archive (default: 10,000)")
+    parser.add_argument("--entities", type=count, help="in the store before (default: 1,000, of an archive 100,000)")
+    parser.add_argument("--calls", type=count, help="of each operation (default: 50, on an archive 40)")
+    parser.add_argument("--sweep", type=count, default=10_000, help="expired sessions in an archive (default: 10,000)")
     parser.add_argument("--json", type=Path, help="write the figures to this file as well")
     given = parser.parse_args()
     entities = given.entities or (100_000 if given.archive else SMALL)

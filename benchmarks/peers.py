@@ -38,6 +38,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import aiohttp
 
 from allsource_auth import AllsourceAuthAdapter, Session, SessionWithUser
+from benchmarks.arguments import count, counts
 from benchmarks.latest_state import SESSIONS_OF_A_USER, seed, warm
 from benchmarks.postgres import PostgresMissing, PostgreSQL, running
 from benchmarks.raw_http import RawHttp
@@ -234,9 +235,9 @@ def parsed() -> Options:
     """The options. Ends the process where they are wrong."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--store", choices=NAMES, default="core-0.27.0", help="started here (default: core-0.27.0)")
-    parser.add_argument("--callers", type=_counts, default=[1, 32], help="how many at a time (default: 1,32)")
-    parser.add_argument("--sessions", type=_count, help="in each store, ten for each user (default: 10,000)")
-    parser.add_argument("--reads", type=_count, help=f"of each kind, in {ROUNDS} rounds (default: 10,000)")
+    parser.add_argument("--callers", type=counts, default=[1, 32], help="how many at a time (default: 1,32)")
+    parser.add_argument("--sessions", type=count, help="in each store, ten for each user (default: 10,000)")
+    parser.add_argument("--reads", type=count, help=f"of each kind, in {ROUNDS} rounds (default: 10,000)")
     parser.add_argument("--uvloop", action="store_true", help="on uvloop's event loop, which must be installed")
     parser.add_argument("--quick", action="store_true", help="200 sessions, 300 reads, 3 rounds")
     parser.add_argument("--json", type=Path, help="write the figures to this file as well")
@@ -252,16 +253,6 @@ def parsed() -> Options:
         uvloop=given.uvloop,
         json=given.json,
     )
-
-
-def _count(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 1")
-    return int(text)
-
-
-def _counts(text: str) -> list[int]:
-    return [_count(part) for part in text.split(",")]
 
 
 def main() -> None:

@@ -24,14 +24,14 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from allsource_auth import AllsourceAuthAdapter, SqliteLog, SqliteStore
 from benchmarks.archive import opened
+from benchmarks.arguments import STORES, count, counts, stores
 from benchmarks.reads import Stored, of_library
 from benchmarks.results import facts, headline, save
 from benchmarks.seeding import pour, seed_of
-from benchmarks.servers import NAMES, started
+from benchmarks.servers import started
 from benchmarks.timing import Prepare, Read, Row, in_turns
 from tests.support.cores import CoreMissing
 
-STORES = ("embedded", *NAMES)
 AT_ONCE = 20_000
 """Entities that are prepared in memory at a time."""
 
@@ -106,33 +106,22 @@ def show(name: str, found: Mapping[str, Mapping[str, Row]]) -> None:
             print(f"{call:22} {int(size):10,} {figures}")
 
 
-def _stores(text: str) -> list[str]:
-    names = text.split(",")
-    if not set(names) <= set(STORES):
-        raise argparse.ArgumentTypeError(f"choose from {', '.join(STORES)}")
-    return list(dict.fromkeys(names))
-
-
-def _sizes(text: str) -> list[int]:
-    parts = text.split(",")
-    if not all(part.isdecimal() and int(part) >= 2 for part in parts):
-        raise argparse.ArgumentTypeError(f"{text!r} are not numbers of at least 2, with commas")
-    return sorted({int(part) for part in parts})
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--store", type=_stores, default=["embedded"], help=f"of {', '.join(STORES)}, with commas")
-    parser.add_argument("--entities", type=_sizes, default=[1_000, 10_000, 100_000], help="with commas")
-    parser.add_argument("--calls", type=int, default=2_000, help="of each kind and size (default: 2,000)")
+    parser.add_argument("--store", type=stores, default=["embedded"], help=f"of {', '.join(STORES)}, with commas")
+    parser.add_argument("--entities", type=counts, default=[1_000, 10_000, 100_000], help="with commas")
+    parser.add_argument("--calls", type=count, default=2_000, help="of each kind and size (default: 2,000)")
     parser.add_argument("--json", type=Path, help="write the figures to this file as well")
     given = parser.parse_args()
+    entities = sorted(set(given.entities))
+    if entities[0] < 2:
+        parser.error("--entities: a store has a user and a session at least")
     known = facts("scale", calls=given.calls, stores=",".join(given.store))
     print(headline(known), flush=True)
     results: dict[str, Any] = {}
     try:
         for name in given.store:
-            results[name] = asyncio.run(sizes(name, given.entities, given.calls))
+            results[name] = asyncio.run(sizes(name, entities, given.calls))
             show(name, results[name])
             save(given.json, known, results)
     except CoreMissing as missing:

@@ -22,6 +22,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from allsource_auth import AllsourceAuthAdapter, SqliteLog, SqliteStore
+from benchmarks.arguments import count
 from benchmarks.results import facts, headline, save
 
 ROUNDS = 5
@@ -75,8 +76,8 @@ def spread(ours: list[float], theirs: list[float]) -> tuple[float, float, float]
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--callers", type=int, default=32)
-    parser.add_argument("--sign-ups", type=int, default=2000)
+    parser.add_argument("--callers", type=count, default=32)
+    parser.add_argument("--sign-ups", type=count, default=2000)
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     together, syncs, alone, bare = [], [], [], []

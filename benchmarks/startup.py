@@ -19,6 +19,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from allsource_auth import AllsourceAuthAdapter
+from benchmarks.arguments import count
 from benchmarks.results import facts, headline, save
 
 CODE = "import time; began = time.perf_counter(); {}; print(time.perf_counter() - began)"
@@ -48,7 +49,7 @@ async def seed(path: str) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=15, help="(default: 15)")
+    parser.add_argument("--rounds", type=count, default=15, help="(default: 15)")
     parser.add_argument("--json", type=Path, help="write the figures to this file as well")
     given = parser.parse_args()
     known = facts("startup", rounds=given.rounds)
