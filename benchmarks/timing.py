@@ -152,17 +152,24 @@ class _Arrivals:
                 self._behind += len(reads) - len(took)
                 all_begun.set()
 
+        given_up = threading.Event()
+
         def watch() -> None:
             for read, at in zip(reads, due, strict=True):
-                while (left := at - time.perf_counter_ns()) > 0:
-                    time.sleep(left / 1e9)
+                while not given_up.is_set() and (left := at - time.perf_counter_ns()) > 0:
+                    given_up.wait(left / 1e9)
+                if given_up.is_set():
+                    return
                 loop.call_soon_threadsafe(begin, read, at)
 
         watcher = threading.Thread(target=watch)
         watcher.start()
-        await all_begun.wait()
-        await asyncio.gather(*tasks)
-        watcher.join()
+        try:
+            await all_begun.wait()
+            await asyncio.gather(*tasks)
+        finally:
+            given_up.set()
+            watcher.join()
         self._times.add(took, wall=time.perf_counter_ns() - began, cpu=time.process_time_ns() - cpu)
 
     def row(self, rate: float) -> Row:

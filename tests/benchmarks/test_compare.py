@@ -1,0 +1,87 @@
+"""Two results side by side: which figures are held against each other, and what their spread is."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchmarks import compare
+from benchmarks.compare import of_files, of_turns
+from benchmarks.results import facts, load, save
+
+
+def row(p50: float, rounds: list[float] | None = None) -> dict[str, Any]:
+    return {"p50_us": p50} | ({} if rounds is None else {"rounds": {"p50_us": rounds}})
+
+
+def document(**reads: dict[str, Any]) -> dict[str, Any]:
+    return {"benchmark": "latest_state", "results": {"embedded": {"store": "SQLite", "closed": {"1": reads}}}}
+
+
+def test_every_figure_that_both_have_is_compared() -> None:
+    before = document(get=row(10.0) | {"per_second": 100.0}, gone=row(1.0))
+    after = document(get=row(20.0) | {"per_second": 50.0, "p99_us": 7.0}, new=row(1.0))
+    found = list(of_files(before, after))
+    assert [(one.name, one.before, one.after, one.ratio) for one in found] == [
+        ("embedded, closed, 1, get: p50_us", 10.0, 20.0, 2.0),
+        ("embedded, closed, 1, get: per_second", 100.0, 50.0, 0.5),
+    ]
+
+
+def test_spread_of_two_files_is_that_of_the_middle_halves_of_their_rounds() -> None:
+    before, after = [9.0, 10.0, 10.0, 10.0, 99.0], [18.0, 20.0, 20.0, 20.0, 500.0]
+    (found,) = of_files(document(get=row(10.0, before)), document(get=row(20.0, after)))
+    assert found.ratio == 2.0
+    assert found.least < 2.0 < found.most
+    (same,) = of_files(document(get=row(10.0, before)), document(get=row(10.0, before)))
+    assert same.least < 1.0 < same.most
+
+
+def test_of_several_turns_the_median_counts() -> None:
+    turns = [(document(get=row(10.0)), document(get=row(after))) for after in (5.0, 40.0, 20.0)]
+    (found,) = of_turns(turns)
+    assert (found.ratio, found.least, found.most) == (2.0, 0.5, 4.0)
+
+
+def test_what_is_outside_of_the_spread_is_marked(capsys: pytest.CaptureFixture[str]) -> None:
+    compare.show([compare.Ratio("slower", 1, 2, 2.0, 1.5, 2.5), compare.Ratio("as before", 1, 1, 1.0, 0.9, 1.1)])
+    _, slower, same = capsys.readouterr().out.splitlines()
+    assert slower.endswith("2.00 (1.50 to 2.50)  *")
+    assert same.endswith("1.00 (0.90 to 1.10)")
+
+
+@pytest.mark.parametrize(
+    ("other", "words"),
+    [
+        ({"benchmark": "scale", "results": {}}, "is of latest_state"),
+        ({"something": "else"}, "holds no results of a benchmark"),
+        ([], "holds no results of a benchmark"),
+    ],
+)
+def test_results_that_cannot_be_compared_are_refused(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    other: Any,
+    words: str,
+) -> None:
+    import json
+
+    for name, content in (("a.json", document(get=row(1.0))), ("b.json", other)):
+        (tmp_path / name).write_text(json.dumps(content))
+    monkeypatch.setattr(sys, "argv", ["compare.py", str(tmp_path / "a.json"), str(tmp_path / "b.json")])
+    with pytest.raises(SystemExit) as ended:
+        compare.main()
+    assert ended.value.code == 2
+    assert words in capsys.readouterr().err
+
+
+def test_results_are_kept_with_what_they_were_measured_on(tmp_path: Path) -> None:
+    known = facts("latest_state", sessions=10)
+    save(tmp_path / "new" / "result.json", known, {"embedded": row(1.0)})
+    found = load(tmp_path / "new" / "result.json")
+    assert found == known | {"results": {"embedded": row(1.0)}}
+    assert {"benchmark", "version", "commit", "date", "machine", "versions", "options"} <= found.keys()
