@@ -9,6 +9,7 @@
   ``better_auth`` on SQLite and on PostgreSQL, and by ``fastapi-users`` on PostgreSQL (it gives the user only). PostgreSQL is
   that of Debian's packages, installed where it is missing, with the settings that it comes with, on a private socket.
 * ``floor``: ``sessions.get`` in a file, one caller, against a ``sqlite3`` select and a ``msgspec`` decode.
+* ``writes``: ``sessions.create`` on that Core against the very events that it appends, sent as a ``batch`` by bare pyreqwest.
 
 There are ten sessions for each user. Every answer is checked, and that is timed with it. CPU is what a read costs this
 process, all of its threads; servers are processes of their own. Closed loops; a read in a file takes place at once, so many
@@ -46,6 +47,7 @@ from benchmarks.reads import Asked, Stored, asked, bare_http, bare_sqlite, crede
 from benchmarks.results import facts, headline, save
 from benchmarks.servers import NAMES, Server, started
 from benchmarks.timing import ROUNDS, Prepare, Row, in_turns
+from benchmarks.writes import batches, sign_ins
 from tests.support.cores import CoreMissing
 
 PACKAGES = {
@@ -60,6 +62,9 @@ PACKAGES = {
 
 SPARE = 10
 """Connections of PostgreSQL beside those of the callers: for the seeding, and what it keeps for itself."""
+
+FEWER = 5
+"""Writes are synced, so there is one for so many reads."""
 
 FIGURES = {"per second": "per_second", "p50": "p50_us", "p99": "p99_us", "CPU": "cpu_us"}
 
@@ -171,11 +176,14 @@ async def compared(options: Options, folder: Path, database: PostgreSQL) -> tupl
 
         count, rounds = options.reads, options.rounds
         info = await served.info()
-        found: dict[str, Any] = {"reads": {}, "load_session": {}}
+        found: dict[str, Any] = {"reads": {}, "load_session": {}, "writes": {}}
         for callers in options.callers:
             for part, kinds in (("reads", reads), ("load_session", loads)):
                 say(f"{part}: {count:,} of each kind, {callers} at a time ...")
                 found[part][str(callers)] = await in_turns(kinds, count=count, callers=callers, rounds=rounds)
+            say(f"writes: {count // FEWER:,} of each kind, {callers} at a time ...")
+            writes = {"sessions.create": sign_ins(served, there), "batch": await enter(batches(server, tenant, there))}
+            found["writes"][str(callers)] = await in_turns(writes, count=count // FEWER, callers=callers, rounds=rounds)
         say("floor ...")
         found["floor"] = {"1": await in_turns({"sessions.get": get_here, "bare": bare}, count=2 * count, rounds=rounds)}
     return f"{info.server} {info.server_version}, engine {info.engine}", found
@@ -214,7 +222,12 @@ def _ratio(value: float) -> str:
 
 def show_all(found: Mapping[str, Any], store: str) -> dict[str, Any]:
     """Print every part; gives its ratios, by part, callers and subject."""
-    ours = {"reads": ["sessions.get"], "load_session": ["embedded", store], "floor": ["sessions.get"]}
+    ours = {
+        "reads": ["sessions.get"],
+        "load_session": ["embedded", store],
+        "writes": ["sessions.create"],
+        "floor": ["sessions.get"],
+    }
     ratios: dict[str, Any] = {}
     for part, by_callers in found.items():
         ratios[part] = {}

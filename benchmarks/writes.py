@@ -1,0 +1,82 @@
+"""What is timed: signing in, and the events that this appends, sent by an HTTP client alone."""
+
+from __future__ import annotations
+
+import random
+import secrets
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
+
+import msgspec
+from pyreqwest.client import ClientBuilder
+
+from allsource_auth import Acknowledged, AllsourceAuthAdapter, NewEvent, Session, SqliteLog, SqliteStore
+from allsource_auth.store.allsource_wire import Wire
+from tests.support.wrappers import CountingStore
+
+from .reads import Stored, credentials
+from .servers import Server
+from .timing import Prepare, Read
+
+__all__ = ["batches", "sign_ins"]
+
+WEEK = timedelta(days=7)
+
+
+def sign_ins(adapter: AllsourceAuthAdapter, stored: Stored) -> Prepare:
+    """``sessions.create`` for users that are drawn at random."""
+    choice = random.Random(7).choice
+
+    def prepare() -> Read:
+        user_id = choice(stored.users)
+
+        async def create() -> Session:
+            session = await adapter.sessions.create(user_id=user_id, expires_at=datetime.now(UTC) + WEEK)
+            assert session.user_id == user_id, "another user's session was created"
+            return session
+
+        return create
+
+    return prepare
+
+
+@asynccontextmanager
+async def batches(server: Server, tenant: str, stored: Stored) -> AsyncIterator[Prepare]:
+    """The events of such a sign-in, to the same lists, as one batch by bare pyreqwest; each with a token of its own."""
+    written = await _written(tenant, stored.users)
+    choice, wire = random.Random(7).choice, Wire(tenant)
+    builder = ClientBuilder().default_headers(credentials(server) | {"content-type": "application/json"})
+    for offer in (builder.gzip, builder.brotli, builder.zstd, builder.deflate):
+        offer(False)
+    async with builder.build() as pool:
+
+        def prepare() -> Read:
+            token, events = choice(written)
+            new = f"session_{secrets.token_urlsafe(32)}"
+            path, body = wire.append([_renamed(event, token, new) for event in events])
+
+            async def send() -> list[Acknowledged]:
+                response = await pool.post(server.core_url + path).body_bytes(body).build().send()
+                return wire.acknowledged(bytes(await response.bytes()), len(events))
+
+            return send
+
+        yield prepare
+
+
+async def _written(tenant: str, users: Sequence[str]) -> list[tuple[str, list[NewEvent]]]:
+    """What a session of each user appends, with its token."""
+    store = CountingStore(SqliteStore(SqliteLog(None), tenant))
+    found = []
+    async with AllsourceAuthAdapter.with_store(store) as adapter:
+        for user_id in users:
+            store.forget()
+            session = await adapter.sessions.create(user_id=user_id, expires_at=datetime.now(UTC) + WEEK)
+            found.append((session.token, store.appends[-1]))
+    return found
+
+
+def _renamed(event: NewEvent, old: str, new: str) -> NewEvent:
+    stream, payload = event.stream.replace(old, new), event.payload.replace(old.encode(), new.encode())
+    return msgspec.structs.replace(event, stream=stream, payload=payload)
