@@ -112,7 +112,16 @@ def core(session: nox.Session) -> None:
     """
     _install(session, *TEST_TOOLS)
     session.run("python", "-m", "tests.support.cores", "build")
-    session.run("pytest", "-n", "2", "--dist", "worksteal", "-m", "(core or modes) and not matrix and not integrations", *session.posargs)
+    session.run(
+        "pytest",
+        "-n",
+        "2",
+        "--dist",
+        "worksteal",
+        "-m",
+        "(core or modes) and not matrix and not integrations",
+        *session.posargs,
+    )
     session.run("python", "tests/docs/readme_commands.py", "--core")
 
 

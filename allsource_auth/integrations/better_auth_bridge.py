@@ -11,7 +11,13 @@ from collections.abc import Callable
 from typing import Any
 
 import msgspec
-from fastapi_better_auth import StoredSession, StoredUser
+
+try:
+    from fastapi_better_auth import StoredSession, StoredUser
+except ModuleNotFoundError as missing:
+    raise ImportError(
+        "this module needs fastapi-better-auth-bridge: pip install 'allsource-auth[better-auth-bridge]'"
+    ) from missing
 
 from ..adapter import AllsourceAuthAdapter
 from ..entities import User

@@ -27,19 +27,23 @@ from functools import lru_cache, partial
 from typing import Any, Generic, NamedTuple, TypeVar
 
 import msgspec
-from fastapi import FastAPI, HTTPException, Request
-from fastapi.responses import JSONResponse
-from fastapi_users.authentication.strategy.db import AccessTokenDatabase
-from fastapi_users.db import BaseUserDatabase
-from fastapi_users.exceptions import (
-    InvalidID,
-    InvalidResetPasswordToken,
-    InvalidVerifyToken,
-    UserAlreadyExists,
-    UserNotExists,
-)
-from fastapi_users.router.common import ErrorCode
-from pydantic_core import PydanticSerializationError, to_jsonable_python
+
+try:
+    from fastapi import FastAPI, HTTPException, Request
+    from fastapi.responses import JSONResponse
+    from fastapi_users.authentication.strategy.db import AccessTokenDatabase
+    from fastapi_users.db import BaseUserDatabase
+    from fastapi_users.exceptions import (
+        InvalidID,
+        InvalidResetPasswordToken,
+        InvalidVerifyToken,
+        UserAlreadyExists,
+        UserNotExists,
+    )
+    from fastapi_users.router.common import ErrorCode
+    from pydantic_core import PydanticSerializationError, to_jsonable_python
+except ModuleNotFoundError as missing:
+    raise ImportError("this module needs fastapi-users: pip install 'allsource-auth[fastapi-users]'") from missing
 
 from .. import entities, values
 from ..adapter import AllsourceAuthAdapter
