@@ -62,6 +62,7 @@ from ..errors import (
     UserNotFound,
     VersionConflict,
 )
+from ..ids import uuid_text
 from ..repositories.group import Repositories
 from ..repositories.load_session import is_banned
 
@@ -310,7 +311,7 @@ class AllsourceUserDatabase(BaseUserDatabase[U, ID]):
         """Delete a user with everything that is its own: sessions, accounts, memberships, keys. It can be restored."""
         await self._adapter.users.delete(str(user.id))
 
-    async def add_oauth_account(self, user: U, create_dict: dict[str, Any]) -> U:  # type: ignore[override]
+    async def add_oauth_account(self, user: U, create_dict: dict[str, Any]) -> U:
         """Give a user an account at a provider. One that it has already is brought up to date.
 
         Raises `OAuthAccountTaken` if another user has it, `UserGone`, `InvalidInput`.
@@ -319,7 +320,8 @@ class AllsourceUserDatabase(BaseUserDatabase[U, ID]):
         key = str(user.id)
         given, email = _oauth_fields(create_dict)
         try:
-            await _again(partial(self._link, key, given, email))
+            # One id for all attempts: what a refused one leaves on Allsource, an entry of a list, then leads to the account.
+            await _again(partial(self._link, key, {**given, "id": uuid_text()}, email))
         except UserNotFound:
             raise UserGone from None
         except Conflict as conflict:
