@@ -1,7 +1,4 @@
-"""A FastAPI application whose users, of fastapi-users, live in the store: ``python examples/fastapi_users_app.py``.
-
-Needs ``pip install 'allsource-auth[fastapi-users]'``.
-"""
+"""A FastAPI application whose users, of fastapi-users, live in the store: ``python examples/fastapi_users_app.py``."""
 
 import asyncio
 import uuid
