@@ -241,7 +241,7 @@ class AllsourceUserDatabase(BaseUserDatabase[U, ID]):
     async def get_by_email(self, email: str) -> U | None:
         """The user with this email, in any capitals, or ``None``. Three reads."""
         user = await self._adapter.users.get_by_email(email)
-        return None if user is None else await self._load(user.id)
+        return None if user is None else await self._whole(user, await self._accounts(user.id))
 
     async def get_by_oauth_account(self, oauth: str, account_id: str) -> U | None:
         """The user with this account of a provider, or ``None``."""
@@ -334,35 +334,45 @@ class AllsourceUserDatabase(BaseUserDatabase[U, ID]):
     async def update_oauth_account(  # type: ignore[override]
         self, user: U, oauth_account: AllsourceBaseOAuthAccount[Any], update_dict: dict[str, Any]
     ) -> U:
-        """Store the new tokens of an account at a provider. Raises `UserGone`, also if the account is gone; `InvalidInput`."""
+        """Store the new tokens of an account at a provider; ``oauth_account`` itself is brought up to date.
+
+        Raises `UserGone`, also if the account is gone; `InvalidInput`.
+        """
         self._shape.require_oauth()
         whole = {name: getattr(oauth_account, name) for name in OAUTH_FIELDS} | update_dict
         given, email = _oauth_fields(whole)
         if (given["provider_id"], given["account_id"]) != (oauth_account.oauth_name, oauth_account.account_id):
             raise InvalidInput("account_id", "and oauth_name of an account cannot be changed")
+        noted = email == oauth_account.account_email
         try:
-            await self._renew(str(user.id), str(oauth_account.id), given, email)
+            await self._renew(str(user.id), str(oauth_account.id), given, None if noted else email)
         except (UserNotFound, AccountNotFound):
             raise UserGone from None
-        return await self._reloaded(user)
+        for name, value in update_dict.items():
+            setattr(oauth_account, name, value)
+        return user
 
     # Reading
 
     async def _load(self, key: str) -> U | None:
-        """The user with its accounts, in one wait, or one more for the list where it has OAuth accounts to bring."""
-        users, accounts = self._adapter.users, self._adapter.accounts
-        found: list[entities.Account] = []
+        """The user with its accounts, read at the same time."""
+        user, accounts = await _both(self._adapter.users.get(key), self._accounts(key))
+        return None if user is None else await self._whole(user, accounts)
+
+    async def _accounts(self, key: str) -> list[entities.Account]:
+        """The accounts of a user that the user type needs; of sign-ups that happened elsewhere the password may be missing."""
         if self._shape.oauth:
-            user, found = await _both(users.get(key), accounts.list_for_user(key))
-        else:
-            user, account = await _both(users.get(key), accounts.get(key))
-            found = [] if account is None else [account]
-        if user is None or user.email is None:
+            return await self._adapter.accounts.list_for_user(key)
+        account = await self._adapter.accounts.get(key)
+        return [] if account is None else [account]
+
+    async def _whole(self, user: entities.User, accounts: list[entities.Account]) -> U | None:
+        if user.email is None:
             return None  # without an email it is none to fastapi-users
-        credential = next((account for account in found if _is_credential(account, key)), None)
+        credential = next((account for account in accounts if _is_credential(account, user.id)), None)
         if credential is None and not self._shape.oauth:
-            credential = await accounts.get_by_provider(CREDENTIAL, key)
-        return self._read(user, None if credential is None else credential.password, found)
+            credential = await self._adapter.accounts.get_by_provider(CREDENTIAL, user.id)
+        return self._read(user, None if credential is None else credential.password, accounts)
 
     def _read(self, user: entities.User, password: str | None, accounts: list[entities.Account]) -> U:
         """The application's user. Raises `Json` where a stored value does not fit its field."""
@@ -467,10 +477,11 @@ class AllsourceUserDatabase(BaseUserDatabase[U, ID]):
             account = await tx.accounts.create(user_id=key, **given)
             await tx.users._change(key, partial(_with_email, account.id, email))
 
-    async def _renew(self, key: str, id_: str, given: Mapping[str, Any], email: str) -> None:
+    async def _renew(self, key: str, account: str, given: Mapping[str, Any], email: str | None) -> None:
         tokens = {name: value for name, value in given.items() if name not in ("provider_id", "account_id")}
-        await self._adapter.accounts.update(id_, **tokens)
-        await self._adapter.users._change(key, partial(_with_email, id_, email), once=False)
+        await self._adapter.accounts.update(account, **tokens)
+        if email is not None:
+            await self._adapter.users._change(key, partial(_with_email, account, email), once=False)
 
 
 class AllsourceAccessTokenDatabase(AccessTokenDatabase[AT]):

@@ -18,6 +18,7 @@ from fastapi_users.authentication.strategy.db import DatabaseStrategy
 from fastapi_users.password import PasswordHelper
 from httpx_oauth.oauth2 import BaseOAuth2, OAuth2Token
 from pwdlib import PasswordHash
+from pwdlib.hashers import HasherProtocol
 from pwdlib.hashers.argon2 import Argon2Hasher
 
 from allsource_auth import AllsourceAuthAdapter
@@ -67,11 +68,10 @@ class Provider(BaseOAuth2[dict[str, Any]]):
         return ACCOUNTS[token]
 
 
-def quick_hashes(*, time_cost: int = 1) -> PasswordHelper:
-    """Argon2 that takes no time, so that the store and not the hash is what is waited for."""
-    return PasswordHelper(
-        PasswordHash((Argon2Hasher(time_cost=time_cost, memory_cost=8, parallelism=1, type=Type.ID),))
-    )
+def quick_hashes(*, time_cost: int = 1, also: HasherProtocol | None = None) -> PasswordHelper:
+    """Argon2 that takes no time, so that the store and not the hash is what is waited for; ``also`` reads other hashes."""
+    argon2 = Argon2Hasher(time_cost=time_cost, memory_cost=8, parallelism=1, type=Type.ID)
+    return PasswordHelper(PasswordHash((argon2,) if also is None else (argon2, also)))
 
 
 class Manager(UUIDIDMixin, BaseUserManager[OAuthUser, uuid.UUID]):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
+import hmac
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -251,6 +253,39 @@ async def test_an_old_hash_is_renewed_at_login(adapter: AllsourceAuthAdapter, ma
     assert after is not None
     assert before.password != after.password
     assert len(await adapter.accounts.history(after.id)) == 2
+
+
+class Elsewhere:
+    """Reads the hashes of another framework: ``salt:scrypt``, both in hexadecimal."""
+
+    @classmethod
+    def identify(cls, hash: str | bytes) -> bool:  # noqa: A002
+        return not str(hash).startswith("$")
+
+    def hash(self, password: str | bytes, *, salt: bytes | None = None) -> str:
+        salt = salt or b"0123456789abcdef"
+        key = hashlib.scrypt(str(password).encode(), salt=salt, n=2**4, r=8, p=1, dklen=64)
+        return f"{salt.hex()}:{key.hex()}"
+
+    def verify(self, password: str | bytes, hash: str | bytes) -> bool:  # noqa: A002
+        salt = bytes.fromhex(str(hash).partition(":")[0])
+        return hmac.compare_digest(str(hash), self.hash(password, salt=salt))
+
+    def check_needs_rehash(self, hash: str | bytes) -> bool:  # noqa: A002
+        return False
+
+
+async def test_who_signed_up_elsewhere_logs_in(adapter: AllsourceAuthAdapter, mail: Mail) -> None:
+    user = await adapter.users.create(email=ADA["email"], metadata={"first_name": "Ada"})
+    theirs = Elsewhere().hash(PASSWORD)
+    await adapter.accounts.create(user_id=user.id, provider_id="credential", account_id=user.id, password=theirs)
+    helper = quick_hashes(also=Elsewhere())
+    async with over(application(adapter, mail, helper)) as client:
+        for _ in range(2):
+            assert (await client.get("/hello", headers=await log_in(client))).json() == "hello Ada"
+    (account,) = await adapter.accounts.list_for_user(user.id)
+    assert account.password is not None
+    assert account.password.startswith("$argon2id$")
 
 
 # OAuth
