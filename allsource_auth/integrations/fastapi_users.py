@@ -23,7 +23,7 @@ import asyncio
 import uuid
 from collections.abc import Awaitable, Callable, Mapping
 from datetime import UTC, datetime, timedelta
-from functools import lru_cache, partial
+from functools import partial
 from typing import Any, Generic, NamedTuple, TypeVar
 
 import msgspec
@@ -624,7 +624,6 @@ class _Shape(NamedTuple):
             )
 
 
-@lru_cache(maxsize=64)
 def _shape(user_type: type[AllsourceBaseUser[Any]]) -> _Shape:
     if not (isinstance(user_type, type) and issubclass(user_type, AllsourceBaseUser)):
         raise InvalidInput("user_type", "must be a subclass of AllsourceBaseUser")

@@ -23,6 +23,10 @@ TOKEN = "k3YbL0cJ6sQ8vN1xR5tW7zA2dF4gH9mP"
 """32 letters and digits, as a TypeScript better-auth makes them."""
 
 
+def digest(raw: str) -> str:
+    return hashlib.sha256(raw.encode()).hexdigest()
+
+
 @pytest.fixture
 def sessions(adapter: AllsourceAuthAdapter) -> AllsourceSessionStore:
     return AllsourceSessionStore(adapter)
@@ -72,11 +76,12 @@ async def test_what_is_not_there_is_a_miss(sessions: AllsourceSessionStore, sign
         assert await sessions.fetch_user_by_id(missing) is None
 
 
-async def test_a_blank_token_is_not_looked_up(site: Site, clock: ManualClock) -> None:
+async def test_what_cannot_be_a_token_is_not_looked_up(site: Site, clock: ManualClock) -> None:
     store = CountingStore(site.store("default"))
-    sessions = AllsourceSessionStore(AllsourceAuthAdapter.with_store(store, clock=clock))
-    for blank in ("", " ", "\t\n"):
-        assert await sessions.fetch_session_by_token(blank) is None
+    adapter = AllsourceAuthAdapter.with_store(store, clock=clock)
+    for sessions in (AllsourceSessionStore(adapter), AllsourceSessionStore(adapter, stored_as=digest)):
+        for blank in ("", " ", "\t\n", "\ud800"):
+            assert await sessions.fetch_session_by_token(blank) is None
     assert store.reads == []
 
 
@@ -199,9 +204,6 @@ async def test_what_cannot_be_vouched_for_is_a_miss(session: bytes, user: dict[s
 async def test_tokens_may_be_stored_as_digests(
     adapter: AllsourceAuthAdapter, signed_in: str, clock: ManualClock
 ) -> None:
-    def digest(raw: str) -> str:
-        return hashlib.sha256(raw.encode()).hexdigest()
-
     raw = token("raw")
     await adapter.sessions.create(user_id=signed_in, token=digest(raw), expires_at=clock() + timedelta(days=1))
     sessions = AllsourceSessionStore(adapter, stored_as=digest)

@@ -171,6 +171,18 @@ async def test_an_update_changes_the_given_user(database: Database, ada: User) -
     assert await database.get_by_email(email("Ada")) is None
 
 
+async def test_a_sign_up_is_one_append(site: Site, clock: ManualClock) -> None:
+    store = CountingStore(site.store("default"))
+    adapter = AllsourceAuthAdapter.with_store(store, clock=clock)
+    await adapter.users.create()  # the first write of an adapter also settles the settings
+    store.forget()
+    given = {"email": email("Ada"), "hashed_password": HASH, "is_active": False, "first_name": "Ada"}
+    await AllsourceUserDatabase[User, uuid.UUID](adapter, User).create(given)
+    (batch,) = store.appends
+    kinds = [event.stream.partition(":")[0] for event in batch if not event.stream.startswith("auth-idx:")]
+    assert kinds == ["auth-user", "auth-account"]
+
+
 async def test_an_update_of_email_and_password_is_one_append(site: Site, clock: ManualClock) -> None:
     store = CountingStore(site.store("default"))
     adapter = AllsourceAuthAdapter.with_store(store, clock=clock)
