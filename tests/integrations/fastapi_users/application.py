@@ -119,11 +119,9 @@ def application(adapter: AllsourceAuthAdapter, mail: Mail, helper: PasswordHelpe
     app.include_router(users.get_reset_password_router(), prefix="/auth")
     app.include_router(users.get_verify_router(UserRead), prefix="/auth")
     app.include_router(users.get_users_router(UserRead, UserUpdate), prefix="/users")
+    app.include_router(users.get_oauth_router(provider, bearer, SECRET), prefix="/auth/service")
     app.include_router(
-        users.get_oauth_router(provider, bearer, SECRET, csrf_token_cookie_secure=False), prefix="/auth/service"
-    )
-    app.include_router(
-        users.get_oauth_associate_router(provider, UserRead, SECRET, csrf_token_cookie_secure=False),
+        users.get_oauth_associate_router(provider, UserRead, SECRET),
         prefix="/auth/associate/service",
     )
     current = users.current_user(active=True)

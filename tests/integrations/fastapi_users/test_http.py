@@ -53,7 +53,7 @@ async def client(adapter: AllsourceAuthAdapter, mail: Mail) -> AsyncIterator[htt
 
 
 def over(app: Any) -> httpx.AsyncClient:
-    return httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test")
+    return httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="https://test")
 
 
 async def register(client: httpx.AsyncClient, **changes: Any) -> dict[str, Any]:
