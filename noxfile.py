@@ -46,7 +46,11 @@ PEERS = ("better-auth-server[sqlalchemy]", "fastapi-users[sqlalchemy]", "asyncpg
 """What the library is compared with: whatever is newest."""
 
 
-ELSEWHERE = "not crash and not long and not core and not modes and not matrix"
+INTEGRATED = ("fastapi-users[oauth]>=15", "fastapi-better-auth-bridge>=0.6")
+"""What the integrations plug into."""
+
+
+ELSEWHERE = "not crash and not long and not core and not modes and not matrix and not integrations"
 """The tests without those that have a session of their own."""
 
 
@@ -108,8 +112,29 @@ def core(session: nox.Session) -> None:
     """
     _install(session, *TEST_TOOLS)
     session.run("python", "-m", "tests.support.cores", "build")
-    session.run("pytest", "-n", "2", "--dist", "worksteal", "-m", "(core or modes) and not matrix", *session.posargs)
+    session.run(
+        "pytest",
+        "-n",
+        "2",
+        "--dist",
+        "worksteal",
+        "-m",
+        "(core or modes) and not matrix and not integrations",
+        *session.posargs,
+    )
     session.run("python", "tests/docs/readme_commands.py", "--core")
+
+
+@nox.session(python=PYTHONS[:1])
+def integrations(session: nox.Session) -> None:
+    """The packages that the integrations plug into, on every store; on those real Cores that the session ``core`` has built."""
+    _install(session, *INTEGRATED, *TEST_TOOLS)
+    find = "from tests.support.cores import NEWEST, OLDEST, find; print(all(map(find, (OLDEST, NEWEST))))"
+    built = str(session.run("python", "-c", find, silent=True)).strip() == "True"
+    if not built:
+        session.warn("real Cores are left out: nox -s core builds them")
+    wanted = "integrations" if built else "integrations and not core"
+    session.run("pytest", "-n", "2", "--dist", "worksteal", "-m", wanted, *session.posargs)
 
 
 @nox.session(python=PYTHONS)
@@ -160,7 +185,7 @@ def lint(session: nox.Session) -> None:
 @nox.session(python=PYTHONS[:1])
 def types(session: nox.Session) -> None:
     """Strict types, of the tests as well."""
-    _install(session, "mypy", "nox", *TEST_TOOLS)
+    _install(session, "mypy", "nox", *INTEGRATED, *TEST_TOOLS)
     session.run("mypy")
 
 
@@ -168,7 +193,7 @@ def types(session: nox.Session) -> None:
 def docs(session: nox.Session) -> None:
     """The README's commands on a fresh copy, its snippets, and the examples."""
     _install(session, *TEST_TOOLS)
-    session.run("pytest", "tests/docs", *session.posargs)
+    session.run("pytest", "-m", "not integrations", "tests/docs", *session.posargs)
     session.run("python", "tests/docs/readme_commands.py")
 
 

@@ -124,7 +124,9 @@ async def with_fastapi_users(url: URL, emails: list[str], each: int, connections
 
         async def load(token: str) -> object:
             async with sessions() as session:
-                strategy = DatabaseStrategy(SQLAlchemyAccessTokenDatabase(session, _AccessToken), lifetime_seconds=WEEK)
+                strategy: DatabaseStrategy[_User, uuid.UUID, _AccessToken] = DatabaseStrategy(
+                    SQLAlchemyAccessTokenDatabase(session, _AccessToken), lifetime_seconds=WEEK
+                )
                 user = await strategy.read_token(token, _Users(SQLAlchemyUserDatabase(session, _User)))
             assert user is not None, "a session was not found"
             assert user.id == owners[token], "another user was found"

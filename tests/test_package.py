@@ -21,7 +21,10 @@ from allsource_auth.repositories.base import Repository
 from allsource_auth.repositories.sessions import Sessions
 from allsource_auth.repositories.users import Users
 
-MODULES = [found.name for found in pkgutil.walk_packages(allsource_auth.__path__, "allsource_auth.")]
+MODULES = [
+    pytest.param(found.name, marks=[pytest.mark.integrations] if ".integrations." in found.name else [])
+    for found in pkgutil.walk_packages(allsource_auth.__path__, "allsource_auth.")
+]
 
 
 def test_exported_names_are_there_once() -> None:

@@ -2,33 +2,58 @@
 
 from __future__ import annotations
 
-from ..entities import SessionWithUser, User
+from collections.abc import Callable
+from typing import NamedTuple
+
+from ..entities import Session, SessionWithUser, User
 from ..kinds import SESSION, USER
-from ..store.base import Link
+from ..store.base import Event, Link
 from .base import Core
 
-__all__ = ["load_session"]
+__all__ = ["Stored", "is_banned", "load_session", "read_session"]
 
 OWNER = Link(member=SESSION.codec.names["user_id"], prefix=USER.prefix)
 
 
-async def load_session(core: Core, token: str) -> SessionWithUser | None:
-    """The session with this token and its user, if the session authenticates now; see the adapter's method."""
+class Stored(NamedTuple):
+    """A living session, the event that holds it, and the newest event of its user: ``None`` if there is no such stream."""
+
+    session: Session
+    event: Event
+    owner: Event | None
+
+
+async def read_session(core: Core, token: str, *, only_if: Callable[[Session], bool] | None = None) -> Stored | None:
+    """The living session with this token, and what its user's stream holds; nothing is judged. One wait where the store can.
+
+    ``only_if`` spares the user's read for a session that does not pass. Raises `Json` for one that cannot be decoded.
+    """
     stream = SESSION.find(token)
     if stream is None:
         return None
     event, owner = await core.streams.newest_linked(stream, OWNER)
     session = None if event is None else SESSION.codec.decode(event)
-    if session is None or session.expires_at <= core.now():
+    if event is None or session is None or (only_if is not None and not only_if(session)):
         return None
     lives_in = USER.find(session.user_id)
     if lives_in is None:
-        return None
+        return Stored(session, event, None)
     if owner is None or owner.stream != lives_in:
         owner = await core.streams.newest(lives_in)
-    user = None if owner is None else USER.codec.decode(owner)
-    return None if user is None or _is_banned(core, user) else SessionWithUser(session=session, user=user)
+    return Stored(session, event, owner)
 
 
-def _is_banned(core: Core, user: User) -> bool:
+async def load_session(core: Core, token: str) -> SessionWithUser | None:
+    """The session with this token and its user, if the session authenticates now; see the adapter's method."""
+    found = await read_session(core, token, only_if=lambda session: session.expires_at > core.now())
+    user = None if found is None or found.owner is None else USER.codec.decode(found.owner)
+    return (
+        None
+        if found is None or user is None or is_banned(core, user)
+        else SessionWithUser(session=found.session, user=user)
+    )
+
+
+def is_banned(core: Core, user: User) -> bool:
+    """Whether a user is banned now: for ever, or until a time that has not come."""
     return user.banned and (user.ban_expires is None or user.ban_expires > core.now())

@@ -14,11 +14,16 @@ import allsource_auth
 EXAMPLES = sorted(Path(__file__).parents[2].joinpath("examples").glob("*.py"))
 
 
+def _marks(example: Path) -> list[pytest.MarkDecorator]:
+    """An example of an integration needs the package that it plugs into."""
+    return [pytest.mark.integrations] if "allsource_auth.integrations" in example.read_text(encoding="utf-8") else []
+
+
 def test_there_are_examples() -> None:
     assert len(EXAMPLES) >= 3
 
 
-@pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: path.name)
+@pytest.mark.parametrize("example", [pytest.param(path, marks=_marks(path), id=path.name) for path in EXAMPLES])
 def test_example_runs(example: Path, tmp_path: Path) -> None:
     environment = os.environ | {"PYTHONPATH": str(Path(allsource_auth.__file__).parents[1])}
     command = [sys.executable, "-W", "error", str(example)]

@@ -1,0 +1,1 @@
+"""The packages that the integrations plug into, run as applications run them."""

@@ -1,0 +1,68 @@
+"""Each integration needs its own package and no other; the library needs none of them."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import allsource_auth
+
+pytestmark = pytest.mark.integrations
+
+OWN = {"fastapi_users": "fastapi_users", "better_auth_bridge": "fastapi_better_auth"}
+"""The modules of the integrations, with the package that each plugs into."""
+
+OTHERS = (
+    "better_auth",
+    "fastapi_users_db_sqlalchemy",
+    "httpx_oauth",
+    "sqlalchemy",
+    "redis",
+    "uvicorn",
+    "websockets",
+    "rich",
+)
+
+REFUSE = """
+import importlib, sys
+
+class Missing:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in {missing!r}:
+            raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
+
+sys.meta_path.insert(0, Missing())
+"""
+
+
+def _run(program: str) -> subprocess.CompletedProcess[str]:
+    environment = os.environ | {"PYTHONPATH": str(Path(allsource_auth.__file__).parents[1])}
+    command = [sys.executable, "-W", "error", "-c", program]
+    return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=60, check=False)
+
+
+def test_the_library_imports_none_of_them() -> None:
+    names = [*OWN.values(), *OTHERS, "fastapi", "pydantic", "starlette"]
+    done = _run(f"import sys, allsource_auth; print([name for name in {names!r} if name in sys.modules])")
+    assert (done.returncode, done.stdout.strip(), done.stderr) == (0, "[]", "")
+
+
+@pytest.mark.parametrize("module", OWN)
+def test_a_module_needs_only_its_own_package(module: str) -> None:
+    missing = {*OWN.values(), *OTHERS} - {OWN[module]}
+    done = _run(REFUSE.format(missing=missing) + f"importlib.import_module('allsource_auth.integrations.{module}')")
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("module", OWN)
+def test_without_its_package_a_module_says_which_extra_brings_it(module: str) -> None:
+    done = _run(
+        REFUSE.format(missing={OWN[module]}) + f"importlib.import_module('allsource_auth.integrations.{module}')"
+    )
+    assert done.returncode == 1
+    extra = module.replace("_", "-")
+    assert done.stderr.splitlines()[-1].endswith(f"pip install 'allsource-auth[{extra}]'")
