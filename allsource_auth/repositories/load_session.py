@@ -47,11 +47,9 @@ async def load_session(core: Core, token: str) -> SessionWithUser | None:
     """The session with this token and its user, if the session authenticates now; see the adapter's method."""
     found = await read_session(core, token, only_if=lambda session: session.expires_at > core.now())
     user = None if found is None or found.owner is None else USER.codec.decode(found.owner)
-    return (
-        None
-        if found is None or user is None or is_banned(core, user)
-        else SessionWithUser(session=found.session, user=user)
-    )
+    if found is None or user is None or is_banned(core, user):
+        return None
+    return SessionWithUser(session=found.session, user=user)
 
 
 def is_banned(core: Core, user: User) -> bool:
