@@ -1,0 +1,28 @@
+"""``better_auth`` (PyPI ``better-auth-server``) on allsource_auth: its users, sessions and all else as events.
+
+::
+
+    from allsource_auth import AllsourceAuthAdapter
+    from allsource_auth.integrations.better_auth import AllsourceDatabaseAdapter
+    from better_auth import BetterAuth
+
+    store = AllsourceAuthAdapter.embedded("auth.db")
+    auth = BetterAuth(secret=..., adapter=AllsourceDatabaseAdapter(store))
+
+Needs the extra ``better-auth``.
+"""
+
+from __future__ import annotations
+
+try:
+    import better_auth as _installed  # noqa: F401
+except ModuleNotFoundError as error:
+    if error.name != "better_auth":
+        raise
+    raise ModuleNotFoundError(
+        "better_auth is not installed; it comes with allsource-auth[better-auth]", name="better_auth"
+    ) from None
+
+from .adapter import AllsourceDatabaseAdapter, UniqueViolation
+
+__all__ = ["AllsourceDatabaseAdapter", "UniqueViolation"]
