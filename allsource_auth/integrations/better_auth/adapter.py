@@ -29,7 +29,7 @@ from ...repositories.base import Core, Repository
 from ...repositories.concurrency import concurrently
 from ...repositories.transactions import Transaction
 from ...store.base import Event
-from .models import Table, tables
+from .models import TEXTS, Table, tables
 from .where import Way, matcher, way
 
 __all__ = ["AllsourceDatabaseAdapter", "UniqueViolation"]
@@ -116,7 +116,7 @@ class AllsourceDatabaseAdapter(BaseAdapter):
     def init(self, schema: Schema) -> None:
         """Make the kinds of a schema; the framework calls it. Raises `InvalidInput` for what cannot be kept."""
         super().init(schema)
-        core = self.store._core
+        core = self.store.users.core
         self._tables |= tables(schema, core.declared, self._lists)
         for table in self._tables.values():
             core.declare(table.kind)
@@ -302,7 +302,7 @@ class AllsourceDatabaseAdapter(BaseAdapter):
 
     @property
     def _core(self) -> Core:
-        return (self._inside.get() or self.store)._core
+        return (self._inside.get() or self.store).users.core
 
     def _repository(self, table: Table) -> Repository[Any]:
         return self._core.repositories[table.kind.name]
@@ -365,9 +365,15 @@ class AllsourceDatabaseAdapter(BaseAdapter):
         if shape in self._told or len(self._told) >= 1000:
             return
         self._told.add(shape)
-        exact = [clause.field for clause in where if clause.operator in ("eq", "in") and clause.value is not None]
-        texts = [name for name in exact if table.columns[name].type in ("string", "text")]
-        advice = f"; lists={{{table.model!r}: [{texts[0]!r}]}} would find them" if texts else ""
+        found = {table.kind.key, "id", *(listed.attribute for listed in table.kind.lists)}
+        found |= {unique.attributes[0] for unique in table.kind.unique if len(unique.attributes) == 1}
+        worth = [
+            clause.field
+            for clause in where
+            if clause.operator in ("eq", "in") and clause.value is not None and clause.mode != "insensitive"
+            if table.columns[clause.field].type in TEXTS and table.columns[clause.field].attribute not in found
+        ]
+        advice = f"; with lists={{{table.model!r}: [{worth[0]!r}]}} it would not be" if worth else ""
         _log.warning("every row is looked at for (%s)%s", shape, advice)
 
     async def _change_all(self, table: Table, where: Sequence[Where], row: Mapping[str, Any]) -> list[Any]:

@@ -315,7 +315,8 @@ class _Builder:
         default = None
         if known is not None and known.default not in (None, msgspec.NODEFAULT):
             default = known.default
-        stored, shown = _as_it_is(spec.type)
+        stored = PREPARED.get(spec.type)
+        shown: Callable[[Any], Any] | None = None
         if known is not None and "dict" in str(known.type) and spec.type in TEXTS:
             stored, shown = _object_of_text, _text_of_object
         return Column(name, attribute, spec.type, spec.required, default, stored, shown)
@@ -359,8 +360,14 @@ class _Builder:
         return Table(self._model, kind, self._columns)
 
 
-def _as_it_is(type: str) -> tuple[Callable[[str, Any], Any] | None, None]:  # noqa: A002
-    return (_aware if type == "datetime" else None), None
+def _of_text(name: str, value: Any) -> Any:
+    """What a field of JSON holds: a text is JSON text, as for the framework's adapters of databases without JSON."""
+    if not isinstance(value, str):
+        return value
+    try:
+        return json.loads(value)
+    except ValueError:
+        return value
 
 
 def _aware(name: str, value: Any) -> Any:
@@ -381,3 +388,12 @@ def _object_of_text(name: str, value: Any) -> Any:
 
 def _text_of_object(value: Any) -> str:
     return json.dumps(value, separators=(",", ":"))
+
+
+PREPARED: Mapping[str, Callable[[str, Any], Any]] = {
+    "datetime": _aware,
+    "json": _of_text,
+    "string[]": _of_text,
+    "number[]": _of_text,
+}
+"""By the type of a field: what is done to a value of the framework before it is checked."""

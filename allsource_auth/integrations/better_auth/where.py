@@ -20,7 +20,7 @@ from better_auth.adapters.base import Where
 from ... import values
 from ...errors import InvalidInput
 from ...kinds import Listed, Unique
-from .models import TEXTS, Column, Table
+from .models import ID, TEXTS, Column, Table
 
 __all__ = ["Way", "alternatives", "matcher", "way"]
 
@@ -40,11 +40,30 @@ def _plain(value: Any) -> Any:
     return value.replace(tzinfo=UTC) if isinstance(value, datetime) and value.utcoffset() is None else value
 
 
-def _one_of(clause: Where) -> list[Any]:
+def _fitted(column: Column, value: Any) -> Any:
+    """A value as rows of this column have it: of a number or a time its text will do, and of a text the number.
+
+    What comes in the query of a URL is text; databases do the same.
+    """
+    value = _plain(value)
+    if isinstance(value, str) and column.type in FROM_TEXT:
+        try:
+            return _plain(FROM_TEXT[column.type](value))
+        except ValueError:
+            return value
+    if column.type in TEXTS and isinstance(value, int | float) and not isinstance(value, bool):
+        return str(value)
+    return value
+
+
+FROM_TEXT: dict[str, Callable[[str], Any]] = {"number": float, "datetime": datetime.fromisoformat}
+
+
+def _one_of(column: Column, clause: Where) -> list[Any]:
     if not isinstance(clause.value, list | tuple | set | frozenset):
         # What the framework's own adapters raise.
         raise ValueError(f"{clause.field}: the operator {clause.operator!r} takes a list")
-    return [_plain(value) for value in clause.value]
+    return [_fitted(column, value) for value in clause.value]
 
 
 def _ordered(column: Column, value: Any) -> Any:
@@ -60,7 +79,7 @@ def _ordered(column: Column, value: Any) -> Any:
 def _test(column: Column, clause: Where) -> Test:
     operator, fold = clause.operator, _lowered if clause.mode == "insensitive" else _same
     if operator in ("in", "not_in"):
-        given = _one_of(clause)
+        given = _one_of(column, clause)
         wanted = [fold(value) for value in given if value is not None]
         if operator == "in":
             return lambda found: found is not None and fold(found) in wanted
@@ -69,7 +88,7 @@ def _test(column: Column, clause: Where) -> Test:
         if len(wanted) < len(given):
             return lambda found: False  # nothing is known to differ from a null
         return lambda found: found is not None and fold(found) not in wanted
-    value = _plain(clause.value)
+    value = _fitted(column, clause.value)
     if operator == "eq":
         if value is None:
             return lambda found: found is None
@@ -81,13 +100,12 @@ def _test(column: Column, clause: Where) -> Test:
         wanted = fold(value)
         return lambda found: found is not None and bool(fold(found) != wanted)
     if operator in PARTS:
+        value = clause.value
         if not isinstance(value, str):
             return lambda found: False
         part, inner = PARTS[operator], fold(value)
         return lambda found: isinstance(found, str) and part(fold(found), inner)
     if operator in ORDERS:
-        if value is None:
-            return lambda found: False
         order, wanted = ORDERS[operator], _ordered(column, value)
         return lambda found: found is not None and bool(order(found, wanted))
     raise ValueError(f"{clause.field}: there is no operator {operator!r}")
@@ -211,10 +229,10 @@ def _sought(column: Column, clause: Where) -> list[Any] | None:
     """The only values that a field can have where a condition holds; ``None`` if the condition does not name them."""
     if clause.operator == "eq":
         if clause.value is None:
-            return None
-        given = [_plain(clause.value)]
+            return [] if column.field == ID else None
+        given = [_fitted(column, clause.value)]
     elif clause.operator == "in":
-        given = [value for value in _one_of(clause) if value is not None]
+        given = [value for value in _one_of(column, clause) if value is not None]
         if len(given) > MOST_KEYS:
             return None
     else:
