@@ -46,8 +46,13 @@ PEERS = ("better-auth-server[sqlalchemy]", "fastapi-users[sqlalchemy]", "asyncpg
 """What the library is compared with: whatever is newest."""
 
 
-INTEGRATED = ("fastapi-users[oauth]>=15", "fastapi-better-auth-bridge>=0.6")
-"""What the integrations plug into."""
+INTEGRATED = (
+    "aiosqlite",
+    "better-auth-server[fastapi,passkey,sqlalchemy]>=1.1",
+    "fastapi-better-auth-bridge>=0.6",
+    "fastapi-users[oauth]>=15",
+)
+"""What the integrations plug into, with what the tests compare with."""
 
 
 ELSEWHERE = "not crash and not long and not core and not modes and not matrix and not integrations"

@@ -1,1 +1,1 @@
-"""What plugs the store into other packages: one module for each, imported only when asked for."""
+"""The library under frameworks: one module for each, imported only when asked for, with an extra of its own."""

@@ -57,6 +57,19 @@ class Core:
         self.lists = Lists(streams)
         self.clock = clock
         self.repositories: dict[str, Repository[Any]] = {}
+        self.declared: dict[str, Kind[Any]] = {}
+
+    def declare(self, kind: Kind[Any]) -> Repository[Any]:
+        """Have a kind from now on: a new one, or another declaration of one by its name, with more attributes, say.
+
+        Everything that goes over the repositories knows it then: cascades, transactions, `check`, `reindex`.
+        """
+        self.declared[kind.name] = kind
+        known = self.repositories.get(kind.name)
+        if known is None:
+            return Repository(self, kind)
+        known._be_of(kind)
+        return known
 
     @property
     def tenant(self) -> str:
@@ -80,11 +93,14 @@ class Repository(Generic[E]):
 
     def __init__(self, core: Core, kind: Kind[E]) -> None:
         self.core = core
-        self.kind = kind
         self._streams = core.streams
-        self._history = History(core.streams, kind)
-        self._decode = kind.codec.decode
+        self._be_of(kind)
         core.repositories[kind.name] = self
+
+    def _be_of(self, kind: Kind[E]) -> None:
+        self.kind = kind
+        self._history = History(self._streams, kind)
+        self._decode = kind.codec.decode
 
     # Reading
 
@@ -153,13 +169,14 @@ class Repository(Generic[E]):
 
     # Writing, as the named operations use it
 
-    async def _create(self, given: Mapping[str, object], *, key: str | None) -> E:
-        """Create an entity under ``key``, or under a new one. Raises `Conflict`, `InvalidInput`."""
+    async def _create(self, given: Mapping[str, object], *, key: str | None, again: bool = False) -> E:
+        """Create an entity under ``key``, or under a new one. Raises `Conflict`, `InvalidInput`.
+
+        ``again``: a key may be given anew after a removal even where the kind's removals are final.
+        """
         kind = self.kind
         made_here = key is None
-        values = kind.checked(given)
-        now = self.core.now()
-        values |= {"created_at": now} | ({"updated_at": now} if "updated_at" in kind.codec.names else {})
+        values = {"created_at": self.core.now(), **self._touched(), **kind.checked(given)}
         name = kind.make_key() if key is None else key
         kind.stream(name)
 
@@ -173,7 +190,7 @@ class Repository(Generic[E]):
                 name = kind.make_key()
                 head = Head(stream=kind.stream(name), event=None, guard=0, seq=0)
             if head.event is not None:
-                await self._make_room(name, head)
+                await self._make_room(name, head, again=again)
             payload = kind.codec.new(values | {kind.key: name})
             entity = self._entity(payload)
             claims = await self.core.claims.take(operation, kind, held(kind, entity), head)
@@ -200,10 +217,10 @@ class Repository(Generic[E]):
             *self._entries(operation, REMOVED, stood(self.kind, entity), above),
         ]
 
-    async def _make_room(self, key: str, head: Head) -> None:
+    async def _make_room(self, key: str, head: Head, *, again: bool) -> None:
         """Allow the creation over a tombstone, once everything of the old entity is gone. Raises `Conflict`."""
         assert head.event is not None
-        if not is_tombstone(head.event.payload) or not self.kind.restorable:
+        if not is_tombstone(head.event.payload) or not (self.kind.restorable or again):
             raise Conflict(self.kind.name, self.kind.key)
         self.core.once(head.stream)
         await self._cascade(key)
@@ -259,7 +276,7 @@ class Repository(Generic[E]):
             if changes is None:
                 left_alone = before
                 return None
-            payload = kind.codec.merged(head.event.payload, {**changes, **self._touched()})
+            payload = kind.codec.merged(head.event.payload, {**self._touched(), **changes})
             return await self._rewrite(operation, head, before, payload, verb)
 
         async with self.core.mutations.turn(stream):

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any
+
+from ..kinds import Kind
 from .accounts import Accounts
 from .api_keys import ApiKeys
 from .base import Core
@@ -15,6 +20,8 @@ from .users import Users
 from .verifications import Verifications
 
 __all__ = ["Repositories"]
+
+NONE_DECLARED: Mapping[str, Kind[Any]] = MappingProxyType({})
 
 
 class Repositories:
@@ -31,7 +38,8 @@ class Repositories:
     api_keys: ApiKeys
     passkeys: Passkeys
 
-    def _open(self, core: Core) -> None:
+    def _open(self, core: Core, declared: Mapping[str, Kind[Any]] = NONE_DECLARED) -> None:
+        """Make the repositories; ``declared``: kinds beside the ten, or other declarations of these."""
         self.users = Users(core)
         self.sessions = Sessions(core)
         self.accounts = Accounts(core)
@@ -42,3 +50,5 @@ class Repositories:
         self.two_factors = TwoFactors(core)
         self.api_keys = ApiKeys(core)
         self.passkeys = Passkeys(core)
+        for kind in declared.values():
+            core.declare(kind)

@@ -110,7 +110,7 @@ class Transaction(Repositories):
         self._core = core
         self._view = View(core.streams)
         self._once: set[str] = set()
-        self._open(Core(Streams(self._view), core.clock, once=self._once.add, beneath=core.claims))
+        self._open(Core(Streams(self._view), core.clock, once=self._once.add, beneath=core.claims), core.declared)
 
     async def __aenter__(self) -> Self:
         self._view.begin()

@@ -13,11 +13,10 @@ import allsource_auth
 
 pytestmark = pytest.mark.integrations
 
-OWN = {"fastapi_users": "fastapi_users", "better_auth_bridge": "fastapi_better_auth"}
+OWN = {"better_auth": "better_auth", "better_auth_bridge": "fastapi_better_auth", "fastapi_users": "fastapi_users"}
 """The modules of the integrations, with the package that each plugs into."""
 
 OTHERS = (
-    "better_auth",
     "fastapi_users_db_sqlalchemy",
     "httpx_oauth",
     "sqlalchemy",

@@ -1,0 +1,24 @@
+"""``better_auth`` (PyPI ``better-auth-server``) on allsource_auth: its users, sessions and all else as events.
+
+::
+
+    from allsource_auth import AllsourceAuthAdapter
+    from allsource_auth.integrations.better_auth import AllsourceDatabaseAdapter
+    from better_auth import BetterAuth
+
+    store = AllsourceAuthAdapter.embedded("auth.db")
+    auth = BetterAuth(secret=..., adapter=AllsourceDatabaseAdapter(store))
+
+Needs the extra ``better-auth``.
+"""
+
+from __future__ import annotations
+
+try:
+    import better_auth as _installed  # noqa: F401
+except ModuleNotFoundError as missing:
+    raise ImportError("this module needs better-auth-server: pip install 'allsource-auth[better-auth]'") from missing
+
+from .adapter import AllsourceDatabaseAdapter, UniqueViolation
+
+__all__ = ["AllsourceDatabaseAdapter", "UniqueViolation"]

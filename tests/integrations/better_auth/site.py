@@ -1,0 +1,203 @@
+"""The published package as an application: its FastAPI binding on one database, and what its clients got to hear."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from datetime import datetime
+from typing import Any
+
+import httpx
+from better_auth import BetterAuth, EmailAndPassword
+from better_auth.adapters.base import BaseAdapter
+from better_auth.config import RateLimit
+from better_auth.integrations.fastapi import BetterAuthFastAPI
+from fastapi import FastAPI
+
+__all__ = ["BASE", "PASSWORD", "Site", "Transcript", "application", "differences", "opened"]
+
+BASE = "http://auth.test"
+PASSWORD = "correct horse battery"
+
+Transcript = list[tuple[str, int, Any, dict[str, str], list[str]]]
+"""What was asked, and of the answer: status, body, the headers that say something, the cookies that were set."""
+
+HEADERS = ("location", "x-retry-after", "set-auth-token", "set-auth-jwt", "set-ott", "cache-control", "content-type")
+
+
+class Browser:
+    """One client with its own cookies."""
+
+    def __init__(self, site: Site, client: httpx.AsyncClient) -> None:
+        self._site, self.client = site, client
+
+    async def ask(self, method: str, path: str, **options: Any) -> httpx.Response:
+        """Send a request, and write down what was asked and answered."""
+        options["headers"] = {"origin": BASE, **options.get("headers", {})}
+        url = path if path.startswith("http") else f"/api/auth{path}"
+        answer = await self.client.request(method, url, **options)
+        try:
+            body = answer.json()
+        except ValueError:
+            body = answer.text
+        said = {name: answer.headers[name] for name in HEADERS if name in answer.headers}
+        cookies = [_cookie(text) for text in answer.headers.get_list("set-cookie")]
+        asked = f"{method} {re.sub(r'[?].*', '', path)}"
+        self._site.transcript.append((asked, answer.status_code, body, said, cookies))
+        return answer
+
+    async def post(self, path: str, expect: int = 200, /, **body: Any) -> Any:
+        """Post a JSON body; the decoded answer. What every flow expects keeps both sides from failing in the same way."""
+        answer = await self.ask("POST", path, json=body)
+        assert answer.status_code == expect, (path, answer.status_code, answer.text)
+        return answer.json() if answer.content else None
+
+    async def get(self, path: str, expect: int = 200, /, **query: Any) -> Any:
+        answer = await self.ask("GET", path, params=query)
+        assert answer.status_code == expect, (path, answer.status_code, answer.text)
+        return answer.json() if "json" in answer.headers.get("content-type", "") else answer
+
+    async def sign_up(self, name: str, **more: Any) -> Any:
+        given = {"name": name.title(), "email": f"{name}@example.org", "password": PASSWORD, **more}
+        return await self.post("/sign-up/email", **given)
+
+
+def _cookie(text: str) -> str:
+    """A cookie without its value: its name, whether it is cleared, its attributes."""
+    name, _, rest = text.partition("=")
+    value, _, attributes = rest.partition(";")
+    attributes = re.sub(r"(expires=)[^;]*", r"\1...", attributes, flags=re.IGNORECASE)
+    shown = "" if value.strip('"') == "" else "..."
+    return f"{name}={shown};{attributes}"
+
+
+class Site:
+    """An application on one database."""
+
+    def __init__(self, stack: AsyncExitStack) -> None:
+        self._stack = stack
+        self.transcript: Transcript = []
+        self.sent: list[dict[str, Any]] = []
+        """What would have been sent by mail or as a message."""
+        self.auth: Any = None
+        self.app: FastAPI
+
+    async def browser(self) -> Browser:
+        """Another client, without cookies."""
+        transport = httpx.ASGITransport(self.app)
+        client = httpx.AsyncClient(transport=transport, base_url=BASE, timeout=60)
+        return Browser(self, await self._stack.enter_async_context(client))
+
+    def post_office(self, *names: str) -> Callable[..., Any]:
+        """A function that keeps what it is given under these names, or as it is given."""
+
+        async def send(*values: Any, **named: Any) -> None:
+            if len(values) and isinstance(values[0], dict) and not names:
+                self.sent.append(values[0])
+            else:
+                self.sent.append({**dict(zip(names, values, strict=False)), **named})
+
+        return send
+
+
+Options = Callable[[Site], dict[str, Any]]
+
+
+def application(adapter: BaseAdapter, **options: Any) -> tuple[Any, FastAPI]:
+    given: dict[str, Any] = {
+        "secret": "a secret of at least thirty-two characters",
+        "base_url": BASE,
+        "email_and_password": EmailAndPassword(enabled=True),
+        "rate_limit": RateLimit(enabled=False),
+        "adapter": adapter,
+    } | options
+    auth = BetterAuth(**given)
+    app = FastAPI()
+    app.include_router(BetterAuthFastAPI(auth).router)
+    return auth, app
+
+
+@asynccontextmanager
+async def opened(adapter: BaseAdapter, options: Options = lambda site: {}) -> AsyncIterator[Site]:
+    async with AsyncExitStack() as stack:
+        site = Site(stack)
+        site.auth, site.app = application(adapter, **options(site))
+        create = getattr(adapter, "create_tables", None)
+        if create is not None:
+            await create()
+        yield site
+
+
+# Comparing
+
+_PIECES = re.compile(r"[A-Za-z0-9_\-+/=.~%]{8,}|\d{6}")
+
+
+class _Pairs:
+    """Which made-up value of one side is which of the other: each has one partner."""
+
+    def __init__(self) -> None:
+        self._there: dict[str, str] = {}
+        self._back: dict[str, str] = {}
+
+    def match(self, left: str, right: str) -> bool:
+        return self._there.setdefault(left, right) == right and self._back.setdefault(right, left) == left
+
+
+def differences(left: Transcript, right: Transcript) -> list[str]:
+    """Where two transcripts differ, ids, tokens and times aside: what is made up may differ, if it does so in one way."""
+    found: list[str] = []
+    pairs = _Pairs()
+    for number, (ours, theirs) in enumerate(zip(left, right, strict=False)):
+        place = f"{number}. {ours[0]}"
+        found += _differ(pairs, place, list(ours), list(theirs))
+    if len(left) != len(right):
+        found.append(f"{len(left)} and {len(right)} requests")
+    return found
+
+
+def _differ(pairs: _Pairs, place: str, left: Any, right: Any) -> list[str]:
+    if isinstance(left, dict) and isinstance(right, dict):
+        if left.keys() != right.keys():
+            return [f"{place}: the members {sorted(left)} and {sorted(right)}"]
+        return [text for key in left for text in _differ(pairs, f"{place}.{key}", left[key], right[key])]
+    if isinstance(left, list) and isinstance(right, list):
+        if len(left) != len(right):
+            return [f"{place}: {len(left)} and {len(right)} items"]
+        items = enumerate(zip(left, right, strict=True))
+        return [text for number, (one, other) in items for text in _differ(pairs, f"{place}[{number}]", one, other)]
+    if isinstance(left, str) and isinstance(right, str):
+        return [] if _same_text(pairs, left, right) else [f"{place}: {left!r} and {right!r}"]
+    if type(left) is type(right) and isinstance(left, int | float) and left != right:
+        # What is left until a moment, and moments, in seconds or milliseconds.
+        near = abs(left - right) <= (60_000 if min(left, right) > 100_000 else 5)
+        return [] if near else [f"{place}: {left!r} and {right!r}"]
+    return [] if left == right and type(left) is type(right) else [f"{place}: {left!r} and {right!r}"]
+
+
+def _same_text(pairs: _Pairs, left: str, right: str) -> bool:
+    if _moment(left) and _moment(right):
+        return True
+    if _PIECES.sub("*", left) != _PIECES.sub("*", right):
+        return False
+    pieces = zip(_PIECES.findall(left), _PIECES.findall(right), strict=True)
+    return all(_made_up(one, other) and pairs.match(one, other) if one != other else True for one, other in pieces)
+
+
+_BACKUP_CODE = re.compile(r"[A-Za-z0-9]{5}-[A-Za-z0-9]{5}")
+
+
+def _made_up(left: str, right: str) -> bool:
+    """Whether both look like something that nobody wrote: not words in capitals, not plain words."""
+    if all(map(_BACKUP_CODE.fullmatch, (left, right))):
+        return True  # now and then one has small letters only
+    return not any(re.fullmatch(r"[A-Z_]+|[a-z]+|[a-z-]+", text) and len(text) < 24 for text in (left, right))
+
+
+def _moment(text: str) -> bool:
+    try:
+        datetime.fromisoformat(text)
+    except ValueError:
+        return False
+    return len(text) > 10

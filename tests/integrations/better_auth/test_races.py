@@ -1,0 +1,121 @@
+"""Many callers at the same time: each row is taken once, each step is counted, each value has one owner."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from better_auth.adapters.base import Where
+
+from allsource_auth import AllsourceAuthAdapter
+from allsource_auth.integrations.better_auth import AllsourceDatabaseAdapter, UniqueViolation
+from tests.integrations.better_auth.conftest import SCHEMA
+
+pytestmark = pytest.mark.integrations
+
+SOON = datetime.now(UTC) + timedelta(days=1)
+
+
+@pytest.fixture(params=["one adapter", "two adapters on one file"])
+async def databases(request: pytest.FixtureRequest, tmp_path: Path) -> Any:
+    number = 1 if request.param == "one adapter" else 2
+    stores = [AllsourceAuthAdapter.embedded(tmp_path / "auth.db") for _ in range(number)]
+    found = [AllsourceDatabaseAdapter(store) for store in stores]
+    for database in found:
+        database.init(SCHEMA)
+    yield found * (200 // number)
+    for store in stores:
+        await store.aclose()
+
+
+async def test_one_of_200_consumes(databases: list[AllsourceDatabaseAdapter]) -> None:
+    for model, given in (
+        ("verification", {"id": "v", "identifier": "i", "value": "x", "expiresAt": SOON}),
+        ("deviceCode", {"id": "v", "deviceCode": "d", "userCode": "u", "expiresAt": SOON, "status": "approved"}),
+    ):
+        await databases[0].create(model, given)
+        where = (
+            [Where("id", "v")] if model == "verification" else [Where("deviceCode", "d"), Where("status", "approved")]
+        )
+        taken = await asyncio.gather(*(each.consume_one(model, where) for each in databases))
+        assert [row["id"] for row in taken if row is not None] == ["v"]
+        assert await databases[0].count(model) == 0
+
+
+async def test_several_rows_are_taken_one_by_one(databases: list[AllsourceDatabaseAdapter]) -> None:
+    for number in range(20):
+        await databases[0].create(
+            "verification", {"id": str(number), "identifier": "i", "value": "x", "expiresAt": SOON}
+        )
+    taken = await asyncio.gather(
+        *(each.consume_one("verification", [Where("identifier", "i")]) for each in databases[:50])
+    )
+    assert Counter(row["id"] for row in taken if row is not None) == Counter(map(str, range(20)))
+
+
+async def test_100_steps_are_counted(databases: list[AllsourceDatabaseAdapter]) -> None:
+    await databases[0].create("rateLimit", {"key": "k", "count": 0})
+    where = [Where("key", "k"), Where("count", 70, "lt")]
+    rows = await asyncio.gather(*(each.increment_one("rateLimit", where, {"count": 1}) for each in databases[50:150]))
+    assert sorted(row["count"] for row in rows if row is not None) == list(range(1, 71))
+    assert (await databases[0].find_one("rateLimit", [Where("key", "k")]) or {})["count"] == 70
+
+
+async def test_one_of_200_has_the_email(databases: list[AllsourceDatabaseAdapter]) -> None:
+    async def sign_up(number: int) -> str:
+        try:
+            row = await databases[number].create(
+                "user", {"name": "n", "email": "Ada@example.org" if number % 2 else "ada@example.org"}
+            )
+        except UniqueViolation as refused:
+            return refused.code
+        return str(row["id"])
+
+    outcomes = Counter(await asyncio.gather(*map(sign_up, range(200))))
+    assert outcomes.pop("USER_ALREADY_EXISTS_USE_ANOTHER_EMAIL") == 199
+    (winner,) = outcomes
+    assert [row["id"] for row in await databases[0].find_many("user")] == [winner]
+
+
+async def test_of_200_updates_under_a_condition_one_applies(databases: list[AllsourceDatabaseAdapter]) -> None:
+    await databases[0].create(
+        "deviceCode", {"id": "d", "deviceCode": "d", "userCode": "u", "expiresAt": SOON, "status": "pending"}
+    )
+    where = [Where("id", "d"), Where("status", "pending")]
+    counts = await asyncio.gather(
+        *(each.update_many("deviceCode", where, {"status": "approved"}) for each in databases)
+    )
+    assert Counter(counts) == {1: 1, 0: 199}
+
+
+async def test_updates_of_different_fields_all_survive(databases: list[AllsourceDatabaseAdapter]) -> None:
+    await databases[0].create("user", {"id": "u", "name": "n", "email": "a@b.c"})
+    fields = ("name", "image", "role", "banReason", "username", "displayUsername", "phoneNumber")
+    changes = [({field: f"new {field}"}, databases[number]) for number, field in enumerate(fields)]
+    await asyncio.gather(*(database.update("user", [Where("id", "u")], change) for change, database in changes))
+    row = await databases[0].find_one("user", [Where("id", "u")])
+    assert row is not None
+    assert {field: row[field] for field in fields} == {field: f"new {field}" for field in fields}
+
+
+async def test_of_transactions_that_take_one_row_one_does(databases: list[AllsourceDatabaseAdapter]) -> None:
+    await databases[0].create("verification", {"id": "v", "identifier": "i", "value": "x", "expiresAt": SOON})
+
+    async def use(database: AllsourceDatabaseAdapter) -> bool:
+        async def step(inside: Any) -> bool:
+            if await inside.consume_one("verification", [Where("id", "v")]) is None:
+                return False
+            await inside.delete_many("verification", [Where("identifier", "i")])
+            await inside.create("jwks", {"publicKey": "p", "privateKey": "s", "createdAt": SOON})
+            return True
+
+        done: bool = await database.transaction(step)
+        return done
+
+    outcomes = await asyncio.gather(*map(use, databases[75:125]))
+    assert sum(outcomes) == 1
+    assert await databases[0].count("jwks") == 1
