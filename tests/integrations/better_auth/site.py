@@ -185,13 +185,14 @@ def _same_text(pairs: _Pairs, left: str, right: str) -> bool:
     return all(_made_up(one, other) and pairs.match(one, other) if one != other else True for one, other in pieces)
 
 
-_BACKUP_CODE = re.compile(r"[A-Za-z0-9]{5}-[A-Za-z0-9]{5}")
+_CODE = re.compile(r"[A-Za-z0-9]{5}-[A-Za-z0-9]{5}|[A-HJ-NP-Z2-9]{8}")
+"""A backup code, a device's code: now and then one has small letters only, or capitals only, like a word."""
 
 
 def _made_up(left: str, right: str) -> bool:
     """Whether both look like something that nobody wrote: not words in capitals, not plain words."""
-    if all(map(_BACKUP_CODE.fullmatch, (left, right))):
-        return True  # now and then one has small letters only
+    if _CODE.fullmatch(left) and _CODE.fullmatch(right):
+        return True
     return not any(re.fullmatch(r"[A-Z_]+|[a-z]+|[a-z-]+", text) and len(text) < 24 for text in (left, right))
 
 
