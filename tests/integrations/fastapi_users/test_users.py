@@ -251,6 +251,19 @@ async def test_a_password_replaces_the_one_that_was_read(database: Database, ada
     assert found.hashed_password == f"new {won.index(True)}"
 
 
+async def test_a_password_that_was_taken_away_is_not_given_back(
+    database: Database, adapter: AllsourceAuthAdapter, ada: User
+) -> None:
+    (account,) = await adapter.accounts.list_for_user(str(ada.id))
+    await adapter.accounts.delete(account.id)
+    with pytest.raises(UserChanged):
+        await database.update(ada, {"hashed_password": "new"})
+    found = await there(database.get(ada.id))
+    assert found.hashed_password == NO_PASSWORD
+    await database.update(found, {"hashed_password": "new"})
+    assert await database.get(ada.id) == found
+
+
 async def test_a_verification_is_of_the_email_that_was_read(database: Database, ada: User) -> None:
     read = await database.get(ada.id)
     assert read is not None
