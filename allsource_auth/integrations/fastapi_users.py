@@ -175,6 +175,9 @@ class AllsourceBaseAccessTokenUUID(AllsourceBaseAccessToken[uuid.UUID], kw_only=
     """A session of a user whose id is a UUID."""
 
 
+Wish = Callable[[entities.User], Mapping[str, Any] | None]
+"""What is to change of a user in this state; ``None`` for nothing."""
+
 U = TypeVar("U", bound=AllsourceBaseUser[Any])
 AT = TypeVar("AT", bound=AllsourceBaseAccessToken[Any])
 
@@ -291,21 +294,16 @@ class AllsourceUserDatabase(BaseUserDatabase[U, ID]):
                 raise UserChanged
             return self._fields(given, before) or None
 
-        changed: entities.User | None = None
         try:
             if password is not None:
-                changed = await _again(partial(self._set_password, user, password, wish if given else None))
-            elif given:
+                changed = await _again(partial(self._set_password, user, password, wish))
+            else:
                 changed = await self._adapter.users._change(key, wish, once=False)
         except Conflict as conflict:
             raise UserAlreadyExists from conflict
         except UserNotFound:
             raise UserGone from None
-        current = user.hashed_password if password is None else password
-        if changed is not None:
-            return self._refreshed(user, self._read(changed, current, []))
-        user.hashed_password = current
-        return user
+        return self._refreshed(user, self._read(changed, password or user.hashed_password, []))
 
     async def delete(self, user: U) -> None:
         """Delete a user with everything that is its own: sessions, accounts, memberships, keys. It can be restored."""
@@ -360,7 +358,7 @@ class AllsourceUserDatabase(BaseUserDatabase[U, ID]):
         return None if user is None else await self._whole(user, accounts)
 
     async def _accounts(self, key: str) -> list[entities.Account]:
-        """The accounts of a user that the user type needs; of sign-ups that happened elsewhere the password may be missing."""
+        """All accounts of a user if the user type shows them, else the one where a sign-up here puts the password."""
         if self._shape.oauth:
             return await self._adapter.accounts.list_for_user(key)
         account = await self._adapter.accounts.get(key)
@@ -388,7 +386,7 @@ class AllsourceUserDatabase(BaseUserDatabase[U, ID]):
             "is_verified": user.email_verified,
         }
         if self._shape.oauth:
-            emails = metadata.get(EMAILS) or {}
+            emails = _emails(user)
             others = sorted(
                 (account for account in accounts if account.provider_id != CREDENTIAL),
                 key=lambda account: (account.created_at, account.id),
@@ -447,10 +445,8 @@ class AllsourceUserDatabase(BaseUserDatabase[U, ID]):
             found["metadata"] = {**((before and before.metadata) or {}), **extra}
         return self._adapter.users.kind.checked(found)
 
-    async def _set_password(
-        self, user: U, password: str, wish: Callable[[entities.User], Mapping[str, Any] | None] | None
-    ) -> entities.User | None:
-        """Replace the password that ``user`` has, and what ``wish`` says, in one transaction."""
+    async def _set_password(self, user: U, password: str, wish: Wish) -> entities.User:
+        """Replace the password that ``user`` has, and change what ``wish`` says, in one transaction."""
         key, known = str(user.id), user.hashed_password
 
         def replace(account: entities.Account) -> dict[str, Any]:
@@ -460,17 +456,16 @@ class AllsourceUserDatabase(BaseUserDatabase[U, ID]):
 
         async with self._adapter.transaction() as tx:
             account = await _credential(tx, key)
+            # A new account takes the user along, so that one who is deleted in this very moment gets none.
+            least: dict[str, Any] | None = {} if account is None else None
+            changed = await tx.users._change(key, lambda before: wish(before) or least, once=False)
             if account is not None:
                 await tx.accounts._change(account.id, replace)
             elif known != self._no_password:
-                raise UserChanged  # or the user is gone
+                raise UserChanged
             else:
                 await _add_password(tx, key, password)
-            if wish is not None:
-                return await tx.users._change(key, wish, once=False)
-            if account is None:
-                return await tx.users._change(key, lambda before: {}, once=False)  # a deleted user gets no password
-            return None
+            return changed
 
     async def _link(self, key: str, given: Mapping[str, Any], email: str) -> None:
         async with self._adapter.transaction() as tx:
@@ -724,9 +719,15 @@ def _oauth_account(account: entities.Account, email: str) -> dict[str, Any]:
 
 def _with_email(account: str, email: str, before: entities.User) -> dict[str, Any] | None:
     """The change that notes the email of an account; ``None`` where it is noted."""
-    metadata = before.metadata or {}
-    emails = metadata.get(EMAILS) or {}
-    return None if emails.get(account) == email else {"metadata": {**metadata, EMAILS: {**emails, account: email}}}
+    emails = _emails(before)
+    if emails.get(account) == email:
+        return None
+    return {"metadata": {**(before.metadata or {}), EMAILS: {**emails, account: email}}}
+
+
+def _emails(user: entities.User) -> dict[str, Any]:
+    found = (user.metadata or {}).get(EMAILS)
+    return found if isinstance(found, dict) else {}
 
 
 # Waiting

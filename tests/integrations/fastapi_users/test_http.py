@@ -170,7 +170,7 @@ async def test_a_password_is_reset_once(client: httpx.AsyncClient, mail: Mail) -
     assert said(reply) == (400, "LOGIN_BAD_CREDENTIALS")
 
 
-async def test_of_many_resets_with_one_token_one_wins(client: httpx.AsyncClient, mail: Mail) -> None:
+async def test_of_200_resets_with_one_token_one_wins(client: httpx.AsyncClient, mail: Mail) -> None:
     await register(client)
     await client.post("/auth/forgot-password", json={"email": ADA["email"]})
     token = mail[-1][2]
@@ -178,7 +178,7 @@ async def test_of_many_resets_with_one_token_one_wins(client: httpx.AsyncClient,
     async def reset(number: int) -> httpx.Response:
         return await client.post("/auth/reset-password", json={"token": token, "password": f"new password {number}"})
 
-    replies = await asyncio.gather(*map(reset, range(50)))
+    replies = await asyncio.gather(*map(reset, range(200)))
     won = [number for number, reply in enumerate(replies) if reply.status_code == 200]
     assert len(won) == 1
     assert {said(reply) for reply in replies if reply.status_code != 200} == {(400, "RESET_PASSWORD_BAD_TOKEN")}

@@ -95,6 +95,13 @@ async def test_new_tokens_are_stored(database: Database, ada: OAuthUser) -> None
     assert ada.oauth_accounts[0].account_email == email("Grace")
 
 
+async def test_an_update_leaves_the_accounts_alone(database: Database, ada: OAuthUser) -> None:
+    await database.add_oauth_account(ada, account())
+    await database.update(ada, {"first_name": "Ada", "hashed_password": "new"})
+    assert (ada.first_name, len(ada.oauth_accounts)) == ("Ada", 1)
+    assert await database.get(ada.id) == ada
+
+
 async def test_an_account_belongs_to_one_user(
     database: Database, adapter: AllsourceAuthAdapter, ada: OAuthUser
 ) -> None:

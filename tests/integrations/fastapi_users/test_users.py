@@ -251,6 +251,19 @@ async def test_a_password_replaces_the_one_that_was_read(database: Database, ada
     assert found.hashed_password == f"new {won.index(True)}"
 
 
+async def test_a_password_that_was_taken_away_is_not_given_back(
+    database: Database, adapter: AllsourceAuthAdapter, ada: User
+) -> None:
+    (account,) = await adapter.accounts.list_for_user(str(ada.id))
+    await adapter.accounts.delete(account.id)
+    with pytest.raises(UserChanged):
+        await database.update(ada, {"hashed_password": "new"})
+    found = await there(database.get(ada.id))
+    assert found.hashed_password == NO_PASSWORD
+    await database.update(found, {"hashed_password": "new"})
+    assert await database.get(ada.id) == found
+
+
 async def test_a_verification_is_of_the_email_that_was_read(database: Database, ada: User) -> None:
     read = await database.get(ada.id)
     assert read is not None
@@ -269,7 +282,7 @@ async def test_an_update_of_a_deleted_user_says_so(database: Database, ada: User
         await database.update(read, {"first_name": "A."})
     with pytest.raises(UserNotExists):
         await database.update(read, {"first_name": "A."})
-    with pytest.raises(UserChanged):
+    with pytest.raises(UserGone):
         await database.update(read, {"hashed_password": "new"})
 
 
@@ -356,9 +369,39 @@ async def test_no_password_is_given_to_a_user_who_is_deleted_meanwhile(
     user = await adapter.users.create(email=email("Ada"))
     found = await there(database.get(uuid.UUID(user.id)))
     await adapter.users.delete(user.id)
-    with pytest.raises(UserGone):
-        await database.update(found, {"hashed_password": HASH})
+    for changes in ({"hashed_password": HASH}, {"hashed_password": HASH, "is_active": True}):
+        with pytest.raises(UserGone):
+            await database.update(found, changes)
     assert [account async for account in adapter.accounts.scan()] == []
+
+
+@pytest.mark.parametrize("more", [{}, {"is_active": True}])
+async def test_a_deletion_in_the_very_moment_of_a_first_password_wins(
+    site: Site, clock: ManualClock, more: dict[str, Any]
+) -> None:
+    store = Touching(site.store("default"))
+    adapter = AllsourceAuthAdapter.with_store(store, clock=clock)
+    database = AllsourceUserDatabase[User, uuid.UUID](adapter, User)
+    user = await adapter.users.create(email=email("Ada"))
+    found = await there(database.get(uuid.UUID(user.id)))
+    others = AllsourceAuthAdapter.with_store(site.store("default"), clock=clock)
+    store.touch = lambda: others.users.delete(user.id)
+    with pytest.raises(UserGone):
+        await database.update(found, {"hashed_password": HASH, **more})
+    assert store.touch is None
+    assert [account async for account in adapter.accounts.scan()] == []
+
+
+async def test_a_password_is_not_given_over_one_that_came_meanwhile(
+    adapter: AllsourceAuthAdapter, database: Database
+) -> None:
+    user = await adapter.users.create(email=email("Ada"))
+    first = await there(database.get(uuid.UUID(user.id)))
+    second = await there(database.get(uuid.UUID(user.id)))
+    await database.update(first, {"hashed_password": "first"})
+    with pytest.raises(UserChanged):
+        await database.update(second, {"hashed_password": "second"})
+    assert await database.get(first.id) == first
 
 
 async def test_who_has_no_email_is_no_user_of_fastapi_users(adapter: AllsourceAuthAdapter, database: Database) -> None:
