@@ -1,0 +1,105 @@
+"""The sessions of an adapter, for a fastapi-users strategy."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+from typing import Any, TypeVar
+
+from fastapi_users.authentication.strategy.db import AccessTokenDatabase
+
+from ... import entities, values
+from ...adapter import AllsourceAuthAdapter
+from ...errors import InvalidInput
+from .models import DATES, AllsourceBaseAccessToken, converted, names
+
+__all__ = ["AllsourceAccessTokenDatabase"]
+
+AT = TypeVar("AT", bound=AllsourceBaseAccessToken[Any])
+
+NEVER = datetime(9999, 12, 31, tzinfo=UTC)
+"""The expiry of a session that has none."""
+
+SESSION_FIELDS = frozenset(entities.Session.__struct_fields__) - {"id", *DATES}
+SESSION_CHANGES = SESSION_FIELDS - {"token", "user_id"} | {"created_at"}
+
+
+class AllsourceAccessTokenDatabase(AccessTokenDatabase[AT]):
+    """The sessions of an adapter, for ``fastapi_users.authentication.strategy.DatabaseStrategy``.
+
+    Args:
+        adapter: where the sessions are.
+        access_token_type: `AllsourceBaseAccessTokenUUID`, or a subclass of it or of ``AllsourceBaseAccessToken[str]``.
+        lifetime_seconds: when a session expires, for whoever else reads the store and for ``sessions.delete_expired``; give
+            the strategy the same. ``None``: never.
+
+    Raises `InvalidInput`.
+    """
+
+    def __init__(
+        self, adapter: AllsourceAuthAdapter, access_token_type: type[AT], *, lifetime_seconds: int | None
+    ) -> None:
+        if lifetime_seconds is not None and values.count("lifetime_seconds", lifetime_seconds) == 0:
+            raise InvalidInput("lifetime_seconds", "must be at least 1, or None for ever")
+        self._adapter = adapter
+        self._type = access_token_type
+        self._lifetime = None if lifetime_seconds is None else timedelta(seconds=lifetime_seconds)
+        unknown = set(access_token_type.__struct_fields__) - set(entities.Session.__struct_fields__)
+        if unknown:
+            raise InvalidInput("access_token_type", f"has fields that a session does not have: {names(unknown)}")
+
+    async def get_by_token(self, token: str, max_age: datetime | None = None) -> AT | None:
+        """The session with this token; ``None`` if there is none, it has expired, or it is older than ``max_age``. One read."""
+        session = await self._adapter.sessions.get(token)
+        if session is None or session.expires_at <= self._adapter._core.now():
+            return None
+        if max_age is not None and session.created_at < values.instant("max_age", max_age):
+            return None
+        return self._read(session)
+
+    async def create(self, create_dict: dict[str, Any]) -> AT:
+        """Begin a session: ``user_id``, and optionally ``token``, ``expires_at`` and other fields of a session.
+
+        Raises `Conflict` for a token that exists or existed, `InvalidInput`.
+        """
+        if "user_id" not in create_dict:
+            raise InvalidInput("user_id", "is missing")
+        given = {**create_dict, "user_id": str(create_dict["user_id"])}
+        given.setdefault("expires_at", self._expiry(self._adapter._core.now()))
+        self._refuse_others(given, SESSION_FIELDS)
+        return self._read(await self._adapter.sessions.create(**given))
+
+    async def update(self, access_token: AT, update_dict: dict[str, Any]) -> AT:
+        """Change a session; ``access_token`` itself is brought up to date. A new ``created_at`` moves the expiry with it.
+
+        Raises `SessionNotFound`, `InvalidInput`.
+        """
+        self._refuse_others(update_dict, SESSION_CHANGES)
+        changes = dict(update_dict)
+        if "created_at" in changes:
+            changes["created_at"] = values.instant("created_at", changes["created_at"])
+            changes.setdefault("expires_at", self._expiry(changes["created_at"]))
+        kind = self._adapter.sessions.kind
+        checked = kind.checked({name: value for name, value in changes.items() if name != "created_at"})
+        checked |= {"created_at": changes["created_at"]} if "created_at" in changes else {}
+        verb = "expiry_updated" if "expires_at" in checked else "updated"
+        session = await self._adapter.sessions._change(access_token.token, lambda _: checked, verb=verb, once=False)
+        fresh = self._read(session)
+        for name in fresh.__struct_fields__:
+            setattr(access_token, name, getattr(fresh, name))
+        return access_token
+
+    async def delete(self, access_token: AT) -> None:
+        """Revoke a session, for good. A missing one stays missing."""
+        await self._adapter.sessions.delete(access_token.token)
+
+    def _expiry(self, begin: datetime) -> datetime:
+        return NEVER if self._lifetime is None else begin + self._lifetime
+
+    def _read(self, session: entities.Session) -> AT:
+        found = {name: getattr(session, name) for name in self._type.__struct_fields__}
+        return converted("session", found, self._type)
+
+    def _refuse_others(self, given: Mapping[str, Any], allowed: frozenset[str]) -> None:
+        if others := set(given) - allowed:
+            raise InvalidInput(min(others), "is not a field of a session that can be written here")

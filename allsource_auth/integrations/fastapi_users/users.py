@@ -1,0 +1,347 @@
+"""The users of an adapter, for a fastapi-users manager."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
+from typing import Any, TypeVar
+
+from fastapi_users.db import BaseUserDatabase
+from fastapi_users.exceptions import UserAlreadyExists
+from pydantic_core import PydanticSerializationError, to_jsonable_python
+
+from ... import entities, values
+from ...adapter import AllsourceAuthAdapter
+from ...errors import AccountNotFound, Conflict, InvalidInput, UserNotFound, VersionConflict
+from ...ids import uuid_text
+from ...repositories.load_session import is_banned
+from .accounts import (
+    CREDENTIAL,
+    OAUTH_FIELDS,
+    add_password,
+    credential_of,
+    emails_of,
+    is_credential,
+    oauth_account,
+    oauth_fields,
+    with_email,
+)
+from .errors import OAuthAccountTaken, UserChanged, UserGone
+from .models import NEVER_NONE, OWN, AllsourceBaseOAuthAccount, AllsourceBaseUser, converted, shape
+
+__all__ = ["NO_PASSWORD", "AllsourceUserDatabase"]
+
+ID = TypeVar("ID")
+T = TypeVar("T")
+A = TypeVar("A")
+B = TypeVar("B")
+U = TypeVar("U", bound=AllsourceBaseUser[Any])
+
+Wish = Callable[[entities.User], Mapping[str, Any] | None]
+"""What is to change of a user in this state; ``None`` for nothing."""
+
+ADMIN = "admin"
+"""The role that makes a user a superuser, as in better-auth's admin plugin."""
+
+NO_PASSWORD = f"$argon2id$v=19$m=65536,t=3,p=4${'A' * 22}${'A' * 43}"
+"""The ``hashed_password`` of a user who has none: a hash of zeros, which nobody knows a password for."""
+
+TIMES = 10
+"""How often a transaction is begun again whose state was changed by others."""
+
+
+class AllsourceUserDatabase(BaseUserDatabase[U, ID]):
+    """The users of an adapter, for a fastapi-users manager.
+
+    Cheap to make, so a dependency may make one for each request; all may share one adapter, which the application closes.
+
+    Args:
+        adapter: where the users are.
+        user_type: the application's user, a subclass of `AllsourceBaseUserUUID` or of ``AllsourceBaseUser[str]``.
+        no_password: the ``hashed_password`` of a user without one; for a password helper that does not read Argon2.
+
+    Raises `InvalidInput` for a user type whose fields cannot be kept.
+    """
+
+    def __init__(self, adapter: AllsourceAuthAdapter, user_type: type[U], *, no_password: str = NO_PASSWORD) -> None:
+        self._adapter = adapter
+        self._type = user_type
+        self._shape = shape(user_type)
+        self._no_password = values.filled("no_password", no_password)
+
+    async def get(self, id: ID) -> U | None:  # noqa: A002
+        """The user with this id, or ``None``. Two reads at the same time, of the user and of its credential account."""
+        return await self._load(str(id))
+
+    async def get_by_email(self, email: str) -> U | None:
+        """The user with this email, in any capitals, or ``None``. Three reads."""
+        user = await self._adapter.users.get_by_email(email)
+        return None if user is None else await self._whole(user, await self._accounts(user.id))
+
+    async def get_by_oauth_account(self, oauth: str, account_id: str) -> U | None:
+        """The user with this account of a provider, or ``None``."""
+        self._shape.require_oauth()
+        account = await self._adapter.accounts.get_by_provider(oauth, account_id)
+        return None if account is None or oauth == CREDENTIAL else await self._load(account.user_id)
+
+    async def create(self, create_dict: dict[str, Any]) -> U:
+        """Sign a user up: the user and its credential account in one transaction.
+
+        Raises ``UserAlreadyExists`` if somebody has the email (in any capitals) or another unique value, also if they came
+        at the same moment; `InvalidInput` for a field that cannot be stored.
+        """
+        given = self._given(create_dict)
+        if "email" not in given:
+            raise InvalidInput("email", "is missing")
+        key, password = given.pop("id", None), given.pop("hashed_password", None)
+        fields = self._fields(given, None)
+        banned = fields.pop("banned", False)
+        fields = {name: value for name, value in fields.items() if not name.startswith("ban_")}
+        try:
+            async with self._adapter.transaction() as tx:
+                user = await tx.users.create(**fields, id=None if key is None else str(key))
+                if banned:
+                    user = await tx.users.update(user.id, banned=True)
+                if password is not None:
+                    await add_password(tx, user.id, password, id=user.id)
+                # Before anything is sent, so that what the application cannot read is never stored.
+                return self._read(user, password, [])
+        except Conflict as conflict:
+            raise UserAlreadyExists from conflict
+
+    async def update(self, user: U, update_dict: dict[str, Any]) -> U:
+        """Change the given fields, all of them or none; ``user`` itself is brought up to date.
+
+        Raises ``UserAlreadyExists`` for an email, or another unique value, that somebody has; `UserChanged`, `UserGone`;
+        `InvalidInput`.
+        """
+        given = self._given(update_dict)
+        if "id" in given:
+            raise InvalidInput("id", "of a user cannot be changed")
+        password = given.pop("hashed_password", None)
+        key, known = str(user.id), user.email
+
+        def wish(before: entities.User) -> dict[str, Any] | None:
+            if given.get("is_verified") and "email" not in given and before.email != known:
+                raise UserChanged
+            return self._fields(given, before) or None
+
+        try:
+            if password is not None:
+                changed = await _again(partial(self._set_password, user, password, wish))
+            else:
+                changed = await self._adapter.users._change(key, wish, once=False)
+        except Conflict as conflict:
+            raise UserAlreadyExists from conflict
+        except UserNotFound:
+            raise UserGone from None
+        return self._refreshed(user, self._read(changed, password or user.hashed_password, []))
+
+    async def delete(self, user: U) -> None:
+        """Delete a user with everything that is its own: sessions, accounts, memberships, keys. It can be restored."""
+        await self._adapter.users.delete(str(user.id))
+
+    async def add_oauth_account(self, user: U, create_dict: dict[str, Any]) -> U:
+        """Give a user an account at a provider. One that it has already is brought up to date.
+
+        Raises `OAuthAccountTaken` if another user has it, `UserGone`, `InvalidInput`.
+        """
+        self._shape.require_oauth()
+        key = str(user.id)
+        given, email = oauth_fields(create_dict)
+        try:
+            # One id for all attempts: what a refused one leaves on Allsource, an entry of a list, then leads to the account.
+            await _again(partial(self._link, key, {**given, "id": uuid_text()}, email))
+        except UserNotFound:
+            raise UserGone from None
+        except Conflict as conflict:
+            account = await self._adapter.accounts.get_by_provider(given["provider_id"], given["account_id"])
+            if account is None or account.user_id != key:
+                raise OAuthAccountTaken from conflict
+            await self._renew(key, account.id, given, email)
+        return await self._reloaded(user)
+
+    async def update_oauth_account(  # type: ignore[override]
+        self, user: U, oauth_account: AllsourceBaseOAuthAccount[Any], update_dict: dict[str, Any]
+    ) -> U:
+        """Store the new tokens of an account at a provider; ``oauth_account`` itself is brought up to date.
+
+        Raises `UserGone`, also if the account is gone; `InvalidInput`.
+        """
+        self._shape.require_oauth()
+        whole = {name: getattr(oauth_account, name) for name in OAUTH_FIELDS} | update_dict
+        given, email = oauth_fields(whole)
+        if (given["provider_id"], given["account_id"]) != (oauth_account.oauth_name, oauth_account.account_id):
+            raise InvalidInput("account_id", "and oauth_name of an account cannot be changed")
+        noted = email == oauth_account.account_email
+        try:
+            await self._renew(str(user.id), str(oauth_account.id), given, None if noted else email)
+        except (UserNotFound, AccountNotFound):
+            raise UserGone from None
+        for name, value in update_dict.items():
+            setattr(oauth_account, name, value)
+        return user
+
+    # Reading
+
+    async def _load(self, key: str) -> U | None:
+        """The user with its accounts, read at the same time."""
+        user, accounts = await _both(self._adapter.users.get(key), self._accounts(key))
+        return None if user is None else await self._whole(user, accounts)
+
+    async def _accounts(self, key: str) -> list[entities.Account]:
+        """All accounts of a user if the user type shows them, else the one where a sign-up here puts the password."""
+        if self._shape.oauth:
+            return await self._adapter.accounts.list_for_user(key)
+        account = await self._adapter.accounts.get(key)
+        return [] if account is None else [account]
+
+    async def _whole(self, user: entities.User, accounts: list[entities.Account]) -> U | None:
+        if user.email is None:
+            return None  # without an email it is none to fastapi-users
+        credential = next((account for account in accounts if is_credential(account, user.id)), None)
+        if credential is None and not self._shape.oauth:
+            credential = await self._adapter.accounts.get_by_provider(CREDENTIAL, user.id)
+        return self._read(user, None if credential is None else credential.password, accounts)
+
+    def _read(self, user: entities.User, password: str | None, accounts: list[entities.Account]) -> U:
+        """The application's user. Raises `Json` where a stored value does not fit its field."""
+        metadata = user.metadata or {}
+        found: dict[str, Any] = {name: metadata[name] for name in self._shape.extra if name in metadata}
+        found |= {name: getattr(user, name) for name in self._shape.own}
+        found |= {
+            "id": user.id,
+            "email": user.email,
+            "hashed_password": password or self._no_password,
+            "is_active": not is_banned(self._adapter._core, user),
+            "is_superuser": ADMIN in _roles(user.role),
+            "is_verified": user.email_verified,
+        }
+        if self._shape.oauth:
+            emails = emails_of(user)
+            others = sorted(
+                (account for account in accounts if account.provider_id != CREDENTIAL),
+                key=lambda account: (account.created_at, account.id),
+            )
+            found["oauth_accounts"] = [
+                oauth_account(account, emails.get(account.id) or user.email or "") for account in others
+            ]
+        return converted("user", found, self._type)
+
+    def _refreshed(self, user: U, fresh: U, *, accounts: bool = False) -> U:
+        """``user`` itself with what ``fresh`` has, as an object of a session of SQLAlchemy would be."""
+        for name in user.__struct_fields__:
+            if accounts or name != "oauth_accounts":
+                setattr(user, name, getattr(fresh, name))
+        return user
+
+    async def _reloaded(self, user: U) -> U:
+        fresh = await self._load(str(user.id))
+        if fresh is None:
+            raise UserGone
+        return self._refreshed(user, fresh, accounts=True)
+
+    # Writing
+
+    def _given(self, fields: Mapping[str, Any]) -> dict[str, Any]:
+        """The fields to write, without those that are ``None`` and cannot be: schemas with optional fields send them."""
+        found = {name: value for name, value in fields.items() if value is not None or name not in NEVER_NONE}
+        for name in found:
+            if name not in self._shape.writable:
+                raise InvalidInput(name, f"is not a field of {self._type.__name__} that can be written")
+        if "hashed_password" in found:
+            values.filled("hashed_password", found["hashed_password"])
+        return found
+
+    def _fields(self, given: Mapping[str, Any], before: entities.User | None) -> dict[str, Any]:
+        """What of our user's fields is to change, checked, if it is ``before`` now (``None``: it is to be created)."""
+        found: dict[str, Any] = {}
+        extra: dict[str, Any] = {}
+        for name, value in given.items():
+            if name == "is_verified":
+                found["email_verified"] = value
+            elif name == "is_active":
+                active = before is None or not is_banned(self._adapter._core, before)
+                if values.flag(name, value) != active:
+                    found |= {"banned": not value, "ban_reason": None, "ban_expires": None}
+            elif name == "is_superuser":
+                roles = _roles(None if before is None else before.role)
+                if values.flag(name, value) != (ADMIN in roles):
+                    roles = [*roles, ADMIN] if value else [role for role in roles if role != ADMIN]
+                    found["role"] = ",".join(roles) or None
+            elif name == "email" or name in OWN:
+                found[name] = value
+            else:
+                extra[name] = _jsonable(name, value)
+        if extra:
+            found["metadata"] = {**((before and before.metadata) or {}), **extra}
+        return self._adapter.users.kind.checked(found)
+
+    async def _set_password(self, user: U, password: str, wish: Wish) -> entities.User:
+        """Replace the password that ``user`` has, and change what ``wish`` says, in one transaction."""
+        key, known = str(user.id), user.hashed_password
+
+        def replace(account: entities.Account) -> dict[str, Any]:
+            if (account.password or self._no_password) != known:
+                raise UserChanged
+            return {"password": password}
+
+        async with self._adapter.transaction() as tx:
+            account = await credential_of(tx, key)
+            # A new account takes the user along, so that one who is deleted in this very moment gets none.
+            least: dict[str, Any] | None = {} if account is None else None
+            changed = await tx.users._change(key, lambda before: wish(before) or least, once=False)
+            if account is not None:
+                await tx.accounts._change(account.id, replace)
+            elif known != self._no_password:
+                raise UserChanged
+            else:
+                await add_password(tx, key, password)
+            return changed
+
+    async def _link(self, key: str, given: Mapping[str, Any], email: str) -> None:
+        async with self._adapter.transaction() as tx:
+            account = await tx.accounts.create(user_id=key, **given)
+            await tx.users._change(key, partial(with_email, account.id, email))
+
+    async def _renew(self, key: str, account: str, given: Mapping[str, Any], email: str | None) -> None:
+        tokens = {name: value for name, value in given.items() if name not in ("provider_id", "account_id")}
+        await self._adapter.accounts.update(account, **tokens)
+        if email is not None:
+            await self._adapter.users._change(key, partial(with_email, account, email), once=False)
+
+
+def _roles(role: str | None) -> list[str]:
+    return [found for part in (role or "").split(",") if (found := part.strip())]
+
+
+def _jsonable(name: str, value: Any) -> Any:
+    try:
+        return to_jsonable_python(value)
+    except (PydanticSerializationError, UnicodeDecodeError):
+        raise InvalidInput(name, f"is a {type(value).__name__}, which cannot be stored as JSON") from None
+
+
+async def _both(first: Awaitable[A], second: Awaitable[B]) -> tuple[A, B]:
+    """Two reads at the same time; the first failure as it is."""
+
+    async def result(read: Awaitable[T]) -> T:
+        return await read
+
+    try:
+        async with asyncio.TaskGroup() as group:
+            one, two = group.create_task(result(first)), group.create_task(result(second))
+    except BaseExceptionGroup as failures:
+        raise failures.exceptions[0] from None
+    return one.result(), two.result()
+
+
+async def _again(attempt: Callable[[], Awaitable[T]]) -> T:
+    """A transaction that is begun again when others changed what it rests on. Raises `VersionConflict` after ten times."""
+    for _ in range(TIMES - 1):
+        try:
+            return await attempt()
+        except VersionConflict:
+            continue
+    return await attempt()
