@@ -46,8 +46,17 @@ PEERS = ("better-auth-server[sqlalchemy]", "fastapi-users[sqlalchemy]", "asyncpg
 """What the library is compared with: whatever is newest."""
 
 
-ELSEWHERE = "not crash and not long and not core and not modes and not matrix"
+INTEGRATED = (
+    "better-auth-server[fastapi,passkey,sqlalchemy,sso]>=1.1",
+    "aiosqlite",
+)
+"""What the library is integrated with, as the tests of its integrations need it."""
+
+
+ELSEWHERE = "not crash and not long and not core and not modes and not matrix and not integrations"
 """The tests without those that have a session of their own."""
+
+CORES = "(core or modes) and not matrix and not integrations"
 
 
 EXPLORE_SOME, EXPLORE_ALL = {"ALLSOURCE_AUTH_EXPLORE": "some"}, {"ALLSOURCE_AUTH_EXPLORE": "all"}
@@ -108,8 +117,17 @@ def core(session: nox.Session) -> None:
     """
     _install(session, *TEST_TOOLS)
     session.run("python", "-m", "tests.support.cores", "build")
-    session.run("pytest", "-n", "2", "--dist", "worksteal", "-m", "(core or modes) and not matrix", *session.posargs)
+    session.run("pytest", "-n", "2", "--dist", "worksteal", "-m", CORES, *session.posargs)
     session.run("python", "tests/docs/readme_commands.py", "--core")
+
+
+@nox.session(python=PYTHONS[:1])
+def integrations(session: nox.Session) -> None:
+    """Frameworks on the library, over HTTP and as published; on real Cores as well, which the session ``core`` builds."""
+    _install(session, *TEST_TOOLS, *INTEGRATED)
+    session.run("python", "-c", "import aiosqlite, better_auth, dns, fastapi, sqlalchemy, webauthn")
+    session.run("python", "-m", "tests.support.cores", "build")
+    session.run("pytest", "-n", "2", "--dist", "worksteal", "-m", "integrations", *session.posargs)
 
 
 @nox.session(python=PYTHONS)
@@ -163,7 +181,7 @@ def types(session: nox.Session) -> None:
 def docs(session: nox.Session) -> None:
     """The README's commands on a fresh copy, its snippets, and the examples."""
     _install(session, *TEST_TOOLS)
-    session.run("pytest", "tests/docs", *session.posargs)
+    session.run("pytest", "-m", "not integrations", "tests/docs", *session.posargs)
     session.run("python", "tests/docs/readme_commands.py")
 
 

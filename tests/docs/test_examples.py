@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from _pytest.mark.structures import ParameterSet
 
 import allsource_auth
 
@@ -18,7 +19,16 @@ def test_there_are_examples() -> None:
     assert len(EXAMPLES) >= 3
 
 
-@pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: path.name)
+INTEGRATED = {"better_auth_app.py"}
+"""Those that need a package which the library is integrated with: the session ``integrations`` runs them."""
+
+
+def _marked(example: Path) -> ParameterSet:
+    marks = (pytest.mark.integrations,) if example.name in INTEGRATED else ()
+    return pytest.param(example, marks=marks, id=example.name)
+
+
+@pytest.mark.parametrize("example", [_marked(example) for example in EXAMPLES])
 def test_example_runs(example: Path, tmp_path: Path) -> None:
     environment = os.environ | {"PYTHONPATH": str(Path(allsource_auth.__file__).parents[1])}
     command = [sys.executable, "-W", "error", str(example)]
