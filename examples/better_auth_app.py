@@ -13,7 +13,6 @@ from typing import Any
 import httpx
 from better_auth import BetterAuth, EmailAndPassword
 from better_auth.integrations.fastapi import BetterAuthFastAPI
-from better_auth.plugins_ext.username import UsernamePlugin
 from fastapi import Depends, FastAPI
 
 from allsource_auth import AllsourceAuthAdapter
@@ -21,12 +20,11 @@ from allsource_auth.integrations.better_auth import AllsourceDatabaseAdapter
 
 HERE = "http://localhost:8000"
 
-store = AllsourceAuthAdapter.embedded(os.environ.get("AUTH_FILE"))  # or AllsourceAuthAdapter("http://localhost:3900")
+store = AllsourceAuthAdapter.embedded(os.environ.get("AUTH_FILE"))
 auth = BetterAuth(
-    secret=os.environ.get("AUTH_SECRET", "a secret for trying it out, of 32 characters or more"),
+    secret=os.environ.get("AUTH_SECRET", "32 characters that nobody else knows"),
     base_url=HERE,
     email_and_password=EmailAndPassword(enabled=True),
-    plugins=[UsernamePlugin()],
     adapter=AllsourceDatabaseAdapter(store),
 )
 binding = BetterAuthFastAPI(auth)
@@ -44,19 +42,17 @@ signed_in = Depends(binding.require_session)
 
 
 @app.get("/me")
-async def me(session: Any = signed_in) -> dict[str, Any]:
-    return {"name": session["user"]["name"], "username": session["user"]["username"]}
+async def me(session: Any = signed_in) -> Any:
+    return session["user"]
 
 
 async def first_client() -> None:
     transport = httpx.ASGITransport(app)
     async with store, httpx.AsyncClient(transport=transport, base_url=HERE, headers={"origin": HERE}) as client:
-        ada = {"name": "Ada", "email": "ada@example.org", "username": "ada", "password": "correct horse battery"}
-        for _ in range(2):
-            print(
-                (await client.post("/api/auth/sign-up/email", json=ada)).status_code, (await client.get("/me")).json()
-            )
-        print(await store.users.get_by_username("ada"))
+        ada = {"name": "Ada", "email": "ada@example.org", "password": "correct horse battery"}
+        answer = await client.post("/api/auth/sign-up/email", json=ada)
+        print(answer.status_code, (await client.get("/me")).json())
+        print(await store.users.get_by_email("ADA@example.org"))
 
 
 if __name__ == "__main__":
