@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from typing import Any
 
-import better_auth.crypto
 from better_auth import EmailAndPassword
 from better_auth.config import RateLimit
 from fastapi import FastAPI
@@ -16,10 +15,6 @@ from allsource_auth.integrations.better_auth import AllsourceDatabaseAdapter
 from .site import application
 
 __all__ = ["database", "served"]
-
-
-# 200 sign-ups are about what happens in the store; hashing their passwords at full strength would take over a minute.
-better_auth.crypto._SCRYPT_N = 16
 
 
 async def nowhere(*letter: Any) -> None:
