@@ -48,15 +48,18 @@ PEERS = ("better-auth-server[sqlalchemy]", "fastapi-users[sqlalchemy]", "asyncpg
 
 INTEGRATED = (
     "aiosqlite",
-    "better-auth-server[fastapi,passkey,sqlalchemy]>=1.1",
+    "better-auth-server[fastapi,passkey,sqlalchemy,sso]>=1.1",
     "fastapi-better-auth-bridge>=0.6",
     "fastapi-users[oauth]>=15",
 )
-"""What the integrations plug into, with what the tests compare with."""
+"""What the library is integrated with, and what the tests of that need."""
 
 
 ELSEWHERE = "not crash and not long and not core and not modes and not matrix and not integrations"
 """The tests without those that have a session of their own."""
+
+CORES = "(core or modes) and not matrix and not integrations"
+"""The tests on real Cores, and those of optional modes."""
 
 
 EXPLORE_SOME, EXPLORE_ALL = {"ALLSOURCE_AUTH_EXPLORE": "some"}, {"ALLSOURCE_AUTH_EXPLORE": "all"}
@@ -117,29 +120,16 @@ def core(session: nox.Session) -> None:
     """
     _install(session, *TEST_TOOLS)
     session.run("python", "-m", "tests.support.cores", "build")
-    session.run(
-        "pytest",
-        "-n",
-        "2",
-        "--dist",
-        "worksteal",
-        "-m",
-        "(core or modes) and not matrix and not integrations",
-        *session.posargs,
-    )
+    session.run("pytest", "-n", "2", "--dist", "worksteal", "-m", CORES, *session.posargs)
     session.run("python", "tests/docs/readme_commands.py", "--core")
 
 
 @nox.session(python=PYTHONS[:1])
 def integrations(session: nox.Session) -> None:
-    """The packages that the integrations plug into, on every store; on those real Cores that the session ``core`` has built."""
+    """Frameworks on the library, as published and over HTTP, on every store; on real Cores as well, which are built once."""
     _install(session, *INTEGRATED, *TEST_TOOLS)
-    find = "from tests.support.cores import NEWEST, OLDEST, find; print(all(map(find, (OLDEST, NEWEST))))"
-    built = str(session.run("python", "-c", find, silent=True)).strip() == "True"
-    if not built:
-        session.warn("real Cores are left out: nox -s core builds them")
-    wanted = "integrations" if built else "integrations and not core"
-    session.run("pytest", "-n", "2", "--dist", "worksteal", "-m", wanted, *session.posargs)
+    session.run("python", "-m", "tests.support.cores", "build")
+    session.run("pytest", "-n", "2", "--dist", "worksteal", "-m", "integrations", *session.posargs)
 
 
 @nox.session(python=PYTHONS)

@@ -2,11 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from types import MappingProxyType
-from typing import Any
-
-from ..kinds import Kind
 from .accounts import Accounts
 from .api_keys import ApiKeys
 from .base import Core
@@ -20,8 +15,6 @@ from .users import Users
 from .verifications import Verifications
 
 __all__ = ["Repositories"]
-
-NONE_DECLARED: Mapping[str, Kind[Any]] = MappingProxyType({})
 
 
 class Repositories:
@@ -38,8 +31,7 @@ class Repositories:
     api_keys: ApiKeys
     passkeys: Passkeys
 
-    def _open(self, core: Core, declared: Mapping[str, Kind[Any]] = NONE_DECLARED) -> None:
-        """Make the repositories; ``declared``: kinds beside the ten, or other declarations of these."""
+    def _open(self, core: Core) -> None:
         self.users = Users(core)
         self.sessions = Sessions(core)
         self.accounts = Accounts(core)
@@ -50,5 +42,3 @@ class Repositories:
         self.two_factors = TwoFactors(core)
         self.api_keys = ApiKeys(core)
         self.passkeys = Passkeys(core)
-        for kind in declared.values():
-            core.declare(kind)

@@ -110,7 +110,10 @@ class Transaction(Repositories):
         self._core = core
         self._view = View(core.streams)
         self._once: set[str] = set()
-        self._open(Core(Streams(self._view), core.clock, once=self._once.add, beneath=core.claims), core.declared)
+        inside = Core(Streams(self._view), core.clock, once=self._once.add, beneath=core.claims)
+        self._open(inside)
+        for kind in core.declared.values():
+            inside.declare(kind)
 
     async def __aenter__(self) -> Self:
         self._view.begin()

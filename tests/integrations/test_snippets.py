@@ -15,7 +15,8 @@ import allsource_auth
 
 pytestmark = pytest.mark.integrations
 
-PAGES = ("fastapi-users", "better-auth-bridge")
+PAGES = ("better-auth", "better-auth-bridge", "fastapi-users")
+PACKAGES = ("better_auth", "aiosqlite", "webauthn", "dns", "fastapi_users", "httpx_oauth", "fastapi_better_auth")
 ROOT = Path(__file__).parents[2]
 
 
@@ -40,7 +41,9 @@ def test_the_readme_leads_to_each_page(page: str) -> None:
     assert f"(docs/{page}.md)" in ROOT.joinpath("README.md").read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize("package", ["fastapi_users", "httpx_oauth", "fastapi_better_auth"])
+@pytest.mark.parametrize(
+    "package", ["better_auth", "aiosqlite", "webauthn", "dns", "fastapi_users", "httpx_oauth", "fastapi_better_auth"]
+)
 def test_the_packages_are_here(package: str) -> None:
     """Without them the tests of an integration are not collected, and nobody would miss them."""
     assert find_spec(package) is not None

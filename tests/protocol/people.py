@@ -8,10 +8,10 @@ from __future__ import annotations
 import asyncio
 import unicodedata
 from collections import Counter
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from allsource_auth import Conflict, NotFound, User, VersionConflict, audit
 from allsource_auth.audit import metadata_of
@@ -19,7 +19,6 @@ from allsource_auth.entities import Entity, Session
 from allsource_auth.errors import InvalidInput
 from allsource_auth.kinds import FENCED, SESSION, USER, Kind
 from allsource_auth.repositories.base import Core
-from allsource_auth.repositories.group import NONE_DECLARED
 from allsource_auth.repositories.rest import remaining, roll_forward
 from allsource_auth.repositories.sessions import Sessions
 from allsource_auth.repositories.streams import Streams, in_order
@@ -56,7 +55,7 @@ REFUSALS = (Conflict, NotFound, VersionConflict, InvalidInput)
 class SmallTransaction(Transaction):
     """A transaction with the kinds of `Auth` only: every other one would add reads to each deletion."""
 
-    def _open(self, core: Core, declared: Mapping[str, Kind[Any]] = NONE_DECLARED) -> None:
+    def _open(self, core: Core) -> None:
         self.users = Users(core)
         self.sessions = Sessions(core)
 

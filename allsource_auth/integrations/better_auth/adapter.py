@@ -10,8 +10,9 @@ import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
+from functools import partial
 from importlib import import_module
-from typing import Any
+from typing import Any, TypeVar
 
 import anyio.to_thread
 from better_auth.adapters.base import BaseAdapter, SortBy, Where, check_increment
@@ -36,13 +37,15 @@ __all__ = ["AllsourceDatabaseAdapter", "UniqueViolation"]
 
 _log = logging.getLogger("allsource_auth.integrations.better_auth")
 
+T = TypeVar("T")
+
 NO_LISTS: Mapping[str, Collection[str]] = {}
 
 AT_ONCE = 50
 """Events of a scan that are looked at on the event loop; more of them in a worker thread."""
 
 ATTEMPTS = 20
-"""Times that a transaction is run which others keep from happening."""
+"""Times that a transaction is run, or a step taken, which others keep from happening."""
 
 REFUSED: Mapping[tuple[str, str], tuple[int, str, str | None]] = {
     ("user", "email"): (422, "USER_ALREADY_EXISTS_USE_ANOTHER_EMAIL", None),
@@ -190,8 +193,9 @@ class AllsourceDatabaseAdapter(BaseAdapter):
         table = self._table(model)
         row = self._in(model, data, "create")
         key, given = table.new(row)
+        repository = self._repository(table)
         with self._refusing(table):
-            entity = await self._repository(table)._create(given, key=key, again=True)
+            entity = await self._decided(lambda: repository._create(given, key=key, again=True))
         found = {name: value for name, value in table.row(entity).items() if name in row or name == "id"}
         return self._shown(model, found, select)
 
@@ -317,6 +321,20 @@ class AllsourceDatabaseAdapter(BaseAdapter):
                 raise
             raise UniqueViolation(table.model, conflict) from None
 
+    async def _decided(self, step: Callable[[], Awaitable[T]]) -> T:
+        """Take a step that others may be faster than, until it is known what it comes to.
+
+        The library gives up after ten seconds. These may pass without a second look: the framework hashes passwords on the
+        event loop, and the requests of many sign-ups wait for one another there.
+        """
+        for _ in range(ATTEMPTS - 1):
+            try:
+                return await step()
+            except VersionConflict as conflict:
+                if conflict.ambiguous:
+                    raise
+        return await step()
+
     async def _found(self, table: Table, where: Sequence[Where] | None) -> list[Any]:
         """The entities that match, the oldest first."""
         matches = matcher(table, where)
@@ -416,7 +434,8 @@ class AllsourceDatabaseAdapter(BaseAdapter):
 
         try:
             with self._refusing(table):
-                changed = await repository._change(getattr(entity, table.kind.key), wish, once=once)
+                key = getattr(entity, table.kind.key)
+                changed = await self._decided(lambda: repository._change(key, wish, once=once))
         except NotFound:
             return None
         return changed if hit else None
@@ -430,7 +449,8 @@ class AllsourceDatabaseAdapter(BaseAdapter):
             key = getattr(found[0], table.kind.key)
             if once:
                 repository.core.once(table.kind.stream(key))
-            taken = await repository._remove(key, verb=verb, only_if=_entity_test(table, where))
+            test = _entity_test(table, where)
+            taken = await self._decided(partial(repository._remove, key, verb=verb, only_if=test))
             if taken is not None:
                 return taken
         return None

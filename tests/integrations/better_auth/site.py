@@ -8,6 +8,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import datetime
 from typing import Any
 
+import better_auth.crypto
 import httpx
 from better_auth import BetterAuth, EmailAndPassword
 from better_auth.adapters.base import BaseAdapter
@@ -16,6 +17,9 @@ from better_auth.integrations.fastapi import BetterAuthFastAPI
 from fastapi import FastAPI
 
 __all__ = ["BASE", "PASSWORD", "Site", "Transcript", "application", "differences", "opened"]
+
+# What is tested happens in the store. At full strength the hashing of passwords would take most of the time of all tests.
+better_auth.crypto._SCRYPT_N = 16
 
 BASE = "http://auth.test"
 PASSWORD = "correct horse battery"

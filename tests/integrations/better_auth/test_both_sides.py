@@ -322,8 +322,8 @@ def own(store: AllsourceAuthAdapter) -> AllsourceDatabaseAdapter:
 
 
 async def test_models_of_an_application_are_kinds(own: AllsourceDatabaseAdapter, store: AllsourceAuthAdapter) -> None:
-    more: dict[str, Any] = {"class": "first", "user_id": 5, "1st": True, "name_": {"a": [None]}}
-    await signed_up(own, **more)
+    fields: dict[str, Any] = {"class": "first", "user_id": 5, "1st": True, "name_": {"a": [None]}}
+    await signed_up(own, **fields)
     found = await own.find_one("user", [Where("id", "id-ada")])
     assert found is not None
     assert (found["class"], found["user_id"], found["1st"], found["name_"]) == ("first", 5, True, {"a": [None]})

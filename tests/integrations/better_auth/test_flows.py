@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
 
 import pytest
 from better_auth.adapters.base import BaseAdapter
@@ -13,6 +16,9 @@ from sqlalchemy.pool import StaticPool
 
 from allsource_auth import AllsourceAuthAdapter
 from allsource_auth.integrations.better_auth import AllsourceDatabaseAdapter
+from allsource_auth.integrations.better_auth.models import Table
+from tests.support.clocks import ManualClock
+from tests.support.targets import TARGETS, Target
 
 from .flows import FLOWS
 from .site import Transcript, differences, opened
@@ -37,12 +43,56 @@ async def told(flow: str, adapter: BaseAdapter) -> Transcript:
         return site.transcript
 
 
+TARGETS_USED = ("sqlite-file", "local", "core-0.23.0", "core-0.27.0")
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        pytest.param(target, id=target.name, marks=[mark for mark in target.marks if mark.name == "core"])
+        for target in TARGETS
+        if target.name in TARGETS_USED
+    ],
+)
 @pytest.mark.parametrize("flow", FLOWS)
-async def test_the_same_answers(flow: str) -> None:
-    async with AllsourceAuthAdapter.embedded() as store, sqlite() as theirs:
+async def test_the_same_answers(flow: str, target: Target, tmp_path: Path) -> None:
+    async with target.start(tmp_path, ManualClock(datetime.now(UTC))) as site, sqlite() as theirs:
         expected = await told(flow, theirs)
+        store = AllsourceAuthAdapter.with_store(site.store("default"))
         ours = await told(flow, AllsourceDatabaseAdapter(store))
         found = differences(ours, expected)
         assert found == [], found
         assert len(ours) >= 3
         assert not (await store.check()).findings
+
+
+@pytest.mark.parametrize("flow", ["organization", "core"])
+@pytest.mark.parametrize("spoilt", ["a field is missing", "a null is text", "a row too few", "an old row"])
+async def test_a_difference_is_found(flow: str, spoilt: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The comparison fails where the database is not as it should be."""
+    row, find_many = Table.row, AllsourceDatabaseAdapter.find_many
+    first: dict[str, dict[str, Any]] = {}
+
+    def changed(self: Table, entity: Any) -> dict[str, Any]:
+        found = row(self, entity)
+        if spoilt == "a field is missing":
+            found.pop({"organization": "role", "core": "image"}[flow], None)
+        elif spoilt == "a null is text":
+            return {name: "null" if value is None else value for name, value in found.items()}
+        elif spoilt == "an old row":
+            return {**found, **first.setdefault(found["id"], found)}
+        return found
+
+    async def fewer(self: AllsourceDatabaseAdapter, *arguments: Any, **options: Any) -> list[dict[str, Any]]:
+        rows = await find_many(self, *arguments, **options)
+        return rows[: max(1, len(rows) - 1)] if spoilt == "a row too few" else rows
+
+    async with AllsourceAuthAdapter.embedded() as store, sqlite() as theirs:
+        expected = await told(flow, theirs)
+        monkeypatch.setattr(Table, "row", changed)
+        monkeypatch.setattr(AllsourceDatabaseAdapter, "find_many", fewer)
+        try:
+            ours = await told(flow, AllsourceDatabaseAdapter(store))
+        except (AssertionError, LookupError, StopIteration, RuntimeError):
+            return
+        assert differences(ours, expected) != []

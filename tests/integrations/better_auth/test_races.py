@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections import Counter
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -119,3 +120,19 @@ async def test_of_transactions_that_take_one_row_one_does(databases: list[Allsou
     outcomes = await asyncio.gather(*map(use, databases[75:125]))
     assert sum(outcomes) == 1
     assert await databases[0].count("jwks") == 1
+
+
+async def test_who_is_kept_waiting_is_refused_as_well(tmp_path: Path) -> None:
+    """The framework hashes passwords on the event loop, so minutes may pass between two steps of a mutation."""
+    async with AllsourceAuthAdapter.embedded(tmp_path / "auth.db") as store:
+        database = AllsourceDatabaseAdapter(store)
+        database.init(SCHEMA)
+        minutes = itertools.count(step=60.0)
+        store.users.core.mutations.now = lambda: next(minutes)
+        given = {"name": "n", "email": "ada@example.org"}
+        outcomes = await asyncio.gather(*(database.create("user", given) for _ in range(20)), return_exceptions=True)
+        assert Counter(type(outcome) for outcome in outcomes) == {dict: 1, UniqueViolation: 19}
+        rows = await asyncio.gather(
+            *(database.increment_one("rateLimit", [Where("key", "k")], {"count": 1}) for _ in range(3))
+        )
+        assert rows == [None, None, None]

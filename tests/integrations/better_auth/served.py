@@ -1,0 +1,43 @@
+"""The application as uvicorn starts it, in as many processes as it is told to: on the file or the Allsource ``PLACE``."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from better_auth import EmailAndPassword
+from better_auth.config import RateLimit
+from fastapi import FastAPI
+
+from allsource_auth import AllsourceAuthAdapter
+from allsource_auth.integrations.better_auth import AllsourceDatabaseAdapter
+
+from .site import application
+
+__all__ = ["database", "served"]
+
+
+async def nowhere(*letter: Any) -> None:
+    """A letter that nobody gets; the tests look into the store for what it says."""
+
+
+def database(store: AllsourceAuthAdapter) -> tuple[AllsourceDatabaseAdapter, FastAPI]:
+    adapter = AllsourceDatabaseAdapter(store)
+    _, app = application(
+        adapter,
+        email_and_password=EmailAndPassword(enabled=True, send_reset_password=nowhere),
+        rate_limit=RateLimit(
+            enabled=True,
+            storage="database",
+            window=600,
+            max=100_000,
+            custom_rules={"/sign-up/email": False, "/reset-password": False, "/request-password-reset": False},
+        ),
+    )
+    return adapter, app
+
+
+def served() -> FastAPI:
+    place = os.environ["PLACE"]
+    store = AllsourceAuthAdapter(place) if place.startswith("http") else AllsourceAuthAdapter.embedded(place)
+    return database(store)[1]
