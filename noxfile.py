@@ -42,7 +42,7 @@ LOWEST = (
 """The lower bounds of pyproject.toml."""
 
 
-PEERS = ("better-auth-server[sqlalchemy]", "fastapi-users[sqlalchemy]", "asyncpg", "aiosqlite", "uvloop")
+PEERS = ("better-auth-server[fastapi,sqlalchemy]", "fastapi-users[sqlalchemy]", "asyncpg", "aiosqlite", "uvloop")
 """What the library is compared with: whatever is newest."""
 
 
@@ -250,3 +250,13 @@ def bench_peers(session: nox.Session) -> None:
     """
     _install(session, *PEERS)
     session.run("python", "benchmarks/peers.py", *session.posargs)
+
+
+@nox.session(python=PYTHONS[:1])
+def bench_integrations(session: nox.Session) -> None:
+    """better_auth over HTTP on the library against its own adapter; ``-- --quick`` for a first look.
+
+    Needs what ``bench_peers`` needs.
+    """
+    _install(session, *PEERS)
+    session.run("python", "benchmarks/better_auth_http.py", "--postgres", *session.posargs)
