@@ -150,10 +150,12 @@ class Mutations:
         """Decide, append, and settle what became of it; ``None`` if there was nothing to do.
 
         Raises what ``decide`` raises, and then nothing has happened. Raises `VersionConflict` when others were faster
-        for ten seconds; an error with ``ambiguous`` when a reply was lost and the outcome could not be found out.
+        for ten seconds, and once more after that; an error with ``ambiguous`` when a reply was lost and the outcome could
+        not be found out.
         """
         operation = Operation()
         deadline = self.now() + PATIENCE
+        last = False  # on a busy machine the time may be over after one attempt, so there is one more after it
         while True:
             try:
                 plan = await (self._insist(decide, operation, deadline) if operation.sent else decide(operation))
@@ -179,7 +181,7 @@ class Mutations:
                 acknowledged = list(zip(plan.events, stored, strict=True))
                 return Done(operation=operation, payload=plan.commit.payload, state=plan.state, stored=acknowledged)
             operation.ambiguous = operation.ambiguous or failure.ambiguous
-            again = self.now() < deadline and (isinstance(failure, VersionConflict) or failure.ambiguous)
+            again = not last and (isinstance(failure, VersionConflict) or failure.ambiguous)
             if not again or (plan.instead is not None and failure.ambiguous):
                 look = self._stored if plan.instead is None else self._abandoned
                 if (found := await self._insist(look, operation, deadline)) is not None:
@@ -191,6 +193,7 @@ class Mutations:
                     failure.stream = shown(failure.stream)
                 raise failure
             await self.pause(len(operation.sent))
+            last = self.now() >= deadline
 
     async def head(self, operation: Operation, stream: str) -> Head:
         """The head of the stream that ``operation`` is about, for its decision.

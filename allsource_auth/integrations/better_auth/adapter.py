@@ -324,7 +324,7 @@ class AllsourceDatabaseAdapter(BaseAdapter):
     async def _decided(self, step: Callable[[], Awaitable[T]]) -> T:
         """Take a step that others may be faster than, until it is known what it comes to.
 
-        The library gives up after ten seconds. These may pass without a second look: the framework hashes passwords on the
+        The library gives up after ten seconds. These may hold two attempts only: the framework hashes passwords on the
         event loop, and the requests of many sign-ups wait for one another there.
         """
         for _ in range(ATTEMPTS - 1):
