@@ -124,6 +124,8 @@ def core(session: nox.Session) -> None:
 @nox.session(python=PYTHONS[:1])
 def integrations(session: nox.Session) -> None:
     """Frameworks on the library, over HTTP and as published; on real Cores as well, which the session ``core`` builds."""
+    session.install("-q", ".[better-auth]")
+    session.run("python", "-W", "error", "tests/docs/alone.py", "better-auth")
     _install(session, *TEST_TOOLS, *INTEGRATED)
     session.run("python", "-c", "import aiosqlite, better_auth, dns, fastapi, sqlalchemy, webauthn")
     session.run("python", "-m", "tests.support.cores", "build")
