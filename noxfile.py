@@ -127,6 +127,8 @@ def core(session: nox.Session) -> None:
 @nox.session(python=PYTHONS[:1])
 def integrations(session: nox.Session) -> None:
     """Frameworks on the library, as published and over HTTP, on every store; on real Cores as well, which are built once."""
+    session.install("-q", ".[better-auth]")
+    session.run("python", "-W", "error", "tests/docs/alone.py", "better-auth")
     _install(session, *INTEGRATED, *TEST_TOOLS)
     session.run("python", "-m", "tests.support.cores", "build")
     session.run("pytest", "-n", "2", "--dist", "worksteal", "-m", "integrations", *session.posargs)

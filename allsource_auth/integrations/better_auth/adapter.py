@@ -350,6 +350,9 @@ class AllsourceDatabaseAdapter(BaseAdapter):
     async def _along(self, kind: Kind[Any], to: Way) -> Iterable[Any]:
         """The entities that a way leads to, each once."""
         core, repository = self._core, self._core.repositories[kind.name]
+        if len(to.keys) == 1 and not to.claims and not to.lists:
+            only = await repository.get(to.keys[0])
+            return () if only is None else (only,)
         found: dict[str, Any] = await repository.get_many(to.keys)
         for unique, value in to.claims:
             owner = await core.claims.owner(kind, unique, value)

@@ -49,7 +49,7 @@ from better_auth.types import AuthRequest
 from .authenticator import Authenticator
 from .site import BASE, PASSWORD, Site
 
-__all__ = ["FLOWS"]
+__all__ = ["FLOWS", "flow"]
 
 NEW = "an even better password"
 

@@ -459,3 +459,24 @@ async def test_a_transaction_that_loses_runs_again(database: AllsourceDatabaseAd
 
     assert (await database.transaction(count))["count"] == 12
     assert runs == 2
+
+
+async def test_what_a_transaction_takes_is_what_it_was_taken_for(database: AllsourceDatabaseAdapter) -> None:
+    soon = now() + WEEK
+    given = {"id": "d", "deviceCode": "d", "userCode": "u", "expiresAt": soon, "status": "approved"}
+    await database.create("deviceCode", given)
+    runs = 0
+
+    async def take(inside: Any) -> Any:
+        nonlocal runs
+        runs += 1
+        row = await inside.consume_one("deviceCode", [Where("id", "d"), Where("status", "approved")])
+        if runs == 1:
+            token = database._inside.set(None)  # somebody else, in the middle of it
+            await database.update("deviceCode", [Where("id", "d")], {"status": "denied"})
+            database._inside.reset(token)
+        return row
+
+    assert await database.transaction(take) is None
+    assert runs == 2
+    assert await database.count("deviceCode") == 1

@@ -103,14 +103,23 @@ async def test_updates_of_different_fields_all_survive(databases: list[Allsource
     assert {field: row[field] for field in fields} == {field: f"new {field}" for field in fields}
 
 
-async def test_of_transactions_that_take_one_row_one_does(databases: list[AllsourceDatabaseAdapter]) -> None:
-    await databases[0].create("verification", {"id": "v", "identifier": "i", "value": "x", "expiresAt": SOON})
+@pytest.mark.parametrize(
+    ("model", "given"),
+    [
+        ("verification", {"id": "v", "identifier": "i", "value": "x", "expiresAt": SOON}),
+        ("deviceCode", {"id": "v", "deviceCode": "d", "userCode": "u", "expiresAt": SOON, "status": "approved"}),
+    ],
+)
+async def test_of_transactions_that_take_one_row_one_does(
+    databases: list[AllsourceDatabaseAdapter], model: str, given: dict[str, Any]
+) -> None:
+    await databases[0].create(model, given)
 
     async def use(database: AllsourceDatabaseAdapter) -> bool:
         async def step(inside: Any) -> bool:
-            if await inside.consume_one("verification", [Where("id", "v")]) is None:
+            if await inside.consume_one(model, [Where("id", "v")]) is None:
                 return False
-            await inside.delete_many("verification", [Where("identifier", "i")])
+            await inside.delete_many(model, [Where("id", "v")])
             await inside.create("jwks", {"publicKey": "p", "privateKey": "s", "createdAt": SOON})
             return True
 
