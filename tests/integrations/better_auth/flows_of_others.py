@@ -39,7 +39,8 @@ PEOPLE = {
 def signed(claims: dict[str, Any], issuer: str, audience: str) -> str:
     now = int(time.time())
     given = {"iss": issuer, "aud": audience, "iat": now, "exp": now + 600, **claims}
-    return pyjwt.encode(given, KEY, algorithm="RS256", headers={"kid": "k"})
+    token: str = pyjwt.encode(given, KEY, algorithm="RS256", headers={"kid": "k"})
+    return token
 
 
 def jwks() -> dict[str, Any]:
