@@ -8,6 +8,7 @@ from __future__ import annotations
 import base64
 import hmac
 import json
+import secrets
 import time
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -565,7 +566,12 @@ async def phone_number(site: Site) -> None:
     await other.get("/get-session")
 
 
-@flow(lambda site: {"plugins": [DeviceAuthorizationPlugin(verification_uri="/device")]})
+def _user_code() -> str:
+    """One that can be told from a word."""
+    return f"A7{secrets.token_hex(3).upper()}"
+
+
+@flow(lambda site: {"plugins": [DeviceAuthorizationPlugin(verification_uri="/device", generate_user_code=_user_code)]})
 async def device(site: Site) -> None:
     ada, television = await site.browser(), await site.browser()
     await ada.sign_up("ada")

@@ -480,3 +480,41 @@ async def test_what_a_transaction_takes_is_what_it_was_taken_for(database: Allso
     assert await database.transaction(take) is None
     assert runs == 2
     assert await database.count("deviceCode") == 1
+
+
+async def test_a_plugin_that_comes_later_finds_what_is_there_after_a_reindex(store: AllsourceAuthAdapter) -> None:
+    before = AllsourceDatabaseAdapter(store)
+    before.init(CORE_SCHEMA)
+    await before.create("session", {"id": "s", "token": "t", "userId": "u", "expiresAt": now() + WEEK})
+    later = AllsourceDatabaseAdapter(store)
+    later.init(SCHEMA)
+    assert (await store.reindex()).claims == 1
+    assert (await later.find_one("session", [Where("id", "s")]) or {})["token"] == "t"
+    assert (await before.find_one("session", [Where("id", "s")]) or {})["token"] == "t"
+
+
+async def test_no_secret_is_told(database: AllsourceDatabaseAdapter, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("DEBUG")
+    secret = "c4n4ry"
+    await database.create("jwks", {"publicKey": "p", "privateKey": secret, "createdAt": now()})
+    device = {"deviceCode": secret, "userCode": f"u{secret}", "expiresAt": now() + WEEK, "status": "pending"}
+    row = await database.create("deviceCode", device)
+    session = {"token": secret, "userId": secret, "expiresAt": now() + WEEK}
+    await database.create("session", session)
+    told = [repr(database), repr(database.repository("deviceCode"))]
+    for model, given in (("deviceCode", device), ("session", session), ("deviceCode", {**device, "status": [secret]})):
+        with pytest.raises((UniqueViolation, InvalidInput)) as refused:
+            await database.create(model, given)
+        told += [str(refused.value), repr(refused.value)]
+    assert await database.count("jwks", [Where("privateKey", secret)]) == 1
+    for model in ("jwks", "deviceCode"):
+        async for entity in database.repository(model).scan():
+            told += [
+                repr(entity),
+                *(repr(change.diff) for change in await database.repository(model).history(entity.id)),
+            ]
+    told += [repr(change) for change in await database.repository("deviceCode").history(row["id"])]
+    told += [
+        record.getMessage() + repr(record.__dict__) for record in caplog.records if record.name.startswith("allsource")
+    ]
+    assert not [text for text in told if secret in text]
