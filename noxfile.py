@@ -195,27 +195,27 @@ def docs(session: nox.Session) -> None:
 
 
 # What is measured: the quick form, which shows that it works, and the full one, whose figures and plots go to docs.
-QUICK = (
-    "latest_state.py --store embedded --sessions 20000 --reads 10000 --rates 1000 --seconds 2",
-    "latest_state.py --store {served} --sessions 500 --reads 500 --callers 1,16",
-    "operations.py --store embedded,{served} --entities 200 --calls 2",
-    "sign_up.py --sign-ups 1000",
-    "scale.py --store embedded,{served} --entities 100,1000 --calls 100",
-    "memory.py --store {last} --callers 1000",
-    "startup.py --rounds 3",
-)
-FULL = (
-    "latest_state.py --store embedded --callers 1,8,32,128 --rates 1000,5000",
-    "latest_state.py --store {served} --callers 1,8,32,128 --rates 200,500 --reads 4000",
-    "operations.py --store embedded,{served}",
-    "operations.py --archive",
-    "sign_up.py",
-    "scale.py --entities 1000,10000,100000,1000000",
-    "scale.py --store core-0.23.0,core-0.27.0",
-    "memory.py",
-    "startup.py",
-)
-DRAWN = ("latest_state", "scale")
+QUICK = {
+    "latest_state-embedded": "latest_state.py --store embedded --sessions 20000 --reads 10000 --rates 1000 --seconds 2",
+    "latest_state-served": "latest_state.py --store {served} --sessions 500 --reads 500 --callers 1,16",
+    "operations": "operations.py --store embedded,{served} --entities 200 --calls 2",
+    "sign_up": "sign_up.py --sign-ups 1000",
+    "scale": "scale.py --store embedded,{served} --entities 100,1000 --calls 100",
+    "memory": "memory.py --store {last} --callers 1000",
+    "startup": "startup.py --rounds 3",
+}
+FULL = {
+    "latest_state-embedded": "latest_state.py --store embedded --callers 1,8,32,128 --rates 1000,5000",
+    "latest_state-served": "latest_state.py --store {served} --callers 1,8,32,128 --rates 200,500 --reads 4000",
+    "operations": "operations.py --store embedded,{served}",
+    "archive": "operations.py --archive",
+    "sign_up": "sign_up.py",
+    "scale-embedded": "scale.py --entities 1000,10000,100000,1000000",
+    "scale-cores": "scale.py --store core-0.23.0,core-0.27.0",
+    "memory": "memory.py",
+    "startup": "startup.py",
+}
+"""By the name of the file that the figures go to."""
 
 
 @nox.session(python=PYTHONS[:1])
@@ -233,12 +233,11 @@ def bench(session: nox.Session) -> None:
     if len(served) < 3:
         session.warn("a Core that is not built is not measured: nox -s core builds it")
     drawn = []
-    for number, line in enumerate(FULL if full else QUICK, 1):
+    for name, line in (FULL if full else QUICK).items():
         script, *options = line.format(served=",".join(served), last=served[-1]).split()
-        name = script.removesuffix(".py")
-        file = str(folder / f"{number}-{name}.json")
+        file = str(folder / f"{name}.json")
         session.run("python", f"benchmarks/{script}", *options, "--json", file)
-        drawn += [file] if name in DRAWN else []
+        drawn += [file] if name.startswith(("latest_state", "scale")) else []
     plots = "docs/plots" if full else str(folder / "plots")
     session.run("python", "benchmarks/plots.py", *drawn, "--folder", plots)
     session.run("python", "benchmarks/compare.py", drawn[0], drawn[0], silent=not full)
