@@ -95,11 +95,12 @@ async def archived(folder: Path, *, entities: int, sweep: int, count: int) -> di
         for name, adapter in both.items():
             tokens = iter(seed.tokens[:size])  # each once: only the first guarded append to a stream is slow
             kinds |= {f"{what}, {name}": prepare for what, prepare in _writes(adapter, tokens).items()}
+        kinds |= {f"{what}, small": prepare for what, prepare in _creations(small).items()}
         rows = await in_turns(kinds, count=count)
-        writes = {
-            what: {name: rows[f"{what}, {name}"] for name in both}
-            for what in dict.fromkeys(kind.rpartition(",")[0] for kind in kinds)
-        }
+        writes: dict[str, Rows] = {}
+        for kind, row in rows.items():
+            what, _, name = kind.rpartition(", ")
+            writes.setdefault(what, {})[name] = row
         sweeps = {
             "as it comes": await _swept(plain, max(1, sweep // 20)),  # all of them would take minutes
             "warmed": await _swept(warmed, sweep),
@@ -141,12 +142,22 @@ async def _restarted(folder: Path, *, recommended: bool = True) -> AsyncIterator
         yield adapter
 
 
-def _writes(adapter: AllsourceAuthAdapter, tokens: Iterator[str]) -> dict[str, Prepare]:
-    """Guarded writes, to streams that are new or were archived."""
+def _creations(adapter: AllsourceAuthAdapter) -> dict[str, Prepare]:
+    """Writes to new streams: a user's are guarded, those of a session with a token made here are not."""
 
     def sign_up() -> Read:
         email = f"{secrets.token_hex(8)}@example.org"
         return lambda: adapter.users.create(email=email)
+
+    def sign_in() -> Read:
+        user_id, expires_at = secrets.token_hex(8), datetime.now(UTC) + timedelta(days=8)
+        return lambda: adapter.sessions.create(user_id=user_id, expires_at=expires_at)
+
+    return {"users.create with an email": sign_up, "sessions.create": sign_in}
+
+
+def _writes(adapter: AllsourceAuthAdapter, tokens: Iterator[str]) -> dict[str, Prepare]:
+    """Those, and guarded writes to streams that were archived."""
 
     def revoke() -> Read:
         token = next(tokens)
@@ -164,8 +175,7 @@ def _writes(adapter: AllsourceAuthAdapter, tokens: Iterator[str]) -> dict[str, P
     def use(key_hash: str) -> Prepare:
         return lambda: lambda: adapter.api_keys.use(key_hash)
 
-    return {
-        "users.create with an email": sign_up,
+    return _creations(adapter) | {
         "sessions.delete, archived": revoke,
         "sessions.update_expiry, archived": refresh,
         f"api_keys.use, {USES:,} events": use(KEY_HASH),
