@@ -260,8 +260,9 @@ class AllsourceDatabaseAdapter(BaseAdapter):
                 grown[column.attribute] = (now or 0) + delta
             return grown | absolute
 
-        while found := await self._found(table, where):
-            changed = await self._changed(table, found[0], where, changes, once=True)
+        passed: set[str] = set()
+        while (entity := await self._next(table, where, passed)) is not None:
+            changed = await self._changed(table, entity, where, changes, once=True)
             if changed is not None:
                 return self._shown(model, table.row(changed))
         return None
@@ -346,6 +347,18 @@ class AllsourceDatabaseAdapter(BaseAdapter):
         if len(found) > 1:
             found.sort(key=lambda entity: (entity.created_at, entity.id))
         return found
+
+    async def _next(self, table: Table, where: Sequence[Where], passed: set[str]) -> Any | None:
+        """The oldest entity that matches, and was not ``passed`` before; others may have been faster with those that were.
+
+        Each is decided upon once: a read that is behind offers for ever what does not match any more.
+        """
+        for entity in await self._found(table, where):
+            key = getattr(entity, table.kind.key)
+            if key not in passed:
+                passed.add(key)
+                return entity
+        return None
 
     async def _along(self, kind: Kind[Any], to: Way) -> Iterable[Any]:
         """The entities that a way leads to, each once."""
@@ -447,12 +460,12 @@ class AllsourceDatabaseAdapter(BaseAdapter):
         self, table: Table, where: Sequence[Where], *, verb: str = "deleted", once: bool = False
     ) -> Any | None:
         """Delete one entity that matches, the oldest; its last state, ``None`` if there is none, or none any more."""
-        repository = self._repository(table)
-        while found := await self._found(table, where):
-            key = getattr(found[0], table.kind.key)
+        repository, test = self._repository(table), _entity_test(table, where)
+        passed: set[str] = set()
+        while (entity := await self._next(table, where, passed)) is not None:
+            key = getattr(entity, table.kind.key)
             if once:
                 repository.core.once(table.kind.stream(key))
-            test = _entity_test(table, where)
             taken = await self._decided(partial(repository._remove, key, verb=verb, only_if=test))
             if taken is not None:
                 return taken

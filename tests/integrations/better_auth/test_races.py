@@ -12,9 +12,10 @@ from typing import Any
 import pytest
 from better_auth.adapters.base import Where
 
-from allsource_auth import AllsourceAuthAdapter
+from allsource_auth import AllsourceAuthAdapter, EventStore, Latest, SqliteLog, SqliteStore
 from allsource_auth.integrations.better_auth import AllsourceDatabaseAdapter, UniqueViolation
 from tests.integrations.better_auth.conftest import SCHEMA
+from tests.support.wrappers import WrappedStore
 
 pytestmark = pytest.mark.integrations
 
@@ -145,3 +146,35 @@ async def test_who_is_kept_waiting_is_refused_as_well(tmp_path: Path) -> None:
             *(database.increment_one("rateLimit", [Where("key", "k")], {"count": 1}) for _ in range(3))
         )
         assert rows == [None, None, None]
+
+
+class Behind(WrappedStore):
+    """Plain reads answer what they answered first, as a replica does that has stopped; decisive ones answer what is stored."""
+
+    def __init__(self, store: EventStore) -> None:
+        super().__init__(store)
+        self._seen: dict[str, Latest] = {}
+
+    async def latest(self, stream: str, *, decisive: bool = False) -> Latest:
+        found = await super().latest(stream, decisive=decisive)
+        return found if decisive else self._seen.setdefault(stream, found)
+
+
+async def test_a_replica_that_has_stopped_holds_nobody_up(tmp_path: Path) -> None:
+    """It offers for ever what was taken; each row is decided upon once."""
+    path = tmp_path / "auth.db"
+    behind = AllsourceAuthAdapter.with_store(Behind(SqliteStore(SqliteLog(path))))
+    async with AllsourceAuthAdapter.embedded(path) as ahead, behind:
+        one, other = AllsourceDatabaseAdapter(ahead), AllsourceDatabaseAdapter(behind)
+        one.init(SCHEMA)
+        other.init(SCHEMA)
+        await one.create("verification", {"id": "v", "identifier": "i", "value": "x", "expiresAt": SOON})
+        await one.create("rateLimit", {"id": "r", "key": "k", "count": 1, "lastRequest": 0})
+        token, counter = [Where("id", "v")], [Where("id", "r"), Where("count", 2, "lt")]
+        assert await other.find_one("verification", token) is not None
+        assert await other.find_one("rateLimit", counter) is not None
+        assert await one.consume_one("verification", token) is not None
+        assert await one.increment_one("rateLimit", counter, {"count": 1}) is not None
+        async with asyncio.timeout(20):
+            assert await other.consume_one("verification", token) is None
+            assert await other.increment_one("rateLimit", counter, {"count": 1}) is None
