@@ -260,7 +260,7 @@ class AllsourceDatabaseAdapter(BaseAdapter):
                 grown[column.attribute] = (now or 0) + delta
             return grown | absolute
 
-        passed: set[str] = set()
+        passed: list[str] = []
         while (entity := await self._next(table, where, passed)) is not None:
             changed = await self._changed(table, entity, where, changes, once=True)
             if changed is not None:
@@ -348,7 +348,7 @@ class AllsourceDatabaseAdapter(BaseAdapter):
             found.sort(key=lambda entity: (entity.created_at, entity.id))
         return found
 
-    async def _next(self, table: Table, where: Sequence[Where], passed: set[str]) -> Any | None:
+    async def _next(self, table: Table, where: Sequence[Where], passed: list[str]) -> Any | None:
         """The oldest entity that matches, and was not ``passed`` before; others may have been faster with those that were.
 
         Each is decided upon once: a read that is behind offers for ever what does not match any more.
@@ -356,7 +356,7 @@ class AllsourceDatabaseAdapter(BaseAdapter):
         for entity in await self._found(table, where):
             key = getattr(entity, table.kind.key)
             if key not in passed:
-                passed.add(key)
+                passed.append(key)
                 return entity
         return None
 
@@ -461,7 +461,7 @@ class AllsourceDatabaseAdapter(BaseAdapter):
     ) -> Any | None:
         """Delete one entity that matches, the oldest; its last state, ``None`` if there is none, or none any more."""
         repository, test = self._repository(table), _entity_test(table, where)
-        passed: set[str] = set()
+        passed: list[str] = []
         while (entity := await self._next(table, where, passed)) is not None:
             key = getattr(entity, table.kind.key)
             if once:
