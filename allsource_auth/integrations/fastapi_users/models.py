@@ -128,9 +128,10 @@ class Shape(NamedTuple):
     oauth: bool
 
     def require_oauth(self) -> None:
+        """Raises `InvalidInput` for a user type without OAuth accounts."""
         if not self.oauth:
-            raise NotImplementedError(
-                "the user type has no OAuth accounts: give it a field `oauth_accounts: list[OAuthAccount] = []`"
+            raise InvalidInput(
+                "user_type", "has no OAuth accounts: give it a field `oauth_accounts: list[OAuthAccount] = []`"
             )
 
 
