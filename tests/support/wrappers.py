@@ -1,4 +1,4 @@
-"""Stores around a store: one that counts the calls, one whose guarded writers always lose,
+"""Stores around a store: one that counts the calls, one that fails, one whose guarded writers always lose,
 one to which everything is old, one that dies in the middle of a batch."""
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from typing import Any
 from allsource_auth import Acknowledged, Event, EventStore, Http, Info, Latest, NewEvent, StoreClosed
 from allsource_auth.store.base import later
 
-__all__ = ["ContendedStore", "CountingStore", "Dying", "PatientStore", "WrappedStore"]
+__all__ = ["ContendedStore", "CountingStore", "Dying", "FailingStore", "PatientStore", "WrappedStore"]
 
 HOUR = 3600 * 1_000_000_000
 
@@ -124,6 +124,17 @@ class CountingStore(WrappedStore):
     ) -> AsyncGenerator[list[Event], None]:
         self.scans.append(stream_prefix)
         return super().heads(stream_prefix, type_prefix, newer=newer)
+
+
+class FailingStore(CountingStore):
+    """Every read of the newest event fails with ``failure``, while there is one."""
+
+    failure: Exception | None = None
+
+    async def latest(self, stream: str, *, decisive: bool = False) -> Latest:
+        if self.failure is not None:
+            raise self.failure
+        return await super().latest(stream, decisive=decisive)
 
 
 class ContendedStore(WrappedStore):

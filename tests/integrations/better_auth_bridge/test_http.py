@@ -20,7 +20,7 @@ from allsource_auth import Session as StoredSession
 from allsource_auth.integrations.better_auth_bridge import AllsourceSessionStore
 from tests.support.canaries import email
 from tests.support.clocks import ManualClock
-from tests.support.wrappers import CountingStore
+from tests.support.wrappers import FailingStore
 
 pytestmark = pytest.mark.integrations
 
@@ -119,18 +119,9 @@ async def test_who_may_not_be_signed_in_is_not(
         assert await status() == 401
 
 
-class Failing(CountingStore):
-    failure: Exception | None = None
-
-    async def latest(self, stream: str, *, decisive: bool = False) -> Any:
-        if self.failure is not None:
-            raise self.failure
-        return await super().latest(stream, decisive=decisive)
-
-
 async def test_an_outage_refuses_and_is_logged_once(caplog: pytest.LogCaptureFixture, clock: ManualClock) -> None:
     async with AllsourceAuthAdapter.embedded() as beneath:
-        store = Failing(beneath._store)
+        store = FailingStore(beneath._store)
         adapter = AllsourceAuthAdapter.with_store(store)
         ada = await adapter.users.create(email=email("Ada"))
         session = await adapter.sessions.create(

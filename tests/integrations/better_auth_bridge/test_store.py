@@ -15,7 +15,7 @@ from allsource_auth.integrations.better_auth_bridge import AllsourceSessionStore
 from tests.support.canaries import email, token
 from tests.support.clocks import ManualClock
 from tests.support.targets import Site
-from tests.support.wrappers import CountingStore
+from tests.support.wrappers import CountingStore, FailingStore
 
 pytestmark = pytest.mark.integrations
 
@@ -230,19 +230,10 @@ async def test_it_reads_both_and_never_writes(site: Site, adapter: AllsourceAuth
         assert store.scans == []
 
 
-class Failing(CountingStore):
-    failure: Exception | None = None
-
-    async def latest(self, stream: str, *, decisive: bool = False) -> Any:
-        if self.failure is not None:
-            raise self.failure
-        return await super().latest(stream, decisive=decisive)
-
-
 @pytest.mark.parametrize("failure", [Http("no connection"), Unavailable("not now")], ids=lambda one: type(one).__name__)
 async def test_a_store_that_cannot_be_asked_is_no_miss(failure: Exception) -> None:
     async with AllsourceAuthAdapter.embedded() as beneath:
-        store = Failing(beneath._store)
+        store = FailingStore(beneath._store)
         sessions = AllsourceSessionStore(AllsourceAuthAdapter.with_store(store))
         assert await sessions.fetch_session_by_token(TOKEN) is None
         store.failure = failure
