@@ -18,7 +18,7 @@ from fastapi import FastAPI
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from allsource_auth import AllsourceAuthAdapter
-from allsource_auth.integrations.better_auth import AllsourceDatabaseAdapter
+from allsource_auth.integrations.better_auth import AllsourceDatabaseAdapter, AtomicSignUp
 
 __all__ = ["BASE", "CONNECTIONS", "app", "authentication"]
 
@@ -36,6 +36,7 @@ def authentication(adapter: Any) -> Any:
         email_and_password=EmailAndPassword(enabled=True),
         rate_limit=RateLimit(enabled=False),
         adapter=adapter,
+        plugins=[AtomicSignUp()] if isinstance(adapter, AllsourceDatabaseAdapter) else [],
     )
 
 

@@ -16,7 +16,7 @@ from better_auth.integrations.fastapi import BetterAuthFastAPI
 from fastapi import Depends, FastAPI
 
 from allsource_auth import AllsourceAuthAdapter
-from allsource_auth.integrations.better_auth import AllsourceDatabaseAdapter
+from allsource_auth.integrations.better_auth import AllsourceDatabaseAdapter, AtomicSignUp
 
 HERE = "http://localhost:8000"
 
@@ -26,6 +26,7 @@ auth = BetterAuth(
     base_url=HERE,
     email_and_password=EmailAndPassword(enabled=True),
     adapter=AllsourceDatabaseAdapter(store),
+    plugins=[AtomicSignUp()],
 )
 binding = BetterAuthFastAPI(auth)
 

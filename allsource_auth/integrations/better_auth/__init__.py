@@ -3,11 +3,11 @@
 ::
 
     from allsource_auth import AllsourceAuthAdapter
-    from allsource_auth.integrations.better_auth import AllsourceDatabaseAdapter
+    from allsource_auth.integrations.better_auth import AllsourceDatabaseAdapter, AtomicSignUp
     from better_auth import BetterAuth
 
     store = AllsourceAuthAdapter.embedded("auth.db")
-    auth = BetterAuth(secret=..., adapter=AllsourceDatabaseAdapter(store))
+    auth = BetterAuth(secret=..., adapter=AllsourceDatabaseAdapter(store), plugins=[AtomicSignUp()])
 
 Needs the extra ``better-auth``.
 """
@@ -20,5 +20,6 @@ except ModuleNotFoundError as missing:
     raise ImportError("this module needs better-auth-server: pip install 'allsource-auth[better-auth]'") from missing
 
 from .adapter import AllsourceDatabaseAdapter, UniqueViolation
+from .sign_up import AtomicSignUp
 
-__all__ = ["AllsourceDatabaseAdapter", "UniqueViolation"]
+__all__ = ["AllsourceDatabaseAdapter", "AtomicSignUp", "UniqueViolation"]

@@ -7,10 +7,11 @@ from typing import Any
 
 from better_auth import EmailAndPassword
 from better_auth.config import RateLimit
+from better_auth.plugins import Plugin
 from fastapi import FastAPI
 
 from allsource_auth import AllsourceAuthAdapter
-from allsource_auth.integrations.better_auth import AllsourceDatabaseAdapter
+from allsource_auth.integrations.better_auth import AllsourceDatabaseAdapter, AtomicSignUp
 
 from .site import application
 
@@ -21,10 +22,11 @@ async def nowhere(*letter: Any) -> None:
     """A letter that nobody gets; the tests look into the store for what it says."""
 
 
-def database(store: AllsourceAuthAdapter) -> tuple[AllsourceDatabaseAdapter, FastAPI]:
+def database(store: AllsourceAuthAdapter, *plugins: Plugin) -> tuple[AllsourceDatabaseAdapter, FastAPI]:
     adapter = AllsourceDatabaseAdapter(store)
     _, app = application(
         adapter,
+        plugins=list(plugins),
         email_and_password=EmailAndPassword(enabled=True, send_reset_password=nowhere),
         rate_limit=RateLimit(
             enabled=True,
@@ -40,4 +42,4 @@ def database(store: AllsourceAuthAdapter) -> tuple[AllsourceDatabaseAdapter, Fas
 def served() -> FastAPI:
     place = os.environ["PLACE"]
     store = AllsourceAuthAdapter(place) if place.startswith("http") else AllsourceAuthAdapter.embedded(place)
-    return database(store)[1]
+    return database(store, AtomicSignUp())[1]

@@ -17,7 +17,7 @@ import pytest
 from better_auth.adapters.base import Where
 
 from allsource_auth import AllsourceAuthAdapter
-from allsource_auth.integrations.better_auth import AllsourceDatabaseAdapter
+from allsource_auth.integrations.better_auth import AllsourceDatabaseAdapter, AtomicSignUp
 from tests.support import cores
 from tests.support.local import local_allsource
 
@@ -162,6 +162,13 @@ async def _counted(race: Race, count: int) -> None:
 
 async def test_one_of_200_sign_ups_with_one_email(here: Race) -> None:
     await _sign_ups(here, 200)
+
+
+async def test_one_of_200_sign_ups_of_one_append_each(here: Race) -> None:
+    adapter, app = database(here.store, AtomicSignUp())
+    transport = httpx.ASGITransport(app)
+    async with httpx.AsyncClient(transport=transport, base_url=BASE, headers=ORIGIN, timeout=120) as client:
+        await _sign_ups(Race(client, here.store, adapter), 200)
 
 
 async def test_one_of_200_uses_of_a_reset_token(here: Race) -> None:

@@ -1,0 +1,220 @@
+"""``AtomicSignUp``: user, account and session in one append, with the framework's own answers."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import httpx
+import pytest
+from better_auth import BetterAuth, EmailAndPassword
+from better_auth.adapters.base import Where
+from better_auth.adapters.memory import MemoryAdapter
+from better_auth.config import EmailVerification, RateLimit
+
+from allsource_auth import AllsourceAuthAdapter, InvalidInput
+from allsource_auth.integrations.better_auth import AllsourceDatabaseAdapter, AtomicSignUp
+from allsource_auth.store.sqlite import SqliteLog, SqliteStore
+from tests.support.wrappers import CountingStore, Dying, PatientStore
+
+from .flows import FLOWS
+from .site import PASSWORD, Options, Site, differences, opened
+from .test_flows import sqlite
+
+pytestmark = pytest.mark.integrations
+
+COUNT = {"count": -1}
+ADA = {"name": "Ada", "email": "ada@example.org", "password": PASSWORD}
+
+
+def atomic(options: Options) -> Options:
+    """The same application with the plugin."""
+
+    def found(site: Site) -> dict[str, Any]:
+        given = options(site)
+        return {**given, "plugins": [*given.get("plugins", []), AtomicSignUp()]}
+
+    return found
+
+
+def nothing(site: Site) -> dict[str, Any]:
+    return {}
+
+
+def verifying(site: Site) -> dict[str, Any]:
+    """An application that asks for a proof of the address, and tells nobody which addresses it knows."""
+    letter = site.post_office("user", "url", "token")
+    return {
+        "email_and_password": EmailAndPassword(enabled=True, require_email_verification=True),
+        "email_verification": EmailVerification(send_verification_email=letter),
+    }
+
+
+@asynccontextmanager
+async def served(store: AllsourceAuthAdapter, options: Options = nothing) -> AsyncIterator[Site]:
+    async with opened(AllsourceDatabaseAdapter(store), atomic(options)) as site:
+        yield site
+
+
+async def left(store: AllsourceAuthAdapter) -> list[int]:
+    """How many users, accounts and sessions there are."""
+    return [len([one async for one in kept.scan()]) for kept in (store.users, store.accounts, store.sessions)]
+
+
+@pytest.mark.parametrize("flow", FLOWS)
+async def test_the_same_answers(flow: str) -> None:
+    options, steps = FLOWS[flow]
+    async with AllsourceAuthAdapter.embedded() as store, sqlite() as theirs:
+        async with opened(theirs, options) as site:
+            await steps(site)
+            expected = site.transcript
+        async with served(store, options) as site:
+            await steps(site)
+            assert differences(site.transcript, expected) == []
+        assert not (await store.check()).findings
+
+
+async def test_one_append(counted: CountingStore, store: AllsourceAuthAdapter) -> None:
+    async with served(store) as site:
+        await (await site.browser()).sign_up("first")  # which writes the settings of a new store
+        counted.forget()
+        await (await site.browser()).post("/sign-up/email", **ADA)
+    assert len(counted.appends) == 1
+    written = [event.type for event in counted.appends[0]]
+    assert [kind for kind in written if not kind.startswith("auth.index.")] == [
+        "auth.user.created",
+        "auth.account.created",
+        "auth.session.created",
+    ]
+    looked_at = Counter(stream.partition(":")[0] for stream in counted.reads)
+    # An email is looked at by the framework, and when it is taken.
+    assert looked_at == {"auth-idx": 3, "auth-user": 1, "auth-account": 1, "auth-session": 1}
+    assert await left(store) == [2, 2, 2]
+
+
+@pytest.mark.parametrize("kept", range(9))
+async def test_who_is_interrupted_leaves_all_or_nothing(kept: int) -> None:
+    """Where a store keeps the first events of a batch, of two claims, two entries, the user, the account, the session."""
+    store = SqliteStore(SqliteLog(None))
+    async with served(AllsourceAuthAdapter.with_store(Dying(store, kept))) as site:
+        await (await site.browser()).post("/sign-up/email", 500, **ADA)
+    after = AllsourceAuthAdapter.with_store(PatientStore(store))
+    await after.check(repair=True)
+    happened = kept > 4
+    assert await left(after) == ([1, 1, 1] if happened else [0, 0, 0])
+    async with served(after) as site:
+        again = await site.browser()
+        await again.post("/sign-up/email", 422 if happened else 200, **ADA)
+        await again.post("/sign-in/email", email="ada@example.org", password=PASSWORD)
+
+
+async def test_hooks_and_letters_come_after_the_append(counted: CountingStore, store: AllsourceAuthAdapter) -> None:
+    seen: list[Any] = []
+
+    async def hook(row: dict[str, Any], ctx: Any) -> None:
+        seen.append(("after", row["email"], await left(store), ctx.auth is site.auth))
+
+    async def before(row: dict[str, Any], ctx: Any) -> dict[str, Any]:
+        seen.append(("before", await left(store)))
+        return {"data": {"image": "https://example.org/a.png"}}
+
+    async def letter(user: dict[str, Any], url: str, token: str) -> None:
+        seen.append(("letter", user["email"], await left(store)))
+
+    def options(site: Site) -> dict[str, Any]:
+        return {
+            "database_hooks": {"user": {"create": {"before": before, "after": hook}}},
+            "email_verification": EmailVerification(send_verification_email=letter, send_on_sign_up=True),
+        }
+
+    async with served(store, options) as site:
+        answer = await (await site.browser()).post("/sign-up/email", **ADA)
+    assert answer["user"]["image"] == "https://example.org/a.png"
+    email = "ada@example.org"
+    assert seen == [("before", [0, 0, 0]), ("after", email, [1, 1, 1], True), ("letter", email, [1, 1, 1])]
+
+
+async def test_who_is_refused_gets_no_letter(store: AllsourceAuthAdapter) -> None:
+    async def refused(row: dict[str, Any], ctx: Any) -> bool:
+        return False
+
+    def options(site: Site) -> dict[str, Any]:
+        return {**verifying(site), "database_hooks": {"account": {"create": {"before": refused}}}}
+
+    def failing(site: Site) -> dict[str, Any]:
+        async def broken(row: dict[str, Any], ctx: Any) -> None:
+            raise RuntimeError("a hook is broken")
+
+        return {**verifying(site), "database_hooks": {"account": {"create": {"before": broken}}}}
+
+    async with served(store, failing) as site:
+        await (await site.browser()).post("/sign-up/email", 500, **ADA)
+        assert site.sent == []
+        assert await left(store) == [0, 0, 0]
+    async with served(store, options) as site:
+        await (await site.browser()).post("/sign-up/email", **ADA)
+        assert [letter["user"]["email"] for letter in site.sent] == ["ada@example.org"]
+
+
+async def test_what_a_hook_counts_is_a_part_of_it(store: AllsourceAuthAdapter) -> None:
+    """An invitation that a hook counts down; somebody else does so in between, so the sign-up runs again."""
+    others = AllsourceDatabaseAdapter(store)
+    attempts = 0
+
+    async def before(row: dict[str, Any], ctx: Any) -> None:
+        nonlocal attempts
+        attempts += 1
+        taken = await ctx.adapter.increment_one("rateLimit", [Where("key", "code"), Where("count", 0, "gt")], COUNT)
+        assert taken is not None
+        if attempts == 1:
+            await others.increment_one("rateLimit", [Where("key", "code")], COUNT)
+
+    def options(site: Site) -> dict[str, Any]:
+        return {
+            **verifying(site),
+            "rate_limit": RateLimit(enabled=False, storage="database"),
+            "database_hooks": {"user": {"create": {"before": before}}},
+        }
+
+    async with served(store, options) as site:
+        others.init(site.auth.schema)
+        await others.create("rateLimit", {"key": "code", "count": 5, "lastRequest": 0})
+        await (await site.browser()).post("/sign-up/email", **ADA)
+        assert (attempts, len(site.sent)) == (2, 1)
+    row = await others.find_one("rateLimit", [Where("key", "code")])
+    assert row is not None
+    assert row["count"] == 3
+    assert await left(store) == [1, 1, 0]
+
+
+async def test_of_many_with_one_email_all_hear_the_same(store: AllsourceAuthAdapter) -> None:
+    """Where known addresses are not told, those who lose a race do not hear of it either."""
+    async with served(store, verifying) as site:
+        browsers = [await site.browser() for _ in range(50)]
+        told = await asyncio.gather(*(browser.post("/sign-up/email", **ADA) for browser in browsers))
+        assert {(answer["token"], answer["user"]["email"]) for answer in told} == {(None, "ada@example.org")}
+        assert len(site.sent) == 1
+    assert await left(store) == [1, 1, 0]
+
+
+async def test_no_session_of_a_failed_attempt_is_given_away(store: AllsourceAuthAdapter) -> None:
+    """Cookies are set for the one who signed up, and for nobody else."""
+    async with served(store) as site:
+        browsers = [await site.browser() for _ in range(50)]
+
+        async def sign_up(browser: Any) -> httpx.Response:
+            found: httpx.Response = await browser.ask("POST", "/sign-up/email", json=ADA)
+            return found
+
+        answers = await asyncio.gather(*map(sign_up, browsers))
+        assert sorted(answer.status_code for answer in answers) == [200] + [422] * 49
+        assert [answer.status_code for answer in answers if "set-cookie" in answer.headers] == [200]
+    assert await left(store) == [1, 1, 1]
+
+
+def test_another_database_is_refused() -> None:
+    with pytest.raises(InvalidInput, match="AllsourceDatabaseAdapter"):
+        BetterAuth(secret="x" * 32, adapter=MemoryAdapter(), plugins=[AtomicSignUp()])
