@@ -127,11 +127,17 @@ def core(session: nox.Session) -> None:
 @nox.session(python=PYTHONS[:1])
 def integrations(session: nox.Session) -> None:
     """Frameworks on the library, as published and over HTTP, on every store; on real Cores as well, which are built once."""
-    session.install("-q", ".[better-auth]")
-    session.run("python", "-W", "error", "tests/docs/alone.py", "better-auth")
     _install(session, *INTEGRATED, *TEST_TOOLS)
     session.run("python", "-m", "tests.support.cores", "build")
     session.run("pytest", "-n", "2", "--dist", "worksteal", "-m", "integrations", *session.posargs)
+
+
+@nox.session(python=PYTHONS[:1])
+@nox.parametrize("extra", ["better-auth", "better-auth-bridge", "fastapi-users"])
+def alone(session: nox.Session, extra: str) -> None:
+    """Each integration with its own extra and nothing else: the snippets of its page."""
+    session.install("-q", f".[{extra}]")
+    session.run("python", "-W", "error", "tests/docs/alone.py", extra)
 
 
 @nox.session(python=PYTHONS)
