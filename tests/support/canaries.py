@@ -19,6 +19,7 @@ import pytest
 
 from allsource_auth import AllsourceAuthAdapter, AllsourceAuthError, AllsourceStore, SqliteStore
 from allsource_auth.repositories.base import Repository
+from allsource_auth.repositories.queries import Queries
 
 __all__ = ["CANARY", "email", "revealed", "token", "watched"]
 
@@ -90,7 +91,7 @@ def _chain_reveals(shown: traceback.TracebackException) -> bool:
 def watched(monkeypatch: pytest.MonkeyPatch) -> Iterator[Watch]:
     """Watch everything that the package logs, returns and raises inside the block; fails at its end if a canary shows."""
     watch = Watch()
-    for owner in (AllsourceAuthAdapter, Repository, *Repository.__subclasses__(), AllsourceStore, SqliteStore):
+    for owner in (AllsourceAuthAdapter, Queries, Repository, *Repository.__subclasses__(), AllsourceStore, SqliteStore):
         for name, call in list(vars(owner).items()):
             if not name.startswith("_") and (inspect.iscoroutinefunction(call) or inspect.isasyncgenfunction(call)):
                 monkeypatch.setattr(owner, name, _looked_at(watch, f"{owner.__name__}.{name}", call))
