@@ -114,7 +114,8 @@ class AllsourceDatabaseAdapter(BaseAdapter):
         self._lists = lists
         self._tables: dict[str, Table] = {}
         self._told: set[str] = set()
-        self._inside: ContextVar[Transaction | None] = ContextVar("allsource_auth.better_auth", default=None)
+        self._inside: ContextVar[Sequence[Transaction]] = ContextVar("allsource_auth.better_auth", default=())
+        """The open transaction, if there is one. A task that outlives it finds it gone, and writes by itself."""
 
     def init(self, schema: Schema) -> None:
         """Make the kinds of a schema; the framework calls it. Raises `InvalidInput` for what cannot be kept."""
@@ -275,17 +276,19 @@ class AllsourceDatabaseAdapter(BaseAdapter):
         another is a part of it. Raises what ``callback`` raises, `Conflict` for a unique value that was taken, and what the end
         of a transaction raises.
         """
-        if self._inside.get() is not None:
+        if self._inside.get():
             return await callback(self)
         attempt = 0
         while True:
             attempt += 1
             try:
                 async with self.store.transaction() as inside:
-                    token = self._inside.set(inside)
+                    current = [inside]
+                    token = self._inside.set(current)
                     try:
                         result = await callback(self)
                     finally:
+                        current.clear()
                         self._inside.reset(token)
             except VersionConflict as conflict:
                 if attempt == ATTEMPTS or conflict.ambiguous:
@@ -307,7 +310,7 @@ class AllsourceDatabaseAdapter(BaseAdapter):
 
     @property
     def _core(self) -> Core:
-        return (self._inside.get() or self.store).users.core
+        return next(iter(self._inside.get()), self.store).users.core
 
     def _repository(self, table: Table) -> Repository[Any]:
         return self._core.repositories[table.kind.name]
@@ -318,7 +321,7 @@ class AllsourceDatabaseAdapter(BaseAdapter):
         try:
             yield
         except Conflict as conflict:
-            if self._inside.get() is not None:
+            if self._inside.get():
                 raise
             raise UniqueViolation(table.model, conflict) from None
 

@@ -452,7 +452,7 @@ async def test_a_transaction_that_loses_runs_again(database: AllsourceDatabaseAd
         runs += 1
         row = await inside.increment_one("rateLimit", [Where("key", "k")], increment={"count": 1})
         if runs == 1:
-            token = database._inside.set(None)  # somebody else, in the middle of it
+            token = database._inside.set(())  # somebody else, in the middle of it
             await database.increment_one("rateLimit", [Where("key", "k")], increment={"count": 10})
             database._inside.reset(token)
         return row
@@ -472,7 +472,7 @@ async def test_what_a_transaction_takes_is_what_it_was_taken_for(database: Allso
         runs += 1
         row = await inside.consume_one("deviceCode", [Where("id", "d"), Where("status", "approved")])
         if runs == 1:
-            token = database._inside.set(None)  # somebody else, in the middle of it
+            token = database._inside.set(())  # somebody else, in the middle of it
             await database.update("deviceCode", [Where("id", "d")], {"status": "denied"})
             database._inside.reset(token)
         return row

@@ -6,6 +6,7 @@ import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import httpx
@@ -188,6 +189,31 @@ async def test_what_a_hook_counts_is_a_part_of_it(store: AllsourceAuthAdapter) -
     assert row is not None
     assert row["count"] == 3
     assert await left(store) == [1, 1, 0]
+
+
+async def test_what_a_hook_leaves_running_writes_by_itself(store: AllsourceAuthAdapter) -> None:
+    """A task that was begun inside, and writes when everything is stored."""
+    begun: list[asyncio.Task[Any]] = []
+    stored = asyncio.Event()
+
+    async def before(row: dict[str, Any], ctx: Any) -> None:
+        async def welcome() -> Any:
+            await stored.wait()
+            given = {"identifier": "welcome", "value": row["email"], "expiresAt": datetime.now(UTC) + timedelta(1)}
+            return await ctx.adapter.transaction(lambda inside: inside.create("verification", given))
+
+        begun.append(asyncio.create_task(welcome()))
+
+    def options(site: Site) -> dict[str, Any]:
+        return {"database_hooks": {"user": {"create": {"before": before}}}}
+
+    async with served(store, options) as site:
+        await (await site.browser()).post("/sign-up/email", **ADA)
+        stored.set()
+        await begun[0]
+    found = await store.verifications.get_by_identifier("welcome")
+    assert found is not None
+    assert found.value == "ada@example.org"
 
 
 async def test_of_many_with_one_email_all_hear_the_same(store: AllsourceAuthAdapter) -> None:
