@@ -123,7 +123,7 @@ TARGETS = (
     Target("sqlite-file", _file, dates_events=True, keeps_text=True, crowd=20_000),
     Target("local", _local("0.27"), marks=(pytest.mark.heavy,)),
     Target("local-0.23", _local("0.23"), numbers_events=False, marks=(pytest.mark.modes,)),
-    Target("local-httpx", _local("0.27", SECOND_ENGINE), marks=(pytest.mark.modes,)),
+    Target("local-httpx", _local("0.27", SECOND_ENGINE), marks=(pytest.mark.matrix,)),
     Target("local-0.23-httpx", _local("0.23", SECOND_ENGINE), numbers_events=False, marks=(pytest.mark.matrix,)),
     Target("core-0.23.0", _core(cores.OLDEST), numbers_events=False, marks=(pytest.mark.core,)),
     Target("core-0.27.0", _core(cores.NEWEST), marks=(pytest.mark.core,)),
