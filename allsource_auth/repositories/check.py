@@ -234,7 +234,7 @@ class Check:
         """Find the entries of a list that lead to nothing which stands in it."""
         streams = (await self._core.lists.read(where)).streams
         for start in range(0, len(streams), IN_ONE_GO):
-            newest = await concurrently(streams[start : start + IN_ONE_GO], self._streams.newest)
+            newest = await self._streams.newest_many(streams[start : start + IN_ONE_GO])
             suspects = [stream for stream, event in newest.items() if self._is_dead(index, listed, where, event)]
             if suspects:
                 await self._look_at_members(index, listed, where, suspects)

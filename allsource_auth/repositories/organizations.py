@@ -10,7 +10,6 @@ from msgspec import UNSET, UnsetType
 from ..entities import Member, Organization
 from ..kinds import MEMBER, ORGANIZATION
 from .base import Core, Repository
-from .concurrency import concurrently
 
 __all__ = ["Organizations"]
 
@@ -67,7 +66,7 @@ class Organizations(Repository[Organization]):
         """The organizations that a user is a member of, newest first; without one whose state cannot be decoded."""
         members: list[Member] = await self.core.repositories[MEMBER.name]._listed("user", user_id)
         streams = (self.kind.find(member.organization_id) for member in members)
-        newest = await concurrently([stream for stream in streams if stream is not None], self._streams.newest)
+        newest = await self._streams.newest_many(stream for stream in streams if stream is not None)
         states = (self.kind.readable(event) for event in newest.values() if event is not None)
         found = [state for state in states if state is not None]
         return sorted(found, key=lambda organization: (organization.created_at, organization.id), reverse=True)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterable
 from datetime import datetime
-from functools import partial
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from ..audit import Change
@@ -14,7 +13,6 @@ from ..kinds import Kind, Listed, Unique
 from ..store.base import Event
 from ..values import is_unicode
 from ..wire import is_tombstone
-from .concurrency import concurrently
 from .history import History
 
 if TYPE_CHECKING:
@@ -51,8 +49,11 @@ class Queries(Generic[E]):
 
     async def get_many(self, keys: Iterable[str]) -> dict[str, E]:
         """The living entities among ``keys``, by key, in the order given; a bounded number of reads at a time."""
-        wanted = dict.fromkeys(keys)
-        found = await concurrently(wanted, self.get)
+        wanted = {key: stream for key in keys if (stream := self.kind.find(key)) is not None}
+        newest = await self._streams.newest_many(wanted.values())
+        found = {
+            key: None if (event := newest[stream]) is None else self._decode(event) for key, stream in wanted.items()
+        }
         return {key: entity for key, entity in found.items() if entity is not None}
 
     async def exists(self, key: str) -> bool:
@@ -119,7 +120,7 @@ class Queries(Generic[E]):
             return []
         stream = self.kind.list_stream(self.core.tenant, listed, value)
         fold = await self.core.lists.read(stream, decisive=decisive)
-        newest = await concurrently(fold.streams, partial(self._streams.newest, decisive=decisive))
+        newest = await self._streams.newest_many(fold.streams, decisive=decisive)
         states = {member: self.kind.readable(event) for member, event in newest.items() if event is not None}
         dead = {member for member, event in newest.items() if event is not None and is_tombstone(event.payload)}
         await self.core.lists.shorten(stream, fold, dead)

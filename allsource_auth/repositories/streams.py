@@ -12,6 +12,7 @@ import time
 from collections import deque
 from collections.abc import AsyncGenerator, Iterable, Sequence
 from contextlib import aclosing
+from functools import partial
 from typing import TypeVar
 
 import anyio.to_thread
@@ -21,8 +22,9 @@ from ..audit import metadata_of
 from ..errors import InvalidInput, Json, VersionConflict
 from ..kinds import INDEX
 from ..logs import observed
-from ..store.base import Acknowledged, Event, EventStore, Latest, Link, LinkedReads, NewEvent, Quiet
+from ..store.base import Acknowledged, Event, EventStore, Latest, Link, LinkedReads, ManyReads, NewEvent, Quiet
 from ..values import MAX_REQUEST_BYTES
+from .concurrency import concurrently
 from .newest import Newest
 from .settings import Settings
 
@@ -100,6 +102,7 @@ class Streams:
     def __init__(self, store: EventStore, settings: Settings | None = None) -> None:
         self.store = store
         self._linked = store if isinstance(store, LinkedReads) else None
+        self._many = store if isinstance(store, ManyReads) else None
         self._recent: deque[float] = deque(maxlen=100)
         self._unread = self._unwritten = settings
         self._missing: dict[str, tuple[str, int]] = {}
@@ -170,6 +173,20 @@ class Streams:
         if latest.version > 1 and _doubtful(latest, ordered=not self.store.time_skew):
             return newest_of(await self._numbered_highest(stream, latest.version, decisive=decisive))
         return latest.event
+
+    async def newest_many(self, streams: Iterable[str], *, decisive: bool = False) -> dict[str, Event | None]:
+        """The newest event of each of ``streams``, for a reader: one read for all where the store can, else one for each."""
+        wanted = list(dict.fromkeys(streams))
+        if self._many is None or len(wanted) < 2:
+            return await concurrently(wanted, partial(self.newest, decisive=decisive))
+        if self._unread is not None:
+            await self._read_settings()
+        found = await observed("latest_many", wanted[0], self._many.latest_many(wanted))
+        events: dict[str, Event | None] = {}
+        for stream, latest in zip(wanted, found, strict=True):
+            doubtful = latest.version > 1 and _doubtful(latest, ordered=not self.store.time_skew)
+            events[stream] = await self.newest(stream, decisive=decisive) if doubtful else latest.event
+        return events
 
     async def newest_linked(self, stream: str, link: Link) -> tuple[Event | None, Event | None]:
         """The newest event, and if the store can tell it at the same time, that of the stream it leads to.

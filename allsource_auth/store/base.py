@@ -16,7 +16,7 @@ from typing import Protocol, runtime_checkable
 
 import msgspec
 
-__all__ = ["Acknowledged", "Event", "EventStore", "Info", "Latest", "Link", "LinkedReads", "NewEvent"]
+__all__ = ["Acknowledged", "Event", "EventStore", "Info", "Latest", "Link", "LinkedReads", "ManyReads", "NewEvent"]
 
 
 class Quiet(msgspec.Struct, frozen=True):
@@ -209,4 +209,13 @@ class LinkedReads(Protocol):
 
         The second is the store's best guess: the caller looks whether it is of the right stream. ``None`` if there is none.
         """
+        ...
+
+
+@runtime_checkable
+class ManyReads(Protocol):
+    """An `EventStore` that can read several streams in less time than one after the other, or all at once."""
+
+    async def latest_many(self, streams: Sequence[str]) -> list[Latest]:
+        """`EventStore.latest` of each of ``streams``, in their order. Every answer is as if it were decisive."""
         ...

@@ -6,6 +6,7 @@ file itself, its format and its errors in `allsource_auth.store.sqlite_file`.
 
 from __future__ import annotations
 
+import asyncio
 import sqlite3
 from collections.abc import AsyncGenerator, Callable, Sequence
 from functools import partial
@@ -53,6 +54,17 @@ _LATEST_LINKED = """
     ) END
     WHERE h.stream = ?
 """
+
+# The same for a list of streams, as the text of a JSON array.
+_LATEST_MANY = """
+    SELECT e.id, e.type, CAST(e.payload AS BLOB), CAST(e.metadata AS BLOB), e.time, e.version, h.version, h.stream
+    FROM json_each(?) AS wanted CROSS JOIN head h ON h.stream = wanted.value
+    LEFT JOIN event e ON e.position = CASE WHEN h.tenant = ? THEN h.position ELSE (
+        SELECT position FROM event WHERE tenant = ? AND stream = h.stream ORDER BY time DESC LIMIT 1
+    ) END
+"""
+_STREAMS_AT_ONCE: Final = 100
+"""Streams that one statement reads: a fraction of a millisecond, after which others get the event loop."""
 
 _COLUMNS = "e.id, e.type, e.stream, CAST(e.payload AS BLOB), CAST(e.metadata AS BLOB), e.time, e.version"
 
@@ -174,6 +186,25 @@ class SqliteStore:
         if row is None:
             return Latest(event=None, version=0), None
         return self._seen(stream, row[:7]), None if row[14] is None else self._seen(row[14], row[7:14])
+
+    async def latest_many(self, streams: Sequence[str]) -> list[Latest]:
+        """One statement for up to 100 streams; see `ManyReads.latest_many`. Raises what `latest` raises."""
+        found: dict[str, Latest] = {}
+        for start in range(0, len(streams), _STREAMS_AT_ONCE):
+            if start:
+                await asyncio.sleep(0)
+            if self._closed:
+                raise StoreClosed
+            part = streams[start : start + _STREAMS_AT_ONCE]
+            arguments = (msgspec.json.encode(part).decode(), self._tenant, self._tenant)
+            try:
+                rows = (self._log.reader or await self._log.open()).execute(_LATEST_MANY, arguments).fetchall()
+            except sqlite3.Error:  # busy; or this SQLite knows no JSON
+                found |= {stream: await self.latest(stream) for stream in part}
+            else:
+                found |= {row[7]: self._seen(row[7], row[:7]) for row in rows}
+        missing = Latest(event=None, version=0)
+        return [found.get(stream, missing) for stream in streams]
 
     def _seen(self, stream: str, row: tuple[Any, ...]) -> Latest:
         """The newest event of a stream, from the columns of `_LATEST`."""

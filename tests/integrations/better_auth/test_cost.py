@@ -11,6 +11,7 @@ from better_auth.adapters.base import Where
 
 from allsource_auth import AllsourceAuthAdapter
 from allsource_auth.integrations.better_auth import AllsourceDatabaseAdapter
+from allsource_auth.store.sqlite import SqliteLog, SqliteStore
 from tests.integrations.better_auth.conftest import SCHEMA
 from tests.support.wrappers import CountingStore
 
@@ -90,6 +91,35 @@ async def test_look_up(
     counted.forget()
     assert await filled.find_one(model, where) == rows[0]
     assert (len(counted.reads), counted.scans) == (reads, [])
+
+
+LISTS: list[tuple[str, list[Where], dict[str, Any]]] = [
+    ("session", [Where("userId", "u")], {}),
+    ("account", [Where("userId", "u")], {}),
+    ("apikey", [Where("referenceId", "u")], {}),
+    ("verification", [Where("identifier", "u")], NEWEST),
+    ("member", [Where("organizationId", "o")], {}),
+    ("user", [Where("id", [f"m{number}" for number in range(40)], "in")], {}),
+]
+
+
+@pytest.mark.parametrize(("model", "where", "options"), LISTS, ids=[model for model, _, _ in LISTS])
+async def test_a_list_of_any_length_is_two_statements(model: str, where: list[Where], options: dict[str, Any]) -> None:
+    log = SqliteLog(None)
+    database = AllsourceDatabaseAdapter(AllsourceAuthAdapter.with_store(SqliteStore(log)))
+    database.init(SCHEMA)
+    for number in range(40):
+        n = str(number)
+        await database.create("user", {"id": f"m{n}", "name": n, "email": f"{n}@e.org"})
+        await database.create("session", {"id": n, "token": f"token-{n}", "userId": "u", "expiresAt": SOON})
+        await database.create("account", {"id": n, "accountId": n, "providerId": "p", "userId": "u"})
+        await database.create("verification", {"id": n, "identifier": "u", "value": n, "expiresAt": SOON})
+        await database.create("member", {"userId": f"m{n}", "organizationId": "o", "createdAt": NOW})
+        await database.create("apikey", {"id": n, "key": n, "referenceId": "u", "createdAt": NOW, "updatedAt": NOW})
+    statements: list[str] = []
+    (await log.open()).connection.set_trace_callback(statements.append)
+    assert len(await database.find_many(model, where, **options)) == options.get("limit", 40)
+    assert len(statements) <= 2
 
 
 async def test_what_is_not_there_takes_one_read(filled: AllsourceDatabaseAdapter, counted: CountingStore) -> None:
