@@ -53,8 +53,8 @@ LARGEST = (
     "two sign-ups as one, and two others with one email in common",
     "two changes as one, and the same change of the second",
 )
-"""With the most schedules where anything can go wrong, the first the best part of 400,000: all of them in ``nox -s matrix``, and
-here without a fault, with batches that are atomic, and in samples."""
+"""With the most schedules where anything can go wrong, the first the best part of 400,000: with faults in ``nox -s matrix``,
+and otherwise without, with batches that are atomic, and in samples."""
 
 LARGE = (
     "sign-up and change there and back",
