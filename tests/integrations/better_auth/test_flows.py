@@ -20,7 +20,6 @@ from allsource_auth.integrations.better_auth.models import Table
 from tests.support.clocks import ManualClock
 from tests.support.targets import TARGETS, Target
 
-from . import flows_of_others
 from .flows import FLOWS
 from .site import Transcript, differences, opened
 
@@ -43,8 +42,6 @@ async def told(flow: str, adapter: BaseAdapter) -> Transcript:
         await steps(site)
         return site.transcript
 
-
-assert flows_of_others  # which adds its own to FLOWS
 
 TARGETS_USED = ("sqlite-file", "local", "core-0.23.0", "core-0.27.0")
 
