@@ -16,7 +16,7 @@ from better_auth.config import RateLimit
 from better_auth.integrations.fastapi import BetterAuthFastAPI
 from fastapi import FastAPI
 
-__all__ = ["BASE", "PASSWORD", "Site", "Transcript", "application", "differences", "opened"]
+__all__ = ["BASE", "PASSWORD", "Browser", "Site", "Transcript", "application", "differences", "opened"]
 
 # What is tested happens in the store. At full strength the hashing of passwords would take most of the time of all tests.
 better_auth.crypto._SCRYPT_N = 16
