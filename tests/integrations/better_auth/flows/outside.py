@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 __all__ = ["IDP", "PEOPLE", "identity_provider", "jwks", "signed"]
 IDP = "https://idp.example.org"
 KEY = rsa.generate_private_key(65537, 2048)
-PEOPLE = {
+PEOPLE: dict[str, dict[str, Any]] = {
     "one": {"sub": "1", "name": "Octo", "email": "octo@example.org", "email_verified": True},
     "two": {"sub": "2", "name": "Ada", "email": "ada@idp.example.org", "email_verified": True},
     "bob": {
@@ -27,6 +27,8 @@ PEOPLE = {
         "picture": f"{IDP}/bob.png",
     },
     "eve": {"sub": "4", "name": "Eve", "email": "eve@idp.example.org", "email_verified": False},
+    "ann": {"sub": "6", "name": "Ann", "email": "ann@idp.example.org", "email_verified": True},
+    "carl": {"sub": "7", "name": "Carl", "email": "carl@idp.example.org", "email_verified": True},
     "nobody": {"sub": "5", "id": "5", "name": "Nobody"},
 }
 
@@ -69,7 +71,7 @@ def identity_provider(*, expires_in: int | None = None) -> httpx.AsyncClient:
             return httpx.Response(400, json={"error": "invalid_grant"})
         given[who] += 1
         claims = PEOPLE[who] | ({"nonce": nonce} if nonce and not refreshing else {})
-        answer = {
+        answer: dict[str, Any] = {
             "access_token": f"{who}-{given[who]}",
             "token_type": "bearer",
             "scope": "openid" if refreshing else "openid email",
