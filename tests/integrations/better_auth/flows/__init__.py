@@ -5,13 +5,26 @@ A flow says which status it expects, so that both sides failing alike is no succ
 
 from __future__ import annotations
 
-from . import administration, core, oauth_provider, organization, sessions, signing_in, social, sso
+from . import (
+    administration,
+    core,
+    devices,
+    oauth_logout,
+    oauth_provider,
+    organization,
+    sessions,
+    signing_in,
+    social,
+    sso,
+)
 from .registry import FLOWS
 
 __all__ = [
     "FLOWS",
     "administration",
     "core",
+    "devices",
+    "oauth_logout",
     "oauth_provider",
     "organization",
     "sessions",
