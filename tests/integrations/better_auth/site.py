@@ -7,7 +7,7 @@ import re
 from base64 import urlsafe_b64decode
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import better_auth.crypto
@@ -26,7 +26,7 @@ better_auth.crypto._SCRYPT_N = 16
 BASE = "http://auth.test"
 PASSWORD = "correct horse battery"
 
-Transcript = list[tuple[str, int, Any, dict[str, str], list[str]]]
+Transcript = list[tuple[str, int, Any, dict[str, Any], list[str]]]
 """What was asked, and of the answer: status, body, the headers that say something, the cookies that were set."""
 
 HEADERS = ("location", "x-retry-after", "set-auth-token", "set-auth-jwt", "set-ott", "cache-control", "content-type")
@@ -47,7 +47,9 @@ class Browser:
             body = answer.json()
         except ValueError:
             body = answer.text
-        said = {name: answer.headers[name] for name in HEADERS if name in answer.headers}
+        said: dict[str, Any] = {name: answer.headers[name] for name in HEADERS if name in answer.headers}
+        if "x-retry-after" in said:
+            said["x-retry-after"] = int(said["x-retry-after"])
         cookies = [_cookie(text) for text in answer.headers.get_list("set-cookie")]
         asked = f"{method} {re.sub(r'[?].*', '', path)}"
         self._site.transcript.append((asked, answer.status_code, body, said, cookies))
@@ -184,8 +186,9 @@ def _differ(pairs: _Pairs, place: str, left: Any, right: Any) -> list[str]:
 
 
 def _same_text(pairs: _Pairs, left: str, right: str) -> bool:
-    if _moment(left) and _moment(right):
-        return True
+    moments = _moment(left), _moment(right)
+    if moments[0] and moments[1]:
+        return abs(moments[0] - moments[1]) <= timedelta(seconds=60)
     if _PIECES.sub("*", left) != _PIECES.sub("*", right):
         return False
     pieces = zip(_PIECES.findall(left), _PIECES.findall(right), strict=True)
@@ -224,9 +227,9 @@ def _made_up(left: str, right: str) -> bool:
     return not any(re.fullmatch(r"[A-Z_]+|[a-z]+|[a-z-]+", text) and len(text) < 24 for text in (left, right))
 
 
-def _moment(text: str) -> bool:
+def _moment(text: str) -> datetime | None:
     try:
-        datetime.fromisoformat(text)
+        moment = datetime.fromisoformat(text)
     except ValueError:
-        return False
-    return len(text) > 10
+        return None
+    return moment.replace(tzinfo=moment.tzinfo or UTC) if len(text) > 10 else None

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from . import (
     administration,
+    codes,
     core,
     devices,
     oauth_logout,
@@ -22,6 +23,7 @@ from .registry import FLOWS
 __all__ = [
     "FLOWS",
     "administration",
+    "codes",
     "core",
     "devices",
     "oauth_logout",

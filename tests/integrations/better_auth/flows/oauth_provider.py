@@ -9,8 +9,11 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import jwt as pyjwt
+from better_auth.endpoints import Ctx
 from better_auth.plugins_ext.jwt import JWTPlugin
 from better_auth.plugins_ext.oauth_provider import OAuthProviderPlugin
+from better_auth.plugins_ext.oauth_provider.resources import seed_resources
+from better_auth.types import AuthRequest
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from ..site import BASE, PASSWORD, Browser, Site
@@ -47,6 +50,9 @@ async def oauth_provider(site: Site) -> None:
     ada, eve, nobody = await site.browser(), await site.browser(), await site.browser()
     await ada.sign_up("ada")
     await eve.sign_up("eve")
+    for name in ("openid-configuration", "oauth-authorization-server"):
+        await nobody.get(f"/.well-known/{name}")
+        await nobody.post(f"/.well-known/{name}", 405)
     await nobody.post("/oauth2/create-client", 401, redirect_uris=[THERE])
     client = await _client(ada, contacts=["a@example.org"], logo_uri="https://app.example.org/logo.png")
     this = {"client_id": client["client_id"]}
@@ -376,6 +382,7 @@ async def oauth_resources(site: Site) -> None:
     await as_server(site, ada, provider.admin_delete_oauth_resource, ORDERS)
     await as_server(site, ada, provider.admin_delete_oauth_resource, ORDERS)
     await as_server(site, ada, provider.admin_list_oauth_resources)
+    note(site, "seed_resources", await seed_resources(Ctx(auth=site.auth, request=AuthRequest("POST", "/")), provider))
     note(site, "links", await site.auth.adapter.count("oauthClientResource"))
 
 
@@ -409,6 +416,8 @@ class _Named(Program):
                 request_uri_resolver=_by_reference,
                 custom_user_info_claims=lambda given: {"verified_by": "us"},
                 cached_trusted_clients={"trusted"},
+                resources=[{"identifier": STOCK, "customClaims": {"shop": 1}}],
+                enforce_per_client_resources=False,
             ),
         ],
         "http_client": identity_provider(),
@@ -434,6 +443,8 @@ async def oauth_without_signing(site: Site) -> None:
     assert "invalid_request_uri" in await program.shown(ada, request_uri="urn:request:2")
     await ada.post("/oauth2/client/rotate-secret", client_id=program.id)
     await program.refresh(tokens["refresh_token"], 401)
+    tokens = await Program(nobody, await _client(bob)).tokens(bob, resource=STOCK)
+    await nobody.ask("GET", "/oauth2/userinfo", headers={"authorization": f"Bearer {tokens['access_token']}"})
     # Programs that come by themselves.
     given = {"redirect_uris": [THERE], "token_endpoint_auth_method": "none", "subject_type": "pairwise"}
     other = Program(nobody, await nobody.post("/oauth2/register", 201, **given))

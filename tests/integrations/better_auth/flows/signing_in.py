@@ -5,20 +5,19 @@ from __future__ import annotations
 import base64
 import hmac
 import time
+from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
-from better_auth.plugins_ext.anonymous import AnonymousPlugin
+from better_auth.plugins_ext.admin import AdminPlugin
 from better_auth.plugins_ext.email_otp import EmailOTPPlugin
 from better_auth.plugins_ext.magic_link import MagicLinkPlugin
 from better_auth.plugins_ext.passkey import PasskeyPlugin
-from better_auth.plugins_ext.phone_number import PhoneNumberPlugin
-from better_auth.plugins_ext.siwe import SiwePlugin
 from better_auth.plugins_ext.two_factor import TwoFactorPlugin
 from better_auth.plugins_ext.username import UsernamePlugin
 
 from ..authenticator import Authenticator
-from ..site import BASE, PASSWORD, Site
-from .registry import NEW, flow
+from ..site import BASE, PASSWORD, Browser, Site
+from .registry import PAST, flow, note, put
 
 __all__: list[str] = []
 
@@ -38,8 +37,40 @@ async def username(site: Site) -> None:
     await bob.post("/sign-in/username", 401, username="nobody", password=PASSWORD)
     await ada.post("/update-user", username="lovelace")
     await ada.post("/update-user", 400, username="bob")
+    await ada.post("/update-user", displayUsername="Countess of Lovelace")
     await ada.get("/get-session")
     await bob.post("/sign-in/username", 401, username="ada", password=PASSWORD)
+    await ada.post("/is-username-available", 422, username="a")
+
+
+@flow(
+    lambda site: {
+        "plugins": [
+            UsernamePlugin(min_username_length=2, display_username_validator=lambda name: "admin" not in name.lower()),
+            EmailOTPPlugin(send_verification_otp=site.post_office()),
+            AdminPlugin(),
+        ]
+    }
+)
+async def username_of_another_way_in(site: Site) -> None:
+    """A name that is chosen where the plugin does not look itself."""
+    ada, bob = await site.browser(), await site.browser()
+
+    async def come(browser: Browser, who: str, expect: int = 200, /, **more: Any) -> None:
+        email = f"{who}@example.org"
+        await browser.post("/email-otp/send-verification-otp", email=email, type="sign-in")
+        await browser.post("/sign-in/email-otp", expect, email=email, otp=site.sent[-1]["otp"], **more)
+        await browser.get("/get-session")
+
+    await come(ada, "ada", username="Al", displayUsername="Countess")
+    await come(bob, "bob", 400, username="al")
+    await come(bob, "bob", 400, username="bo", displayUsername="The Admin")
+    await come(bob, "bob", username="bo", name="Bob")
+    bob_id = (await bob.get("/get-session"))["user"]["id"]
+    await put(site, "user", "email", "ada@example.org", role="admin")
+    await ada.post("/admin/update-user", 400, userId=bob_id, data={"username": "al"})
+    await ada.post("/admin/update-user", userId=bob_id, data={"username": "bobby"})
+    await ada.post("/is-username-available", username="bo")
 
 
 def _totp(uri: str) -> str:
@@ -86,6 +117,86 @@ async def two_factor(site: Site) -> None:
     await third.post("/two-factor/enable", password=PASSWORD)
 
 
+@flow(
+    lambda site: {
+        "plugins": [
+            TwoFactorPlugin(
+                otp_options={"send_otp": site.post_office(), "store_otp": "encrypted", "allowed_attempts": 2},
+                backup_code_options={"amount": 2, "store_backup_codes": "plain"},
+                account_lockout={"enabled": True, "max_failed_attempts": 7, "duration_seconds": 600},
+            )
+        ]
+    }
+)
+async def two_factor_that_locks(site: Site) -> None:
+    ada, phone = await site.browser(), await site.browser()
+    ada_id = (await ada.sign_up("ada"))["user"]["id"]
+    # With codes that are sent, and then with an app as well.
+    await ada.post("/two-factor/send-otp")
+    await ada.post("/two-factor/verify-otp", code=site.sent[-1]["otp"])
+    await ada.get("/get-session")
+    await ada.post("/two-factor/enable", password=PASSWORD, method="otp")
+    await ada.post("/two-factor/enable", password=PASSWORD)
+    made = await ada.post("/two-factor/enable", password=PASSWORD)  # the first one was never used
+    await ada.post("/two-factor/verify-totp", code=_totp(made["totpURI"]))
+    await ada.post("/two-factor/enable", 400, password=PASSWORD)
+    note(site, "view_backup_codes", (await site.auth.plugins[0].view_backup_codes(ada_id))["backupCodes"])
+
+    async def begin() -> None:
+        await phone.post("/sign-in/email", email="ada@example.org", password=PASSWORD)
+
+    await begin()
+    for expect in (401, 401, 401, 401, 401, 400, 401):
+        await phone.post("/two-factor/verify-totp", expect, code="wrong")
+    await phone.post("/two-factor/verify-totp", 401, code=_totp(made["totpURI"]))
+    await begin()
+    await phone.post("/two-factor/send-otp")
+    for expect in (401, 401, 429, 429):
+        await phone.post("/two-factor/verify-otp", expect, code="wrong")
+    await phone.post("/two-factor/verify-totp", 429, code=_totp(made["totpURI"]))
+    await put(site, "twoFactor", "userId", ada_id, lockedUntil=PAST)
+    await phone.post("/two-factor/verify-totp", code=_totp(made["totpURI"]), trustDevice=True)
+    # A device that is trusted is not asked again, until the second factor is given up.
+    await phone.post("/sign-out")
+    await begin()
+    await phone.get("/get-session")
+    await phone.post("/two-factor/disable", 400, password="wrong password")
+    await phone.post("/two-factor/disable", password=PASSWORD)
+    await begin()
+    await phone.get("/get-session")
+    await phone.post("/two-factor/get-totp-uri", 400, password=PASSWORD)
+    await phone.post("/two-factor/verify-totp", 400, code="000000")
+    await phone.post("/two-factor/generate-backup-codes", 400, password=PASSWORD)
+
+
+@flow(
+    lambda site: {
+        "plugins": [
+            TwoFactorPlugin(
+                skip_verification_on_enable=True,
+                allow_passwordless=True,
+                two_factor_table="secondFactor",
+                totp_options={"digits": 6},
+            ),
+            MagicLinkPlugin(send_magic_link=site.post_office()),
+        ]
+    }
+)
+async def two_factor_without_password(site: Site) -> None:
+    ada = await site.browser()
+    await ada.post("/sign-in/magic-link", email="ada@example.org", name="Ada")
+    await ada.get("/magic-link/verify", token=site.sent[-1]["token"])
+    made = await ada.post("/two-factor/enable", issuer="Elsewhere")
+    await ada.get("/get-session")
+    await ada.post("/two-factor/get-totp-uri")
+    await ada.post("/two-factor/verify-backup-code", code=made["backupCodes"][0], disableSession=True)
+    await ada.post("/two-factor/verify-backup-code", 401, code=made["backupCodes"][0])
+    await ada.post("/two-factor/generate-backup-codes")
+    await ada.post("/two-factor/enable", 400, method="otp")
+    await ada.post("/two-factor/disable")
+    await ada.get("/get-session")
+
+
 @flow(lambda site: {"plugins": [PasskeyPlugin(rp_id="auth.test", rp_name="Test", origin=BASE)]})
 async def passkey(site: Site) -> None:
     ada = await site.browser()
@@ -110,127 +221,31 @@ async def passkey(site: Site) -> None:
     await ada.post("/passkey/delete-passkey", 401, id=made["id"])
 
 
+def _whoever(ctx: Any, context: str) -> dict[str, str]:
+    return {"id": context, "name": "whoever"}
+
+
 @flow(
     lambda site: {
         "plugins": [
-            PhoneNumberPlugin(
-                send_otp=site.post_office("data"),
-                send_password_reset_otp=site.post_office("data"),
-                sign_up_on_verification={"get_temp_email": lambda number: f"{number[1:]}@phone.example.org"},
+            PasskeyPlugin(
+                rp_id="auth.test",
+                rp_name="Test",
+                origin=BASE,
+                registration={"require_session": False, "resolve_user": _whoever},
             )
         ]
     }
 )
-async def phone_number(site: Site) -> None:
-    ada = await site.browser()
-
-    def code() -> str:
-        found = site.sent[-1]
-        return str(found.get("code") or found["data"]["code"])
-
-    number = "+441234567890"
-    await ada.post("/phone-number/send-otp", phoneNumber=number)
-    await ada.post("/phone-number/verify", 400, phoneNumber=number, code="000000x")
-    await ada.post("/phone-number/verify", phoneNumber=number, code=code())
-    await ada.get("/get-session")
-    await ada.post("/phone-number/verify", 400, phoneNumber=number, code=code())
-    await ada.post("/phone-number/send-otp", phoneNumber="+449876543210")
-    await ada.post("/phone-number/verify", phoneNumber="+449876543210", code=code(), updatePhoneNumber=True)
-    await ada.get("/get-session")
-    await ada.post("/phone-number/request-password-reset", phoneNumber="+449876543210")
-    await ada.post("/phone-number/reset-password", phoneNumber="+449876543210", otp=code(), newPassword=NEW)
-    other = await site.browser()
-    await other.post("/sign-in/phone-number", phoneNumber="+449876543210", password=NEW)
-    await other.post("/sign-in/phone-number", 401, phoneNumber=number, password=NEW)
-    await other.get("/get-session")
-
-
-@flow(lambda site: {"plugins": [MagicLinkPlugin(send_magic_link=site.post_office())]})
-async def magic_link(site: Site) -> None:
-    ada = await site.browser()
-    await ada.post("/sign-in/magic-link", email="Ada@example.org", name="Ada", callbackURL="/home")
-    token = site.sent[-1]["token"]
-    await ada.get("/magic-link/verify", 302, token=token, callbackURL="/home")
-    await ada.get("/get-session")
-    await ada.get("/magic-link/verify", 302, token=token, callbackURL="/home")
-    # Who proves an address takes it from who only claimed it.
-    thief = await site.browser()
-    await thief.sign_up("bob")
-    await ada.post("/sign-in/magic-link", email="bob@example.org")
-    await ada.get("/magic-link/verify", token=site.sent[-1]["token"])
-    await thief.get("/get-session")
-    await thief.post("/sign-in/email", 401, email="bob@example.org", password=PASSWORD)
-
-
-@flow(
-    lambda site: {
-        "plugins": [
-            EmailOTPPlugin(send_verification_otp=site.post_office(), change_email={"enabled": True}, allowed_attempts=2)
-        ]
-    }
-)
-async def email_otp(site: Site) -> None:
-    ada = await site.browser()
-
-    def otp() -> str:
-        return str(site.sent[-1]["otp"])
-
-    email = "ada@example.org"
-    await ada.post("/email-otp/send-verification-otp", email=email, type="sign-in")
-    await ada.post("/email-otp/check-verification-otp", 400, email=email, type="sign-in", otp="wrong!")
-    await ada.post("/sign-in/email-otp", email=email, otp=otp())
-    await ada.get("/get-session")
-    await ada.post("/sign-in/email-otp", 400, email=email, otp=otp())
-    await ada.post("/email-otp/send-verification-otp", email=email, type="sign-in")
-    for status in (400, 400, 403):
-        await ada.post("/sign-in/email-otp", status, email=email, otp="wrong!")
-    await ada.post("/sign-in/email-otp", 400, email=email, otp=otp())
-    await ada.post("/email-otp/send-verification-otp", email=email, type="email-verification")
-    await ada.post("/email-otp/verify-email", email=email, otp=otp())
-    await ada.post("/email-otp/request-password-reset", email=email)
-    await ada.post("/email-otp/reset-password", email=email, otp=otp(), password=NEW)
-    await ada.post("/sign-in/email", email=email, password=NEW)
-    await ada.post("/email-otp/request-email-change", newEmail="countess@example.org")
-    await ada.post("/email-otp/change-email", newEmail="countess@example.org", otp=otp())
-    await ada.get("/get-session")
-
-
-@flow(lambda site: {"plugins": [AnonymousPlugin()]})
-async def anonymous(site: Site) -> None:
-    guest, other = await site.browser(), await site.browser()
-    await guest.post("/sign-in/anonymous")
-    await guest.get("/get-session")
-    await guest.post("/sign-in/anonymous", 400)
-    await guest.sign_up("ada")
-    await guest.get("/get-session")
-    await other.post("/sign-in/anonymous")
-    await other.post("/delete-anonymous-user")
-    await other.get("/get-session")
-
-
-@flow(
-    lambda site: {
-        "plugins": [
-            SiwePlugin(
-                domain="auth.test",
-                get_nonce=lambda: "A1b2C3d4E5f6G7h8J",
-                verify_message=lambda given: given["signature"] == "0xgood",
-            )
-        ]
-    }
-)
-async def siwe(site: Site) -> None:
-    ada = await site.browser()
-    wallet = "0x52908400098527886E0F7030069857D2E4169EE7"
-
-    def message(chain: int) -> str:
-        return (
-            f"auth.test wants you to sign in with your Ethereum account:\n{wallet}\n\nSign in\n\nURI: {BASE}\nVersion: 1\n"
-            f"Chain ID: {chain}\nNonce: A1b2C3d4E5f6G7h8J\nIssued At: 2026-01-01T00:00:00.000Z"
-        )
-
-    for chain, signature, status in ((1, "0xgood", 200), (1, "0xbad", 401), (1, "0xgood", 200), (137, "0xgood", 200)):
-        await ada.post("/siwe/nonce")
-        await ada.post("/siwe/verify", status, message=message(chain), signature=signature)
-    await ada.get("/get-session")
-    await ada.get("/list-accounts")
+async def passkey_before_any_session(site: Site) -> None:
+    ada, phone = await site.browser(), await site.browser()
+    ada_id = (await ada.sign_up("ada"))["user"]["id"]
+    key = Authenticator("auth.test", BASE)
+    options = await phone.get("/passkey/generate-register-options", context=ada_id)
+    await phone.post("/passkey/verify-registration", response=key.register(options), createSession=True)
+    await phone.get("/get-session")
+    await phone.get("/passkey/list-user-passkeys")
+    third = await site.browser()
+    options = await third.get("/passkey/generate-register-options", context="nobody")
+    await third.post("/passkey/verify-registration", 500, response=key.register(options), createSession=True)
+    await third.post("/passkey/verify-registration", 400, response=key.register(options))
