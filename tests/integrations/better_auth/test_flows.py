@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import pkgutil
+import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
@@ -119,9 +120,9 @@ def written() -> set[str]:
     for file in Path(better_auth.__file__).parent.rglob("*.py"):
         for node in ast.walk(ast.parse(file.read_text())):
             match node:
-                case ast.Tuple(elts=[ast.Constant(str(method)), ast.Constant(str(path)), _]) if path.startswith("/"):
+                case ast.Tuple(elts=[ast.Constant(str(method)), ast.Constant(str(path)), _]):
                     found.add(f"{method} {path}")
-    return found
+    return {pair for pair in found if re.match("[A-Z]+ /", pair)}
 
 
 def route(site: Site, asked: str) -> str | None:
