@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import re
+from base64 import urlsafe_b64decode
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import better_auth.crypto
@@ -16,7 +18,7 @@ from better_auth.config import RateLimit
 from better_auth.integrations.fastapi import BetterAuthFastAPI
 from fastapi import FastAPI
 
-__all__ = ["BASE", "PASSWORD", "Site", "Transcript", "application", "differences", "opened"]
+__all__ = ["BASE", "PASSWORD", "Browser", "Site", "Transcript", "application", "differences", "opened"]
 
 # What is tested happens in the store. At full strength the hashing of passwords would take most of the time of all tests.
 better_auth.crypto._SCRYPT_N = 16
@@ -24,7 +26,7 @@ better_auth.crypto._SCRYPT_N = 16
 BASE = "http://auth.test"
 PASSWORD = "correct horse battery"
 
-Transcript = list[tuple[str, int, Any, dict[str, str], list[str]]]
+Transcript = list[tuple[str, int, Any, dict[str, Any], list[str]]]
 """What was asked, and of the answer: status, body, the headers that say something, the cookies that were set."""
 
 HEADERS = ("location", "x-retry-after", "set-auth-token", "set-auth-jwt", "set-ott", "cache-control", "content-type")
@@ -45,7 +47,9 @@ class Browser:
             body = answer.json()
         except ValueError:
             body = answer.text
-        said = {name: answer.headers[name] for name in HEADERS if name in answer.headers}
+        said: dict[str, Any] = {name: answer.headers[name] for name in HEADERS if name in answer.headers}
+        if "x-retry-after" in said:
+            said["x-retry-after"] = int(said["x-retry-after"])
         cookies = [_cookie(text) for text in answer.headers.get_list("set-cookie")]
         asked = f"{method} {re.sub(r'[?].*', '', path)}"
         self._site.transcript.append((asked, answer.status_code, body, said, cookies))
@@ -175,18 +179,41 @@ def _differ(pairs: _Pairs, place: str, left: Any, right: Any) -> list[str]:
         return [] if _same_text(pairs, left, right) else [f"{place}: {left!r} and {right!r}"]
     if type(left) is type(right) and isinstance(left, int | float) and left != right:
         # What is left until a moment, and moments, in seconds or milliseconds.
-        near = abs(left - right) <= (60_000 if min(left, right) > 100_000 else 5)
-        return [] if near else [f"{place}: {left!r} and {right!r}"]
+        size = min(left, right)
+        near = 60 if 10**8 < size < 10**11 else 60_000 if size > 100_000 else 5
+        return [] if abs(left - right) <= near else [f"{place}: {left!r} and {right!r}"]
     return [] if left == right and type(left) is type(right) else [f"{place}: {left!r} and {right!r}"]
 
 
 def _same_text(pairs: _Pairs, left: str, right: str) -> bool:
-    if _moment(left) and _moment(right):
-        return True
+    moments = _moment(left), _moment(right)
+    if moments[0] and moments[1]:
+        return abs(moments[0] - moments[1]) <= timedelta(seconds=60)
     if _PIECES.sub("*", left) != _PIECES.sub("*", right):
         return False
     pieces = zip(_PIECES.findall(left), _PIECES.findall(right), strict=True)
-    return all(_made_up(one, other) and pairs.match(one, other) if one != other else True for one, other in pieces)
+    return all(one == other or _alike(pairs, one, other) for one, other in pieces)
+
+
+_TOKEN = re.compile(r"eyJ[\w-]+[.]eyJ[\w-]+[.][\w-]+")
+"""A signed token. Two of the same second are the same one, so what they say is compared."""
+
+_CLOCK = re.compile(r"(?:\w+=)?(\d{10}|\d{13})")
+"""A moment in seconds or milliseconds, alone or in a query."""
+
+
+def _alike(pairs: _Pairs, left: str, right: str) -> bool:
+    if _TOKEN.fullmatch(left) and _TOKEN.fullmatch(right):
+        return all(_differ(pairs, "", *both) == [] for both in zip(_said(left), _said(right), strict=True))
+    clocks = _CLOCK.fullmatch(left), _CLOCK.fullmatch(right)
+    if clocks[0] and clocks[1]:
+        return _differ(pairs, "", int(clocks[0][1]), int(clocks[1][1])) == []
+    return _made_up(left, right) and pairs.match(left, right)
+
+
+def _said(token: str) -> list[Any]:
+    """What a signed token says: its header and its claims."""
+    return [json.loads(urlsafe_b64decode(part + "==")) for part in token.split(".")[:2]]
 
 
 _CODE = re.compile(r"[A-Za-z0-9]{5}-[A-Za-z0-9]{5}|[A-HJ-NP-Z2-9]{8}")
@@ -200,9 +227,9 @@ def _made_up(left: str, right: str) -> bool:
     return not any(re.fullmatch(r"[A-Z_]+|[a-z]+|[a-z-]+", text) and len(text) < 24 for text in (left, right))
 
 
-def _moment(text: str) -> bool:
+def _moment(text: str) -> datetime | None:
     try:
-        datetime.fromisoformat(text)
+        moment = datetime.fromisoformat(text)
     except ValueError:
-        return False
-    return len(text) > 10
+        return None
+    return moment.replace(tzinfo=moment.tzinfo or UTC) if len(text) > 10 else None

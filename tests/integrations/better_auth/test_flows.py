@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import ast
+import pkgutil
+import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+import better_auth
 import pytest
+from better_auth import plugins_ext
 from better_auth.adapters.base import BaseAdapter
 from better_auth.adapters.sqlalchemy import SQLAlchemyAdapter
+from better_auth.plugins import Plugin
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.pool import StaticPool
 
@@ -20,9 +27,8 @@ from allsource_auth.integrations.better_auth.models import Table
 from tests.support.clocks import ManualClock
 from tests.support.targets import TARGETS, Target
 
-from . import flows_of_others
 from .flows import FLOWS
-from .site import Transcript, differences, opened
+from .site import Site, Transcript, differences, opened
 
 pytestmark = pytest.mark.integrations
 
@@ -43,8 +49,6 @@ async def told(flow: str, adapter: BaseAdapter) -> Transcript:
         await steps(site)
         return site.transcript
 
-
-assert flows_of_others  # which adds its own to FLOWS
 
 TARGETS_USED = ("sqlite-file", "local", "core-0.23.0", "core-0.27.0")
 
@@ -99,3 +103,55 @@ async def test_a_difference_is_found(flow: str, spoilt: str, monkeypatch: pytest
         except (AssertionError, LookupError, StopIteration, RuntimeError):
             return
         assert differences(ours, expected) != []
+
+
+def shipped() -> set[type[Plugin]]:
+    """The plugins of the package."""
+    modules = pkgutil.walk_packages(plugins_ext.__path__, f"{plugins_ext.__name__}.")
+    found = {
+        value for module in modules for value in vars(import_module(module.name)).values() if isinstance(value, type)
+    }
+    return {kind for kind in found if issubclass(kind, Plugin) and kind is not Plugin}
+
+
+def written() -> set[str]:
+    """The routes that the sources of the package name: those of options that no flow has, too."""
+    found = set()
+    for file in Path(better_auth.__file__).parent.rglob("*.py"):
+        for node in ast.walk(ast.parse(file.read_text())):
+            match node:
+                case ast.Tuple(elts=[ast.Constant(str(method)), ast.Constant(str(path)), _]):
+                    found.add(f"{method} {path}")
+    return {pair for pair in found if re.match("[A-Z]+ /", pair)}
+
+
+def route(site: Site, asked: str) -> str | None:
+    """Which one answers a request."""
+    method, _, path = asked.partition(" ")
+    parts = path.strip("/").split("/")
+    for known, segments, _ in site.auth._routes:
+        pairs = zip(segments, parts, strict=False)
+        same = known == method and len(segments) == len(parts)
+        if same and all(segment.startswith("{") or segment == part for segment, part in pairs):
+            return f"{known} /{'/'.join(segments)}"
+    return None
+
+
+async def test_every_route_of_every_plugin_is_asked() -> None:
+    """And succeeds at least once: an answer that is no refusal, and sends nobody away with an error."""
+    used: set[type[Plugin]] = set()
+    known, asked, succeeded = written(), set(), set()
+    for options, steps in FLOWS.values():
+        async with AllsourceAuthAdapter.embedded() as store, opened(AllsourceDatabaseAdapter(store), options) as site:
+            await steps(site)
+            used |= {type(plugin) for plugin in site.auth.plugins}
+            known |= {f"{method} /{'/'.join(segments)}" for method, segments, _ in site.auth._routes}
+            for request, status, _, said, _ in site.transcript:
+                found = route(site, request)
+                asked.add(found)
+                if status < 400 and "error=" not in said.get("location", ""):
+                    succeeded.add(found)
+    assert shipped() - used == set()
+    assert known - asked == set()
+    assert known - succeeded == set()
+    assert len(known) > 180
