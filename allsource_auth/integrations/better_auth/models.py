@@ -61,6 +61,9 @@ ALIASES = {"apikey": {"referenceId": "user_id"}}
 """Fields whose attribute has another name. An API key's ``referenceId`` is its user's id (or, if so configured, that of an
 organization)."""
 
+LOOKED_UP: Mapping[str, Collection[str]] = {"walletAddress": ("address",)}
+"""Fields by which the framework's plugins look rows up at every sign-in, and on which its schema has no index."""
+
 STAMPS = ("created_at", "updated_at")
 
 RESERVED = frozenset({"index", "store", "sweep"})
@@ -132,11 +135,16 @@ class Column:
 
 @dataclass(frozen=True)
 class Table:
-    """A model: its kind, and its columns by the names of the fields."""
+    """A model: its kind, and its columns by the names of the fields.
+
+    ``indexed``: attributes with a list for no other reason than an index in the schema. Many rows may share a value of these, a
+    role, say; so a list by a reference is the shorter way.
+    """
 
     model: str
     kind: Kind[Any]
     columns: Mapping[str, Column]
+    indexed: Collection[str]
     _shown: tuple[tuple[str, str, Callable[[Any], Any] | None], ...] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -214,7 +222,8 @@ def tables(
         base = declared.get(names[model]) or SHARED.get(model) or _new_kind(model, names[model])
         builder = _Builder(model, base, names, fields)
         for name, spec in fields.items():
-            builder.add(name, spec, listed=name in lists.get(model, ()), sought=(model, name) in referenced)
+            listed = name in lists.get(model, ()) or name in LOOKED_UP.get(model, ())
+            builder.add(name, spec, listed=listed, sought=(model, name) in referenced)
         found[model] = builder.table()
     return found
 
@@ -266,6 +275,7 @@ class _Builder:
         self._checks: dict[str, Check] = {}
         self._unique = list(base.unique)
         self._lists = list(base.lists)
+        self._indexed: set[str] = set()
         self._secrets = set(base.secrets)
         self._attributes = {wire: attribute for attribute, wire in base.codec.names.items()}
         for name, attribute in ALIASES.get(model, {}).items():
@@ -293,6 +303,9 @@ class _Builder:
                 self._unique.append(Unique(attribute, single, normal=_comparable))
         elif spec.references is not None or listed:
             self._list(name, attribute, spec)
+        elif self._own and spec.index and spec.type in TEXTS:
+            self._list(name, attribute, spec)
+            self._indexed.add(attribute)
 
     def _new_attribute(self, name: str, spec: Field) -> str:
         attribute = re.sub(r"\W", "_", _snake(name)).lstrip("_")
@@ -357,7 +370,7 @@ class _Builder:
                 lists=tuple(self._lists),
                 secrets=frozenset(self._secrets),
             )
-        return Table(self._model, kind, self._columns)
+        return Table(self._model, kind, self._columns, frozenset(self._indexed))
 
 
 def _of_text(name: str, value: Any) -> Any:

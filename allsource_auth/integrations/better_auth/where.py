@@ -189,7 +189,10 @@ def way(table: Table, where: Sequence[Where]) -> Way | None:
 
 
 def _step(table: Table, conditions: Iterable[Where]) -> Way | None:
-    """The best way that the conditions of one alternative allow: a key, else a claim, else the list that is named first."""
+    """The best way that the conditions of one alternative allow: a key, else a claim, else the list that is named first.
+
+    Lists that only come from an index are the last that are gone to.
+    """
     kind = table.kind
     exact: dict[str, list[str]] = {}
     loose: dict[str, list[str]] = {}
@@ -214,7 +217,7 @@ def _step(table: Table, conditions: Iterable[Where]) -> Way | None:
         rest = tuple(each[0] for each in held[1:] if each)
         return Way([], [(unique, _normal(unique, (first, *rest))) for first in held[0] or ()], [])
     lists = {listed.attribute: listed for listed in kind.lists}
-    for attribute, sought in loose.items():
+    for attribute, sought in sorted(loose.items(), key=lambda named: named[0] in table.indexed):
         listed = lists.get(attribute)
         if listed is not None and (attribute in exact or listed.normal is values.folded):
             return Way([], [], [(listed, value) for value in sought])

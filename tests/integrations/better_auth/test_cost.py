@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from better_auth.adapters.base import Where
+from better_auth.schema import CORE_SCHEMA, Field, Reference
 
 from allsource_auth import AllsourceAuthAdapter
 from allsource_auth.integrations.better_auth import AllsourceDatabaseAdapter
@@ -166,6 +167,38 @@ async def test_the_advice_helps(
     counted.forget()
     assert [row["id"] for row in await advised.find_many("user", [Where("name", "7"), Where("role", None)])] == ["7"]
     assert (len(counted.reads), counted.scans) == (2, [])
+
+
+async def test_an_index_is_a_list_but_a_reference_is_shorter(
+    store: AllsourceAuthAdapter, counted: CountingStore, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Fields of plugins' own models on which the schema has an index, and the addresses of wallets."""
+    user = Reference("user", "id")
+    role = {
+        "role": Field("string", index=True),
+        "of": Field("string", references=user),
+        "size": Field("number", index=True),
+    }
+    wallet = {"userId": Field("string", references=user), "address": Field("string"), "chainId": Field("number")}
+    database = AllsourceDatabaseAdapter(store)
+    database.init({**CORE_SCHEMA, "role": role, "walletAddress": wallet})
+    for number in range(30):
+        n = str(number)
+        await database.create("role", {"id": n, "role": "admin" if number else "owner", "of": n, "size": number})
+        await database.create("walletAddress", {"id": n, "userId": n, "address": f"0x{n}", "chainId": 1})
+    for reads, model, where, found in (
+        (2, "role", [Where("role", "owner")], 1),
+        (30, "role", [Where("role", "admin")], 29),
+        (2, "role", [Where("role", "admin"), Where("of", "7")], 1),
+        (2, "role", [Where("of", "7"), Where("role", "admin")], 1),
+        (2, "walletAddress", [Where("address", "0x7"), Where("chainId", 1)], 1),
+    ):
+        counted.forget()
+        assert await database.count(model, where) == found
+        assert (len(counted.reads), counted.scans) == (reads, [])
+    assert not caplog.records
+    assert await database.count("role", [Where("size", 7)]) == 1
+    assert len(counted.scans) == 1
 
 
 async def test_a_thousand_rows_are_counted_off_the_loop(database: AllsourceDatabaseAdapter) -> None:
