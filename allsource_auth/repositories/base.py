@@ -89,6 +89,8 @@ class Core:
 class Repository(Queries[E]):
     """The entities of one kind."""
 
+    core: Core
+
     def __init__(self, core: Core, kind: Kind[E]) -> None:
         super().__init__(core, kind)
         core.repositories[kind.name] = self

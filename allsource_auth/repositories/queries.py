@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Mapping
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 from ..audit import Change
 from ..entities import Entity
@@ -13,20 +13,41 @@ from ..kinds import Kind, Listed, Unique
 from ..store.base import Event
 from ..values import is_unicode
 from ..wire import is_tombstone
+from .claims import Claims
 from .history import History
+from .lists import Lists
+from .streams import Streams
 
-if TYPE_CHECKING:
-    from .base import Core
-
-__all__ = ["Queries"]
+__all__ = ["Queries", "Shared"]
 
 E = TypeVar("E", bound=Entity)
+
+
+class Shared(Protocol):
+    """What the repositories of one adapter share, as far as reading goes; `Core` has it, and what writing takes."""
+
+    @property
+    def tenant(self) -> str: ...
+
+    @property
+    def streams(self) -> Streams: ...
+
+    @property
+    def claims(self) -> Claims: ...
+
+    @property
+    def lists(self) -> Lists: ...
+
+    @property
+    def repositories(self) -> Mapping[str, Queries[Any]]: ...
 
 
 class Queries(Generic[E]):
     """The reading half of a `Repository`."""
 
-    def __init__(self, core: Core, kind: Kind[E]) -> None:
+    core: Shared
+
+    def __init__(self, core: Shared, kind: Kind[E]) -> None:
         self.core = core
         self._streams = core.streams
         self._be_of(kind)
