@@ -174,9 +174,15 @@ class Index:
         return entity is not None and self._claim_stream(unique, entity) == claim
 
     async def claim_all(self, values: Iterable[Held]) -> int:
-        """Write the claims that these values lack; how many there were."""
-        wanted = {f"{held.claim} {held.stream}": held for held in values}
-        return sum((await concurrently(wanted, lambda name: self.claim(wanted[name]))).values())
+        """Write the claims that these values lack; how many there were. Those with one value take their turns."""
+        wanted: dict[str, list[Held]] = {}
+        for held in values:
+            wanted.setdefault(held.claim, []).append(held)
+
+        async def for_one(claim: str) -> int:
+            return sum([await self.claim(held) for held in wanted[claim]])
+
+        return sum((await concurrently(wanted, for_one)).values())
 
     async def claim(self, held: Held) -> bool:
         """Write the claim of a value for the living entity that has it; whether there was something to write.

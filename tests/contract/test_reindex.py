@@ -260,6 +260,26 @@ async def test_oldest_of_several_with_one_value_is_found_and_all_are_reported(
     assert written.events == []
 
 
+class Overtaking(WrappedStore):
+    """Whoever appends for the oldest of several first comes late."""
+
+    async def append(self, events: Sequence[NewEvent]) -> list[Acknowledged]:
+        if U1.encode() in events[-1].payload:
+            await asyncio.sleep(0.05)
+        return await super().append(events)
+
+
+async def test_those_with_one_value_do_not_compete_for_it(make_adapter: MakeAdapter, store: EventStore) -> None:
+    """One claim is written for all of them, whose ever append is the fastest."""
+    for user_id, moment in ((U1, EARLY), (U2, LATE), (U3, LATE)):
+        await they_sign_up(store, user_id, email=email("Ada"), createdAt=moment)
+    found = await make_adapter(store=Overtaking(store)).reindex()
+    assert (found.claims, len(found.duplicates)) == (1, 1)
+    user = await make_adapter(store=store).users.get_by_email(email("Ada"))
+    assert user is not None
+    assert user.id == U1
+
+
 async def test_older_one_of_theirs_takes_the_value_over_from_a_younger_one_of_ours(
     adapter: AllsourceAuthAdapter, store: EventStore
 ) -> None:
