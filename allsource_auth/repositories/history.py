@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from datetime import datetime
 from typing import Generic, TypeVar
 
@@ -32,13 +33,14 @@ class History(Generic[E]):
         if newest_first:
             return await self._newest(stream, limit, fences)
         found: list[Change[E]] = []
-        async for change in self.iterate(stream, fences=fences):
-            found.append(change)
-            if len(found) == limit:
-                break
+        async with aclosing(self.iterate(stream, fences=fences)) as every:
+            async for change in every:
+                found.append(change)
+                if len(found) == limit:
+                    break
         return found
 
-    async def iterate(self, stream: str, *, fences: bool) -> AsyncIterator[Change[E]]:
+    async def iterate(self, stream: str, *, fences: bool) -> AsyncGenerator[Change[E], None]:
         """The changes of a stream, oldest first, read in pages."""
         before: E | None = None
         offset = 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterable, Mapping
+from contextlib import aclosing
 from datetime import datetime
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -85,11 +86,12 @@ class Queries(Generic[E]):
 
     async def scan(self) -> AsyncIterator[E]:
         """Every living entity, any number, ordered by key. One that is written meanwhile is met in its old or new state."""
-        async for events in self._streams.heads(self.kind.prefix, self.kind.types):
-            for event in events:
-                entity = self.kind.decode(event)
-                if entity is not None:
-                    yield entity
+        async with aclosing(self._streams.heads(self.kind.prefix, self.kind.types)) as pages:
+            async for events in pages:
+                for event in events:
+                    entity = self.kind.decode(event)
+                    if entity is not None:
+                        yield entity
 
     async def history(
         self, key: str, *, limit: int | None = None, newest_first: bool = False, fences: bool = False
@@ -110,8 +112,9 @@ class Queries(Generic[E]):
         """Like `history`, oldest first and read in pages, for histories of any length."""
         stream = self.kind.find(key)
         if stream is not None:
-            async for change in self._history.iterate(stream, fences=fences):
-                yield change
+            async with aclosing(self._history.iterate(stream, fences=fences)) as changes:
+                async for change in changes:
+                    yield change
 
     async def as_of(self, key: str, when: datetime | str) -> E | None:
         """The state right after everything that the store had recorded by the end of that microsecond.

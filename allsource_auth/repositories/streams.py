@@ -317,8 +317,9 @@ class Streams:
         """The events whose type starts so, in time order, in pages."""
         if self._unread is not None:
             await self._read_settings()
-        async for events in self.store.scan(type_prefix, since=since):
-            yield events
+        async with aclosing(self.store.scan(type_prefix, since=since)) as pages:
+            async for events in pages:
+                yield events
 
     async def newest_of_each(self, stream_prefix: str, type_prefix: str) -> AsyncGenerator[list[Event]]:
         """The newest event of every stream that starts so, in any order, in pages; in few bytes for each stream.
@@ -327,8 +328,9 @@ class Streams:
         which events are the newest.
         """
         if not self.store.time_skew:
-            async for events in self.heads(stream_prefix, type_prefix):
-                yield events
+            async with aclosing(self.heads(stream_prefix, type_prefix)) as pages:
+                async for events in pages:
+                    yield events
             return
         newest = Newest()
         first: list[Event] = []
@@ -353,8 +355,9 @@ class Streams:
         """The newest event of every stream that starts so, in pages."""
         if self._unread is not None:
             await self._read_settings()
-        async for events in self.store.heads(stream_prefix, type_prefix, newer=_newer):
-            yield events
+        async with aclosing(self.store.heads(stream_prefix, type_prefix, newer=_newer)) as pages:
+            async for events in pages:
+                yield events
 
     async def _read_settings(self) -> None:
         if self._unread is not None and await self._unread.check(self.store):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import aclosing
 from datetime import datetime
 from typing import Any
 
@@ -133,7 +134,8 @@ class Users(Repository[User]):
             sort_by=sort_by,
             direction=sort_direction,
         )
-        return await listing.of(self._streams.newest_of_each(USER.prefix, USER.types), USER)
+        async with aclosing(self._streams.newest_of_each(USER.prefix, USER.types)) as pages:
+            return await listing.of(pages, USER)
 
 
 def _unbanned(changes: dict[str, Any], before: User) -> None:

@@ -6,6 +6,7 @@ To the repositories it is a store like any other. Nothing of it is sent; `transa
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import aclosing
 from heapq import merge
 from typing import Final, Literal
 
@@ -130,8 +131,9 @@ class View:
         self, type_prefix: str, *, since: int | None = None, until: int | None = None
     ) -> AsyncGenerator[list[Event], None]:
         self._check()
-        async for page in self._streams.scan(type_prefix, since=since):
-            yield page if until is None else [event for event in page if event.time <= until]
+        async with aclosing(self._streams.scan(type_prefix, since=since)) as pages:
+            async for page in pages:
+                yield page if until is None else [event for event in page if event.time <= until]
         ours = sorted(
             (
                 event
@@ -151,11 +153,12 @@ class View:
     ) -> AsyncGenerator[list[Event], None]:
         self._check()
         ours = {stream: self.written[stream][-1] for stream in sorted(self.written) if stream.startswith(stream_prefix)}
-        async for page in self._streams.heads(stream_prefix, type_prefix):
-            theirs = [event for event in page if event.stream not in ours]
-            passed = [stream for stream in ours if stream <= page[-1].stream]
-            mine = [ours.pop(stream) for stream in passed]
-            yield list(merge(theirs, mine, key=lambda event: event.stream))
+        async with aclosing(self._streams.heads(stream_prefix, type_prefix)) as pages:
+            async for page in pages:
+                theirs = [event for event in page if event.stream not in ours]
+                passed = [stream for stream in ours if stream <= page[-1].stream]
+                mine = [ours.pop(stream) for stream in passed]
+                yield list(merge(theirs, mine, key=lambda event: event.stream))
         if ours:
             yield list(ours.values())
 

@@ -11,7 +11,7 @@ import logging
 import re
 import traceback
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import aclosing, contextmanager
 from functools import wraps
 from typing import Any
 
@@ -124,9 +124,10 @@ def _looked_at(watch: Watch, where: str, call: Any) -> Any:
 
     @wraps(call)
     async def iterated(*args: Any, **named: Any) -> Any:
-        async for item in call(*args, **named):
-            watch.look(where, item)
-            yield item
+        async with aclosing(call(*args, **named)) as items:
+            async for item in items:
+                watch.look(where, item)
+                yield item
 
     return iterated
 

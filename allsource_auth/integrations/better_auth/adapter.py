@@ -7,8 +7,8 @@ how they are found. Nothing of it is known below: claims, lists, cascades, trans
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import aclosing, contextmanager
 from contextvars import ContextVar
 from functools import partial
 from importlib import import_module
@@ -344,7 +344,7 @@ class AllsourceDatabaseAdapter(BaseAdapter):
         matches = matcher(table, where)
         shortest = way(table, where) if where else None
         if shortest is None:
-            found = [entity async for entity in self._scanned(table, where, matches)]
+            found = await self._scanned(table, where, matches)
         else:
             found = [entity for entity in await self._along(table.kind, shortest) if matches(table.row(entity))]
         if len(found) > 1:
@@ -381,7 +381,7 @@ class AllsourceDatabaseAdapter(BaseAdapter):
 
     async def _scanned(
         self, table: Table, where: Sequence[Where] | None, matches: Callable[[dict[str, Any]], bool]
-    ) -> AsyncIterator[Any]:
+    ) -> list[Any]:
         """The entities that match, out of all of the kind."""
         if where:
             self._tell(table, where)
@@ -391,9 +391,11 @@ class AllsourceDatabaseAdapter(BaseAdapter):
             states = map(kind.readable, events)
             return [state for state in states if state is not None and matches(table.row(state))]
 
-        async for events in self._core.streams.newest_of_each(kind.prefix, kind.types):
-            for entity in look(events) if len(events) <= AT_ONCE else await anyio.to_thread.run_sync(look, events):
-                yield entity
+        found: list[Any] = []
+        async with aclosing(self._core.streams.newest_of_each(kind.prefix, kind.types)) as pages:
+            async for events in pages:
+                found += look(events) if len(events) <= AT_ONCE else await anyio.to_thread.run_sync(look, events)
+        return found
 
     def _tell(self, table: Table, where: Sequence[Where]) -> None:
         """Say, once for each shape, that all rows of a model are looked at, and what helps. No value is told."""

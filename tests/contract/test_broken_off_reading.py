@@ -1,0 +1,83 @@
+"""Reading in pages that is given up half-way: what was opened for it is closed by then, and not some time later."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import sys
+from collections.abc import AsyncGenerator, Callable, Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import Any, cast
+
+import pytest
+
+from allsource_auth import AllsourceAuthAdapter
+from tests.support.clocks import ManualClock
+
+Walk = Callable[[AllsourceAuthAdapter], Any]
+
+WALKS: dict[str, Walk] = {
+    "scan": lambda adapter: adapter.users.scan(),
+    "history": lambda adapter: adapter.users.iter_history("u0"),
+    "events": lambda adapter: adapter._core.streams.scan("auth.user."),
+    "heads": lambda adapter: adapter._core.streams.heads("auth-user:", "auth.user."),
+    "newest": lambda adapter: adapter._core.streams.newest_of_each("auth-user:", "auth.user."),
+}
+
+
+@contextmanager
+def nothing_abandoned() -> Iterator[None]:
+    """No generator that is begun inside is left to the loop, which would close it in a task of its own, some time."""
+    found: list[str] = []
+    before = sys.get_asyncgen_hooks()
+    sys.set_asyncgen_hooks(finalizer=lambda left: found.append(repr(left)))
+    try:
+        yield
+        gc.collect()
+    finally:
+        sys.set_asyncgen_hooks(*before)
+    assert found == []
+
+
+@pytest.fixture
+async def people(adapter: AllsourceAuthAdapter) -> None:
+    for number in range(3):
+        await adapter.users.create(id=f"u{number}")
+
+
+async def begun(walk: Any) -> AsyncGenerator[Any, None]:
+    assert await anext(walk) is not None
+    return cast("AsyncGenerator[Any, None]", walk)
+
+
+@pytest.mark.parametrize("name", WALKS)
+@pytest.mark.usefixtures("people")
+async def test_closed_is_closed(adapter: AllsourceAuthAdapter, name: str) -> None:
+    with nothing_abandoned():
+        walk = await begun(WALKS[name](adapter))
+        await walk.aclose()
+
+
+@pytest.mark.parametrize("name", ["scan", "history"])
+@pytest.mark.usefixtures("people")
+async def test_closed_is_closed_inside_a_transaction(adapter: AllsourceAuthAdapter, name: str) -> None:
+    async with adapter.transaction() as tx:
+        await tx.users.update("u1", name="Ada")
+        with nothing_abandoned():
+            walk = await begun(WALKS[name](cast("AllsourceAuthAdapter", tx)))
+            await walk.aclose()
+
+
+async def test_a_sweep_that_is_cancelled_at_any_point_leaves_nothing_open(
+    adapter: AllsourceAuthAdapter, clock: ManualClock
+) -> None:
+    await adapter.users.create(id="u")
+    for turns in range(60):
+        await adapter.sessions.create(user_id="u", expires_at=clock() - timedelta(hours=1))
+        with nothing_abandoned():
+            sweep = asyncio.ensure_future(adapter.sessions.delete_expired())
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            sweep.cancel()
+            await asyncio.wait([sweep])
