@@ -18,7 +18,7 @@ _BRIEF = settings(
     deadline=None,
     suppress_health_check=_NEVER_SLOW,
 )
-_FURTHER = settings(max_examples=75, stateful_step_count=80, deadline=None, suppress_health_check=_NEVER_SLOW)
+_FURTHER = settings(max_examples=50, stateful_step_count=80, deadline=None, suppress_health_check=_NEVER_SLOW)
 _FAR = settings(_FURTHER, max_examples=300, print_blob=True)
 
 PROFILE = _FAR if ALL else _FURTHER if SOME else _BRIEF
