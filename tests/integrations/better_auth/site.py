@@ -142,10 +142,15 @@ async def opened(adapter: BaseAdapter, options: Options = lambda site: {}) -> As
 _PIECES = re.compile(r"[A-Za-z0-9_\-+/=.~%]{8,}|\d{6}")
 
 
-class _Pairs:
-    """Which made-up value of one side is which of the other: each has one partner."""
+ROUNDED = 5
+"""Seconds by which moments may differ beside: they are rounded, some of them more than once."""
 
-    def __init__(self) -> None:
+
+class _Pairs:
+    """Which made-up value of one side is which of the other: each has one partner. ``apart``: seconds between both sides."""
+
+    def __init__(self, apart: float) -> None:
+        self.apart = apart
         self._there: dict[str, str] = {}
         self._back: dict[str, str] = {}
 
@@ -153,10 +158,13 @@ class _Pairs:
         return self._there.setdefault(left, right) == right and self._back.setdefault(right, left) == left
 
 
-def differences(left: Transcript, right: Transcript) -> list[str]:
-    """Where two transcripts differ, ids, tokens and times aside: what is made up may differ, if it does so in one way."""
+def differences(left: Transcript, right: Transcript, *, apart: float) -> list[str]:
+    """Where two transcripts differ, ids, tokens and times aside: what is made up may differ, if it does so in one way.
+
+    ``apart``: the seconds from the beginning of the first to the end of the second, which moments may differ by.
+    """
     found: list[str] = []
-    pairs = _Pairs()
+    pairs = _Pairs(apart + ROUNDED)
     for number, (ours, theirs) in enumerate(zip(left, right, strict=False)):
         place = f"{number}. {ours[0]}"
         found += _differ(pairs, place, list(ours), list(theirs))
@@ -180,7 +188,7 @@ def _differ(pairs: _Pairs, place: str, left: Any, right: Any) -> list[str]:
     if type(left) is type(right) and isinstance(left, int | float) and left != right:
         # What is left until a moment, and moments, in seconds or milliseconds.
         size = min(left, right)
-        near = 60 if 10**8 < size < 10**11 else 60_000 if size > 100_000 else 5
+        near = pairs.apart * (1000 if size >= 10**11 or 100_000 < size <= 10**8 else 1)
         return [] if abs(left - right) <= near else [f"{place}: {left!r} and {right!r}"]
     return [] if left == right and type(left) is type(right) else [f"{place}: {left!r} and {right!r}"]
 
@@ -188,7 +196,7 @@ def _differ(pairs: _Pairs, place: str, left: Any, right: Any) -> list[str]:
 def _same_text(pairs: _Pairs, left: str, right: str) -> bool:
     moments = _moment(left), _moment(right)
     if moments[0] and moments[1]:
-        return abs(moments[0] - moments[1]) <= timedelta(seconds=60)
+        return abs(moments[0] - moments[1]) <= timedelta(seconds=pairs.apart)
     if _PIECES.sub("*", left) != _PIECES.sub("*", right):
         return False
     pieces = zip(_PIECES.findall(left), _PIECES.findall(right), strict=True)

@@ -10,6 +10,7 @@ from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from importlib import import_module
 from pathlib import Path
+from time import monotonic
 from typing import Any
 
 import better_auth
@@ -64,10 +65,11 @@ TARGETS_USED = ("sqlite-file", "local", "core-0.23.0", "core-0.27.0")
 @pytest.mark.parametrize("flow", FLOWS)
 async def test_the_same_answers(flow: str, target: Target, tmp_path: Path) -> None:
     async with target.start(tmp_path, ManualClock(datetime.now(UTC))) as site, sqlite() as theirs:
+        began = monotonic()
         expected = await told(flow, theirs)
         store = AllsourceAuthAdapter.with_store(site.store("default"))
         ours = await told(flow, AllsourceDatabaseAdapter(store))
-        found = differences(ours, expected)
+        found = differences(ours, expected, apart=monotonic() - began)
         assert found == [], found
         assert len(ours) >= 3
         assert not (await store.check()).findings
@@ -95,6 +97,7 @@ async def test_a_difference_is_found(flow: str, spoilt: str, monkeypatch: pytest
         return rows[: max(1, len(rows) - 1)] if spoilt == "a row too few" else rows
 
     async with AllsourceAuthAdapter.embedded() as store, sqlite() as theirs:
+        began = monotonic()
         expected = await told(flow, theirs)
         monkeypatch.setattr(Table, "row", changed)
         monkeypatch.setattr(AllsourceDatabaseAdapter, "find_many", fewer)
@@ -102,7 +105,7 @@ async def test_a_difference_is_found(flow: str, spoilt: str, monkeypatch: pytest
             ours = await told(flow, AllsourceDatabaseAdapter(store))
         except (AssertionError, LookupError, StopIteration, RuntimeError):
             return
-        assert differences(ours, expected) != []
+        assert differences(ours, expected, apart=monotonic() - began) != []
 
 
 def shipped() -> set[type[Plugin]]:

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
+from time import monotonic
 from typing import Any
 
 import httpx
@@ -69,12 +70,13 @@ async def left(store: AllsourceAuthAdapter) -> list[int]:
 async def test_the_same_answers(flow: str) -> None:
     options, steps = FLOWS[flow]
     async with AllsourceAuthAdapter.embedded() as store, sqlite() as theirs:
+        began = monotonic()
         async with opened(theirs, options) as site:
             await steps(site)
             expected = site.transcript
         async with served(store, options) as site:
             await steps(site)
-            assert differences(site.transcript, expected) == []
+            assert differences(site.transcript, expected, apart=monotonic() - began) == []
         assert not (await store.check()).findings
 
 
