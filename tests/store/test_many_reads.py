@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import sqlite3
 from collections.abc import AsyncIterator
 from datetime import timedelta
 from pathlib import Path
@@ -11,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from allsource_auth import AllsourceAuthAdapter, Json, NewEvent, SqliteLog, SqliteStore, StoreClosed
+from allsource_auth.store import sqlite
 from allsource_auth.store.base import ManyReads
 from tests.support.clocks import START
 from tests.support.events import new_event
@@ -18,7 +18,10 @@ from tests.support.events import new_event
 pytestmark = pytest.mark.usefixtures("watch")
 
 LATER = START + timedelta(days=36_500)
-ODD = ["auth-user:\"'\\", "auth-user:ß\u2028🙂", "auth-user:%_", "auth-user:null", "auth-user:1"]
+ODD = [
+    f"auth-user:{key}"
+    for key in ("\"'\\", "a/b", "a\nb\t", "a\0b", "\x1b[31m", "ß\u2028🙂", "%_", "", " ", "null", "1", "x" * 5000)
+]
 
 
 @pytest.fixture(params=["memory", "file"])
@@ -90,20 +93,16 @@ async def test_long_lists_let_others_have_the_loop(log: SqliteLog, store: Sqlite
     assert turns >= 9
 
 
-async def test_without_json_each_is_read(log: SqliteLog, adapter: AllsourceAuthAdapter) -> None:
+async def test_what_fails_together_is_read_one_by_one(
+    log: SqliteLog, adapter: AllsourceAuthAdapter, monkeypatch: pytest.MonkeyPatch
+) -> None:
     user = await adapter.users.create()
     sessions = [await adapter.sessions.create(user_id=user.id, expires_at=LATER) for _ in range(3)]
-
-    def deny(action: int, first: str | None, second: str | None, *rest: object) -> int:
-        return sqlite3.SQLITE_DENY if "json_each" in (first, second) else sqlite3.SQLITE_OK
-
-    reader = await log.open()
-    reader.connection.set_authorizer(deny)
-    with pytest.raises(sqlite3.DatabaseError, match="prohibited"):
-        reader.connection.execute("SELECT * FROM json_each('[]')")
-    found = await adapter.sessions.get_many([session.token for session in sessions])
-    reader.connection.set_authorizer(None)
-    assert list(found.values()) == sessions
+    monkeypatch.setattr(sqlite, "_LATEST_MANY", "SELECT {places} FROM nowhere")
+    found: list[str] = []
+    await statements(log, found)
+    assert list((await adapter.sessions.get_many([session.token for session in sessions])).values()) == sessions
+    assert len(found) == 3
 
 
 async def test_a_closed_store_reads_nothing(log: SqliteLog, store: SqliteStore) -> None:
