@@ -19,9 +19,11 @@ from better_auth.plugins import Plugin, Route
 from better_auth.types import AuthResponse, Ctx
 
 from ...errors import Conflict, InvalidInput
-from .adapter import AllsourceDatabaseAdapter
+from .adapter import AllsourceDatabaseAdapter, UniqueViolation
 
 __all__ = ["AtomicSignUp"]
+
+Step = Callable[[], Awaitable[Any]]
 
 
 class AtomicSignUp(Plugin):
@@ -46,8 +48,23 @@ class AtomicSignUp(Plugin):
 
 
 async def _sign_up(ctx: Ctx) -> AuthResponse:
+    waiting: list[Step] = []
+    try:
+        response = await _as_one(ctx, waiting)
+    except Conflict:
+        # Somebody was faster. The framework looks first, and answers as it answers those who come a moment later.
+        try:
+            response = await _as_one(ctx, waiting)
+        except Conflict as conflict:
+            raise UniqueViolation(conflict.kind, conflict) from None
+    for step in waiting:
+        await step()
+    return response
+
+
+async def _as_one(ctx: Ctx, waiting: list[Step]) -> AuthResponse:
+    """The framework's sign-up as a transaction; what is to come after it is in ``waiting`` then."""
     auth = ctx.auth
-    waiting: list[Callable[[], Awaitable[Any]]] = []
 
     async def inside(_: Any) -> AuthResponse:
         waiting.clear()
@@ -57,19 +74,12 @@ async def _sign_up(ctx: Ctx) -> AuthResponse:
 
     try:
         response: AuthResponse = await auth.adapter.transaction(inside)
-    except Conflict:
-        # Somebody else has the email by now: answered as those are who come a moment later.
-        ctx.auth, ctx.new_session = auth, None
-        late: AuthResponse = await sign_up_email(ctx)
-        return late
     finally:
         ctx.auth = auth
-    for step in waiting:
-        await step()
     return response
 
 
-def _deferring(auth: BetterAuth, waiting: list[Callable[[], Awaitable[Any]]]) -> BetterAuth:
+def _deferring(auth: BetterAuth, waiting: list[Step]) -> BetterAuth:
     """The application for one request, whose hooks and letters ``waiting`` takes."""
     deferring = copy(auth)
     deferring.internal = copy(auth.internal)

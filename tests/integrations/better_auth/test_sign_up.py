@@ -16,6 +16,7 @@ from better_auth import BetterAuth, EmailAndPassword
 from better_auth.adapters.base import Where
 from better_auth.adapters.memory import MemoryAdapter
 from better_auth.config import EmailVerification, RateLimit
+from better_auth.plugins_ext.username import UsernamePlugin
 
 from allsource_auth import AllsourceAuthAdapter, InvalidInput
 from allsource_auth.integrations.better_auth import AllsourceDatabaseAdapter, AtomicSignUp
@@ -216,6 +217,54 @@ async def test_what_a_hook_leaves_running_writes_by_itself(store: AllsourceAuthA
     found = await store.verifications.get_by_identifier("welcome")
     assert found is not None
     assert found.value == "ada@example.org"
+
+
+@pytest.mark.parametrize("gives_up", [True, False])
+async def test_who_lost_a_name_tries_once_more_as_a_whole(
+    counted: CountingStore, store: AllsourceAuthAdapter, gives_up: bool
+) -> None:
+    """The name is taken while the sign-up runs; ``gives_up``: and free again when it runs once more."""
+    attempts = 0
+
+    async def before(row: dict[str, Any], ctx: Any) -> dict[str, Any]:
+        nonlocal attempts
+        attempts += 1
+        if attempts == 1:
+            await store.users.create(id="rival", username="ada")
+        elif gives_up:
+            await store.users.delete("rival")
+        return {"data": {"username": "ada"}}
+
+    def options(site: Site) -> dict[str, Any]:
+        return {"plugins": [UsernamePlugin()], "database_hooks": {"user": {"create": {"before": before}}}}
+
+    async with served(store, options) as site:
+        answer = await (await site.browser()).post("/sign-up/email", 200 if gives_up else 400, **ADA)
+    assert attempts == 2
+    types = [[event.type for event in batch if not event.type.startswith("auth.index.")] for batch in counted.appends]
+    whole = ["auth.user.created", "auth.account.created", "auth.session.created"]
+    assert [batch for batch in types if "auth.account.created" in batch] == ([whole] if gives_up else [])
+    if not gives_up:
+        assert answer["code"] == "USERNAME_IS_ALREADY_TAKEN"
+        assert await left(store) == [1, 0, 0]
+
+
+async def test_a_conflict_of_a_hook_that_comes_after_is_the_hooks(store: AllsourceAuthAdapter) -> None:
+    """The sign-up has happened by then, and does not run again."""
+    runs = 0
+
+    async def after(row: dict[str, Any], ctx: Any) -> None:
+        nonlocal runs
+        runs += 1
+        await store.users.create(email=row["email"])
+
+    def options(site: Site) -> dict[str, Any]:
+        return {"database_hooks": {"user": {"create": {"after": after}}}}
+
+    async with served(store, options) as site:
+        await (await site.browser()).post("/sign-up/email", 500, **ADA)
+    assert runs == 1
+    assert await left(store) == [1, 1, 1]
 
 
 async def test_of_many_with_one_email_all_hear_the_same(store: AllsourceAuthAdapter) -> None:
