@@ -62,7 +62,7 @@ ALIASES = {"apikey": {"referenceId": "user_id"}}
 organization)."""
 
 LOOKED_UP: Mapping[str, Collection[str]] = {"walletAddress": ("address",)}
-"""Fields by which the framework's plugins look rows up at every sign-in, and on which its schema has no index."""
+"""Fields by which the framework's plugins look rows up at every sign-in, as if its schema had an index on them."""
 
 STAMPS = ("created_at", "updated_at")
 
@@ -137,8 +137,8 @@ class Column:
 class Table:
     """A model: its kind, and its columns by the names of the fields.
 
-    ``indexed``: attributes with a list for no other reason than an index in the schema. Many rows may share a value of these, a
-    role, say; so a list by a reference is the shorter way.
+    ``indexed``: attributes with a list for no other reason than an index. Many rows may share a value of these, a role, say; so
+    a list by a reference is the shorter way.
     """
 
     model: str
@@ -222,8 +222,7 @@ def tables(
         base = declared.get(names[model]) or SHARED.get(model) or _new_kind(model, names[model])
         builder = _Builder(model, base, names, fields)
         for name, spec in fields.items():
-            listed = name in lists.get(model, ()) or name in LOOKED_UP.get(model, ())
-            builder.add(name, spec, listed=listed, sought=(model, name) in referenced)
+            builder.add(name, spec, listed=name in lists.get(model, ()), sought=(model, name) in referenced)
         found[model] = builder.table()
     return found
 
@@ -303,7 +302,7 @@ class _Builder:
                 self._unique.append(Unique(attribute, single, normal=_comparable))
         elif spec.references is not None or listed:
             self._list(name, attribute, spec)
-        elif self._own and spec.index and spec.type in TEXTS:
+        elif self._own and spec.type in TEXTS and (spec.index or name in LOOKED_UP.get(self._model, ())):
             self._list(name, attribute, spec)
             self._indexed.add(attribute)
 

@@ -201,6 +201,13 @@ async def test_an_index_is_a_list_but_a_reference_is_shorter(
     assert len(counted.scans) == 1
 
 
+async def test_a_model_that_only_has_the_name_of_a_plugins_is_kept(store: AllsourceAuthAdapter) -> None:
+    database = AllsourceDatabaseAdapter(store)
+    database.init({**CORE_SCHEMA, "walletAddress": {"address": Field("number")}})
+    await database.create("walletAddress", {"address": 7})
+    assert await database.count("walletAddress", [Where("address", 7)]) == 1
+
+
 async def test_a_thousand_rows_are_counted_off_the_loop(database: AllsourceDatabaseAdapter) -> None:
     async def many(inside: Any) -> None:
         for number in range(1200):
