@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from importlib.util import find_spec
 
-NEEDED = {"better_auth": "better_auth", "better_auth_bridge": "fastapi_better_auth", "fastapi_users": "fastapi_users"}
-"""The folders here, and the package that each needs."""
+from tests.docs.alone import PACKAGES
 
-collect_ignore = [folder for folder, package in NEEDED.items() if find_spec(package) is None]
+collect_ignore = [extra.replace("-", "_") for extra, package in PACKAGES.items() if find_spec(package) is None]

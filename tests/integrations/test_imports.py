@@ -10,10 +10,11 @@ from pathlib import Path
 import pytest
 
 import allsource_auth
+from tests.docs.alone import PACKAGES
 
 pytestmark = pytest.mark.integrations
 
-OWN = {"better_auth": "better_auth", "better_auth_bridge": "fastapi_better_auth", "fastapi_users": "fastapi_users"}
+OWN = {extra.replace("-", "_"): package for extra, package in PACKAGES.items()}
 """The modules of the integrations, with the package that each plugs into."""
 
 OTHERS = (

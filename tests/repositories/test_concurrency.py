@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 from allsource_auth.repositories.concurrency import AT_ONCE, IN_ONE_GO, concurrently
+from tests.support.turns import turns_of_others
 
 
 class Calls:
@@ -67,18 +68,9 @@ async def test_no_task_for_what_does_not_wait() -> None:
 
 
 async def test_others_get_the_loop() -> None:
-    turns = 0
-
-    async def others() -> None:
-        nonlocal turns
-        while True:
-            turns += 1
-            await asyncio.sleep(0)
-
-    beside = asyncio.ensure_future(others())
-    await concurrently(keys(20 * IN_ONE_GO), Calls(waiting=False))
-    beside.cancel()
-    assert turns >= 20
+    async with turns_of_others() as turns:
+        await concurrently(keys(20 * IN_ONE_GO), Calls(waiting=False))
+    assert turns.count >= 20
 
 
 @pytest.mark.parametrize("bad", ["k0", "k1", "k7", "k40"])

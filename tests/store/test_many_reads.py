@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator
 from datetime import timedelta
 from pathlib import Path
@@ -14,6 +13,7 @@ from allsource_auth.store import sqlite
 from allsource_auth.store.base import ManyReads
 from tests.support.clocks import START
 from tests.support.events import new_event
+from tests.support.turns import turns_of_others
 
 pytestmark = pytest.mark.usefixtures("watch")
 
@@ -76,21 +76,12 @@ async def test_a_list_takes_two_statements(log: SqliteLog, adapter: AllsourceAut
 async def test_long_lists_let_others_have_the_loop(log: SqliteLog, store: SqliteStore) -> None:
     streams = [f"auth-user:{number}" for number in range(950)]
     await store.append([new_event(stream, {}) for stream in streams])
-    turns = 0
-
-    async def others() -> None:
-        nonlocal turns
-        while True:
-            turns += 1
-            await asyncio.sleep(0)
-
-    beside = asyncio.ensure_future(others())
     found: list[str] = []
     await statements(log, found)
-    assert [latest.version for latest in await store.latest_many(streams)] == [1] * 950
-    beside.cancel()
+    async with turns_of_others() as turns:
+        assert [latest.version for latest in await store.latest_many(streams)] == [1] * 950
     assert len(found) == 10
-    assert turns >= 9
+    assert turns.count >= 9
 
 
 async def test_what_fails_together_is_read_one_by_one(
