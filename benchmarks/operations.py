@@ -10,7 +10,7 @@ three entities. With more than 1,000 entities look-ups are timed in a store of 1
 the embedded one is a file with ``durability="full"``.
 
 ``--archive`` fills a Core 0.27.0 with 100,000 entities, restarts it in two ways, on copies of its data, and measures both in
-turns: as it comes, and with the feed's warm-up that docs/running-core.md recommends; creations in a store of 1,000 as well.
+turns: with the default settings, and with those of docs/how-to/running-core.md. It also measures creations in a store of 1,000.
 It takes minutes.
 """
 

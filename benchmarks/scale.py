@@ -4,7 +4,7 @@
 
 Half of the entities are users with emails, half are sessions. They are stored by unguarded batches and read once through.
 All sizes of a store are open at the same time, so that they meet the same machine; the servers run in processes of their
-own, a Core set up as docs/running-core.md recommends. What is written is a new user each time. Ratios are those of the
+own, a Core set up as docs/how-to/running-core.md recommends. What is written is a new user each time. Ratios are those of the
 medians, against the smallest size, with the least and the most of the single rounds.
 """
 

@@ -45,7 +45,7 @@ class Server:
 def started(name: str, folder: Path, *, recommended: bool = True) -> AbstractAsyncContextManager[Server]:
     """The server with this name, with its events in ``folder``, old ones included.
 
-    ``recommended``: a Core is set up as docs/running-core.md recommends it for 0.27, so that sign-ups do not get slower while
+    ``recommended``: use the settings of docs/how-to/running-core.md for 0.27, so that sign-ups do not get slower while
     the store is filled. Raises ``CoreMissing`` for a Core that is not built.
     """
     return _local(folder) if name == "local" else _core(_CORES[name], folder, recommended)

@@ -12,7 +12,7 @@ import sys
 from importlib.util import find_spec
 from pathlib import Path
 
-DOCS = Path(__file__).parents[2] / "docs"
+PAGES = Path(__file__).parents[2] / "docs" / "how-to"
 
 PACKAGES = {"better-auth": "better_auth", "better-auth-bridge": "fastapi_better_auth", "fastapi-users": "fastapi_users"}
 """The extras of the integrations, and what each of them brings."""
@@ -36,17 +36,17 @@ def missing(snippet: str) -> set[str]:
 def main(extra: str) -> None:
     there = {name for name, package in PACKAGES.items() if find_spec(package) is not None}
     assert there == {extra}, f"installed here: {sorted(there)}"
-    text = (DOCS / f"{extra}.md").read_text(encoding="utf-8")
+    text = (PAGES / f"{extra}.md").read_text(encoding="utf-8")
     snippets = re.findall(r"^```python\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
     ran = 0
     for snippet in snippets:
         lacking = missing(snippet)
-        assert lacking <= ELSE[extra], f"docs/{extra}.md needs {sorted(lacking - ELSE[extra])}"
+        assert lacking <= ELSE[extra], f"docs/how-to/{extra}.md needs {sorted(lacking - ELSE[extra])}"
         if not lacking:
             subprocess.run([sys.executable, "-W", "error", "-c", snippet], check=True)
             ran += 1
-    assert ran, f"no snippet of docs/{extra}.md needs nothing but the extra"
-    print(f"docs/{extra}.md: {ran} of {len(snippets)} snippets run with the extra alone")
+    assert ran, f"no snippet of docs/how-to/{extra}.md needs nothing but the extra"
+    print(f"docs/how-to/{extra}.md: {ran} of {len(snippets)} snippets run with the extra alone")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""docs/operations.md holds: its methods exist as it writes them, none is missing, and calls cost what it says."""
+"""docs/reference/operations.md holds: its methods exist as it writes them, none is missing, and calls cost what it says."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.support.operations import BEYOND, OPERATIONS, Operation, Scene
 from tests.support.wrappers import CountingStore
 
 ROOT = Path(__file__).parents[2]
-TEXT = ROOT.joinpath("docs", "operations.md").read_text(encoding="utf-8")
+TEXT = ROOT.joinpath("docs", "reference", "operations.md").read_text(encoding="utf-8")
 
 GROUPS = {
     "User": 7,

@@ -21,7 +21,7 @@ ROOT = Path(__file__).parents[2]
 
 
 def _snippets(page: str) -> list[str]:
-    text = ROOT.joinpath("docs", f"{page}.md").read_text(encoding="utf-8")
+    text = ROOT.joinpath("docs", "how-to", f"{page}.md").read_text(encoding="utf-8")
     return re.findall(r"^```python\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
 
 
@@ -38,7 +38,7 @@ def test_snippets_run_as_they_stand(page: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("page", PAGES)
 def test_the_readme_leads_to_each_page(page: str) -> None:
-    assert f"(docs/{page}.md)" in ROOT.joinpath("README.md").read_text(encoding="utf-8")
+    assert f"(docs/how-to/{page}.md)" in ROOT.joinpath("README.md").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize(
