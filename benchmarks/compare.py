@@ -67,13 +67,11 @@ def of_files(before: dict[str, Any], after: dict[str, Any]) -> Iterator[Ratio]:
 
 
 def _between_quarters(before: dict[str, Any], after: dict[str, Any], name: str) -> tuple[float, float] | None:
-    """The least and the most that the middle halves of both rounds allow for."""
-    was, now = (row.get("rounds", {}).get(name, ()) for row in (before, after))
-    if min(len(was), len(now)) < 4:
+    """The least and the greatest ratio between the middle halves of both rounds."""
+    was, now = (row.get("spread", {}).get(name) for row in (before, after))
+    if was is None or now is None:
         return None
-    low, _, high = statistics.quantiles(was, n=4)
-    now_low, _, now_high = statistics.quantiles(now, n=4)
-    return now_low / high, now_high / low
+    return now[1] / was[2], now[2] / was[1]
 
 
 def of_turns(turns: list[tuple[dict[str, Any], dict[str, Any]]]) -> Iterator[Ratio]:

@@ -1,4 +1,4 @@
-"""Draw results: percentile curves of ``latest_state.py``, lines of ``scale.py``; each as SVG and PNG.
+"""Draw results as SVG files: percentile curves of ``latest_state.py``, lines of ``scale.py``.
 
 ``python benchmarks/plots.py RESULT.json ... [--folder docs/plots]``; needs matplotlib.
 """
@@ -22,15 +22,18 @@ sys.path.insert(0, str(ROOT))
 
 from benchmarks.results import load  # noqa: E402 - found by the line above
 
+CALLERS_DRAWN = ("1", "32")
 NINES = (50.0, 90.0, 99.0, 99.9, 99.99)
 
 
 def curves(found: dict[str, Any]) -> Iterator[tuple[str, Any]]:
-    """One figure for each store and number of callers or rate: the time that so many percent of the reads stay below."""
+    """Percentile curves, one figure for each store and number of callers (1 and 32) or rate."""
     for store, figures in found["results"].items():
         loops = [("closed", "callers"), ("open", "reads a second")]
         for loop, unit in loops:
             for number, rows in figures[loop].items():
+                if loop == "closed" and number not in CALLERS_DRAWN:
+                    continue
                 what = "one caller" if (loop, number) == ("closed", "1") else f"{int(number):,} {unit}"
                 figure, axes = pyplot.subplots(figsize=(7, 4.2), layout="constrained")
                 for name, row in rows.items():
@@ -44,16 +47,15 @@ def curves(found: dict[str, Any]) -> Iterator[tuple[str, Any]]:
 
 
 def lines(found: dict[str, Any]) -> Iterator[tuple[str, Any]]:
-    """One figure for each store: the median by the number of entities, its band from the 10th to the 90th of the rounds."""
+    """One figure for each store: the median by the number of entities, with the band of 80 % of the rounds."""
     for store, calls in found["results"].items():
         figure, axes = pyplot.subplots(figsize=(7, 4.2), layout="constrained")
         for name, by_size in calls.items():
             sizes = [int(size) for size in by_size]
             axes.plot(sizes, [row["p50_us"] for row in by_size.values()], label=name, marker="o", markersize=4)
-            rounds = [sorted(row["rounds"]["p50_us"]) for row in by_size.values()]
-            low = [one[len(one) // 10] for one in rounds]
-            high = [one[-1 - len(one) // 10] for one in rounds]
-            axes.fill_between(sizes, low, high, alpha=0.15)
+            spreads = [row["spread"].get("p50_us") for row in by_size.values()]
+            if all(spreads):
+                axes.fill_between(sizes, [low for low, *_ in spreads], [high for *_, high in spreads], alpha=0.15)
         axes.set(xscale="log", yscale="log", xlabel="entities in the store", ylabel="p50, microseconds")
         axes.set_title(f"Time by size, {store}", fontsize=10)
         _finish(figure, axes, found)
@@ -64,7 +66,8 @@ DRAWN = {"latest_state": curves, "scale": lines}
 
 
 def _finish(figure: Any, axes: Any, found: dict[str, Any]) -> None:
-    axes.grid(which="both", alpha=0.2)
+    axes.grid(alpha=0.25)
+    axes.minorticks_off()
     axes.legend(fontsize=8)
     python = found["versions"]["Python"]
     figure.supxlabel(f"{found['machine']}, Python {python}, {found['version']}, {found['date']}", fontsize=7)
@@ -76,6 +79,7 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, default=ROOT / "docs" / "plots", help="where they go (docs/plots)")
     given = parser.parse_args()
     matplotlib.rcParams["svg.hashsalt"] = "allsource_auth"  # so that the same figures make the same file
+    matplotlib.rcParams["svg.fonttype"] = "none"  # text stays text, which keeps the files small
     given.folder.mkdir(parents=True, exist_ok=True)
     for file in given.results:
         found = load(file)
@@ -83,11 +87,9 @@ def main() -> None:
         if draw is None:
             parser.error(f"{file} is of {found['benchmark']}; {' and '.join(DRAWN)} can be drawn")
         for name, figure in draw(found):
-            for ending in ("svg", "png"):
-                options: dict[str, Any] = {"metadata": {"Date": None}} if ending == "svg" else {"dpi": 110}
-                figure.savefig(given.folder / f"{name}.{ending}", **options)
+            figure.savefig(given.folder / f"{name}.svg", metadata={"Date": None})
             pyplot.close(figure)
-            print(f"{name}.svg, {name}.png")
+            print(f"{name}.svg")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What every benchmark says about itself, and the file that its figures go to."""
+"""Result files: what was measured, on what, and the figures that the tables and plots need."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ import json
 import os
 import platform
 import sqlite3
+import statistics
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -19,6 +20,13 @@ __all__ = ["facts", "headline", "load", "save"]
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("msgspec", "pyreqwest", "httpx", "aiohttp", "uvloop")
+DRAWN_AS_CURVES = ("latest_state",)
+"""The benchmarks whose percentile curves are kept."""
+
+DIGITS = 4
+"""Significant digits of a stored figure."""
+
+FEWEST_ROUNDS = 4
 
 Facts = dict[str, Any]
 
@@ -52,10 +60,47 @@ def headline(known: Facts) -> str:
 
 
 def save(path: Path | None, known: Facts, results: Mapping[Any, Any]) -> None:
-    """Write the figures to a file, if there is one to write to."""
+    """Write the figures to ``path``, if one is given.
+
+    Raw samples are not stored: the file keeps the `spread` of the rounds of a row, and its curve only if the curve is drawn.
+    Every innermost mapping takes one line.
+    """
     if path is not None:
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(known | {"results": results}, indent=1) + "\n")
+        curves = known["benchmark"] in DRAWN_AS_CURVES
+        path.write_text(_text(known | {"results": _stored(results, curves)}) + "\n")
+
+
+def spread(rounds: Sequence[float]) -> list[float]:
+    """The 10th, 25th, 75th and 90th percentile over the rounds of a benchmark; empty if there are too few."""
+    if len(rounds) < FEWEST_ROUNDS:
+        return []
+    tenth = len(rounds) // 10
+    ordered = sorted(rounds)
+    low, _, high = statistics.quantiles(ordered, n=4)
+    return [ordered[tenth], low, high, ordered[-1 - tenth]]
+
+
+def _stored(value: Any, curves: bool) -> Any:
+    if isinstance(value, Mapping):
+        found = {str(key): _stored(inner, curves) for key, inner in value.items() if key not in ("rounds", "curve")}
+        if "rounds" in value:
+            spreads = {figure: _stored(spread(rounds), curves) for figure, rounds in value["rounds"].items()}
+            found["spread"] = {figure: numbers for figure, numbers in spreads.items() if numbers}
+        if curves and "curve" in value:
+            found["curve"] = _stored(value["curve"], curves)
+        return found
+    if isinstance(value, list | tuple):
+        return [_stored(inner, curves) for inner in value]
+    return float(f"{value:.{DIGITS}g}") if isinstance(value, float) else value
+
+
+def _text(value: Any, depth: int = 0) -> str:
+    if not isinstance(value, Mapping) or not any(isinstance(inner, Mapping) for inner in value.values()):
+        return json.dumps(value)
+    margin = " " * (depth + 1)
+    lines = (f"{margin}{json.dumps(key)}: {_text(inner, depth + 1)}" for key, inner in value.items())
+    return "{\n" + ",\n".join(lines) + "\n" + " " * depth + "}"
 
 
 def load(path: Path) -> dict[str, Any]:

@@ -10,11 +10,11 @@ import pytest
 
 from benchmarks import compare
 from benchmarks.compare import of_files, of_turns
-from benchmarks.results import facts, load, save
+from benchmarks.results import facts, load, save, spread
 
 
 def row(p50: float, rounds: list[float] | None = None) -> dict[str, Any]:
-    return {"p50_us": p50} | ({} if rounds is None else {"rounds": {"p50_us": rounds}})
+    return {"p50_us": p50} | ({} if rounds is None else {"spread": {"p50_us": spread(rounds)}})
 
 
 def document(**reads: dict[str, Any]) -> dict[str, Any]:
@@ -85,3 +85,23 @@ def test_results_are_kept_with_what_they_were_measured_on(tmp_path: Path) -> Non
     found = load(tmp_path / "new" / "result.json")
     assert found == known | {"results": {"embedded": row(1.0)}}
     assert {"benchmark", "version", "commit", "date", "machine", "versions", "options"} <= found.keys()
+
+
+@pytest.mark.parametrize(("benchmark", "curves"), [("latest_state", True), ("scale", False)])
+def test_files_hold_the_spread_of_rounds_and_only_curves_that_are_drawn(
+    tmp_path: Path, benchmark: str, curves: bool
+) -> None:
+    measured = {"p50_us": 1.23456789, "rounds": {"p50_us": [4.0, 1.0, 3.0, 2.0]}, "curve": [[50.0, 1.23456789]]}
+    save(tmp_path / "result.json", facts(benchmark), {"embedded": {"1": {"get": measured}}})
+    found = load(tmp_path / "result.json")["results"]["embedded"]["1"]["get"]
+    kept = {"p50_us": 1.235, "spread": {"p50_us": [1.0, 1.25, 3.75, 4.0]}}
+    assert found == kept | ({"curve": [[50.0, 1.235]]} if curves else {})
+
+
+def test_innermost_values_of_a_file_take_one_line(tmp_path: Path) -> None:
+    save(tmp_path / "result.json", facts("memory"), {"sessions.get": {"idle_mb": 1.0, "peak_mb": 2.0}})
+    assert '"sessions.get": {"idle_mb": 1.0, "peak_mb": 2.0}' in (tmp_path / "result.json").read_text()
+
+
+def test_few_rounds_have_no_spread() -> None:
+    assert spread([1.0, 2.0, 3.0]) == []
