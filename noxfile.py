@@ -208,6 +208,26 @@ def types(session: nox.Session) -> None:
     session.run("mypy")
 
 
+@nox.session(python=NEWEST)
+def dist(session: nox.Session) -> None:
+    """The wheel and the source distribution: what they contain, and the wheel alone, installed and type-checked."""
+    session.install("-q", "build", "mypy", "twine")
+    folder = Path(session.create_tmp()).resolve()
+    shutil.rmtree(folder / "dist", ignore_errors=True)
+    session.run("python", "-m", "build", "--outdir", str(folder / "dist"), silent=True)
+    (wheel,), (sdist,) = ([str(path) for path in (folder / "dist").glob(name)] for name in ("*.whl", "*.tar.gz"))
+    session.run("twine", "check", "--strict", wheel, sdist)
+    session.run("python", "tests/packaging/check_contents.py", wheel, sdist)
+    session.run("python", "-m", "venv", "--clear", str(folder / "alone"))
+    python = str(folder / "alone" / ("Scripts/python.exe" if sys.platform == "win32" else "bin/python"))
+    session.run(python, "-m", "pip", "install", "-q", wheel, external=True)
+    session.run(python, "-I", "-W", "error", "tests/packaging/check_installed.py", external=True)
+    program = shutil.copy("tests/typing/program.py", folder)
+    with session.chdir(folder):  # so that mypy finds the installed package, not the checkout
+        options = ("--strict", "--config-file=", "--cache-dir", "mypy", "--python-executable", python)
+        session.run("mypy", *options, program, env={"PYTHONPATH": ""})
+
+
 @nox.session(python=PYTHONS[:1])
 def docs(session: nox.Session) -> None:
     """The README's commands on a fresh copy, its snippets, and the examples."""
