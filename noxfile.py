@@ -193,12 +193,23 @@ def protocol(session: nox.Session) -> None:
     session.run(*run, "--hypothesis-seed=20261123", "tests/model", env=EXPLORE_SOME)
 
 
+READ_BY_OTHERS = {
+    "github-workflows": [".github/workflows/tests.yml"],
+    "github-issue-forms": [".github/ISSUE_TEMPLATE/bug.yml", ".github/ISSUE_TEMPLATE/feature.yml"],
+    "github-issue-config": [".github/ISSUE_TEMPLATE/config.yml"],
+}
+"""Schemas, and the files that must match them."""
+
+
 @nox.session(python=NEWEST)
 def lint(session: nox.Session) -> None:
-    """Format and lint."""
-    session.install("-q", "ruff")
+    """Format and lint; the forms, the workflow and the hooks that other tools read."""
+    session.install("-q", "check-jsonschema", "pre-commit", "ruff")
     session.run("ruff", "format", "--check", ".")
     session.run("ruff", "check", ".")
+    session.run("pre-commit", "validate-config", ".pre-commit-config.yaml")
+    for schema, files in READ_BY_OTHERS.items():
+        session.run("check-jsonschema", "--builtin-schema", f"vendor.{schema}", *files, silent=True)
 
 
 @nox.session(python=PYTHONS[:1])
