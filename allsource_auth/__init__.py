@@ -6,10 +6,10 @@ whole history, time travel and undo. Begin with `AllsourceAuthAdapter`.
 
 from msgspec import UNSET
 
-from .adapter import AllsourceAuthAdapter
-from .audit import Change, audit
-from .config import Timeouts, Tls
-from .entities import (
+from allsource_auth.adapter import AllsourceAuthAdapter
+from allsource_auth.audit import Change, audit
+from allsource_auth.config import Timeouts, Tls
+from allsource_auth.entities import (
     Account,
     ApiKey,
     ApiKeyUse,
@@ -24,7 +24,7 @@ from .entities import (
     User,
     Verification,
 )
-from .errors import (
+from allsource_auth.errors import (
     AccountNotFound,
     AllsourceAuthError,
     Api,
@@ -34,7 +34,6 @@ from .errors import (
     InvalidInput,
     InvitationNotFound,
     Json,
-    KeyMissing,
     MemberNotFound,
     NotFound,
     OrganizationNotFound,
@@ -51,13 +50,14 @@ from .errors import (
     VerificationNotFound,
     VersionConflict,
 )
-from .kinds import EventLabel
-from .repositories.findings import Checked, Finding, Reindexed
-from .repositories.transactions import Transaction
-from .store.allsource import AllsourceStore
-from .store.base import Acknowledged, Event, EventStore, Info, Latest, NewEvent
-from .store.sqlite import SqliteLog, SqliteStore
-from .version import __version__
+from allsource_auth.kinds import EventLabel
+from allsource_auth.maintenance.findings import Checked, Finding, Reindexed
+from allsource_auth.store.allsource.store import AllsourceStore
+from allsource_auth.store.base import Acknowledged, Event, EventStore, Info, Latest, NewEvent
+from allsource_auth.store.sqlite.log import SqliteLog
+from allsource_auth.store.sqlite.store import SqliteStore
+from allsource_auth.transactions.transaction import Transaction
+from allsource_auth.version import __version__
 
 __all__ = [
     "UNSET",
@@ -84,7 +84,6 @@ __all__ = [
     "Invitation",
     "InvitationNotFound",
     "Json",
-    "KeyMissing",
     "Latest",
     "Member",
     "MemberNotFound",

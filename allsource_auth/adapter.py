@@ -6,24 +6,26 @@ import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Self, Unpack
 
-from . import config, values
-from .entities import SessionWithUser
-from .errors import InvalidInput
-from .repositories.base import Core
-from .repositories.check import check
-from .repositories.findings import Checked, Reindexed
-from .repositories.group import Repositories
-from .repositories.load_session import load_session
-from .repositories.reindex import reindex
-from .repositories.settings import Settings
-from .repositories.streams import Streams
-from .repositories.transactions import Transaction
-from .store.allsource import AllsourceStore
-from .store.base import EventStore, Info
-from .store.sqlite import SqliteLog, SqliteStore
-from .wire import nanoseconds
+from allsource_auth import config, values
+from allsource_auth.codec import nanoseconds
+from allsource_auth.engine.collection import EngineContext, delete_orphan
+from allsource_auth.engine.context import Context
+from allsource_auth.engine.store_settings import Settings
+from allsource_auth.engine.streams import Streams
+from allsource_auth.entities import SessionWithUser
+from allsource_auth.errors import InvalidInput
+from allsource_auth.maintenance.check import check
+from allsource_auth.maintenance.findings import Checked, Reindexed
+from allsource_auth.maintenance.reindex import reindex
+from allsource_auth.repositories import Repositories
+from allsource_auth.repositories.load_session import load_session
+from allsource_auth.store.allsource.store import AllsourceStore
+from allsource_auth.store.base import EventStore, Info
+from allsource_auth.store.sqlite.log import SqliteLog
+from allsource_auth.store.sqlite.store import SqliteStore
+from allsource_auth.transactions.transaction import Transaction
 
 if TYPE_CHECKING:
     import httpx
@@ -43,13 +45,8 @@ class AllsourceAuthAdapter(Repositories):
             out for 1 to 30 s, and the Core answers when none is left.
         api_key: travels as ``X-API-Key`` to all of them.
         tenant_id: whose users these are: letters, digits, ``-`` and ``_``.
-        timeout: seconds for one request, or `Timeouts`. Waiting in line is not counted.
-        tls: `Tls`: authorities to trust, and a client certificate.
-        http_client: an ``httpx.AsyncClient`` of your own that carries everything, and that you close.
-        max_in_flight: requests that are out at a time; the others wait in line, in order. Core 0.27 serves 16.
-        max_queued: how many may wait; one more raises `Overloaded` at once.
-        read_consistency: ``strong`` or ``eventual``, for plain reads from a Query Service with replicas.
-        clock: the present as an aware datetime: what expiry is held against.
+        clock: returns the current time as a timezone-aware datetime. Expiry is compared with it.
+        options: `ConnectionOptions`: time limits, TLS, a client of your own, the sizes of the request queue, read consistency.
 
     Raises `InvalidInput` naming the option. `embedded` needs no server; `from_env` and `with_store` are further ways.
     """
@@ -61,33 +58,18 @@ class AllsourceAuthAdapter(Repositories):
         api_key: str | None = None,
         *,
         tenant_id: str = "default",
-        timeout: float | config.Timeouts | None = None,
-        tls: config.Tls | None = None,
-        http_client: httpx.AsyncClient | None = None,
-        max_in_flight: int = config.MAX_IN_FLIGHT,
-        max_queued: int = config.MAX_QUEUED,
-        read_consistency: config.Consistency = "strong",
         clock: config.Clock | None = None,
+        **options: Unpack[config.ConnectionOptions],
     ) -> None:
-        store = AllsourceStore(
-            core_url,
-            query_url,
-            api_key,
-            tenant_id=tenant_id,
-            timeout=timeout,
-            tls=tls,
-            http_client=http_client,
-            max_in_flight=max_in_flight,
-            max_queued=max_queued,
-            read_consistency=read_consistency,
-        )
+        store = AllsourceStore(core_url, query_url, api_key, tenant_id=tenant_id, **options)
         self._assemble(store, clock)
 
     def _assemble(self, store: EventStore, clock: config.Clock | None) -> None:
         self._store = store
-        core = Core(Streams(store, Settings()), config.utc_now if clock is None else config.clock(clock))
-        self._core = core
-        self._open(core)
+        context: EngineContext = Context(
+            Streams(store, Settings()), config.utc_now if clock is None else config.clock(clock), delete_orphan
+        )
+        self._open(context)
 
     @classmethod
     def embedded(
@@ -151,7 +133,7 @@ class AllsourceAuthAdapter(Repositories):
         all. On SQLite everybody sees all of it at once; on Allsource readers may see its events arrive one after another.
         See `Transaction` for what the end of the block raises.
         """
-        return Transaction(self._core)
+        return Transaction(self.context)
 
     async def load_session(self, token: str) -> SessionWithUser | None:
         """The session with this token and its user, if the session authenticates now, else ``None``.
@@ -160,7 +142,7 @@ class AllsourceAuthAdapter(Repositories):
         until a time that has not come). Two reads, in one statement of SQLite; on Allsource at the same time, from the second
         time on that this adapter is asked for the session. Each of the two is current.
         """
-        return await load_session(self._core, token)
+        return await load_session(self.context, token)
 
     async def reindex(self, *, progress: Callable[[str, int], None] | None = None) -> Reindexed:
         """Make what others wrote searchable, such as the Rust crate, which writes neither claims nor lists.
@@ -176,7 +158,7 @@ class AllsourceAuthAdapter(Repositories):
         ``progress`` is called after each page, with a kind and how many of its entities are done. Raises what reads and writes
         of the store raise.
         """
-        return await reindex(self._core, progress)
+        return await reindex(self.context, progress)
 
     async def check(self, *, repair: bool = False, progress: Callable[[str, int], None] | None = None) -> Checked:
         """Find what is not as it should be: see `Finding` for the problems. A sound store has none, and is not written to.
@@ -192,7 +174,7 @@ class AllsourceAuthAdapter(Repositories):
         ``progress`` is called after each page, with ``"events"``, ``"entities"`` or ``"index streams"`` and how many of them
         were looked at so far. Raises what reads and writes of the store raise.
         """
-        return await check(self._core, repair=repair, progress=progress)
+        return await check(self.context, repair=repair, progress=progress)
 
     async def aclose(self) -> None:
         """Finish what was accepted and close the store. Closing twice does nothing."""

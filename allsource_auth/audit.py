@@ -14,10 +14,10 @@ from typing import Any, ClassVar, Generic, TypeVar
 
 import msgspec
 
-from . import values
-from .entities import HIDDEN, Entity, Redacted
-from .store.base import Event
-from .version import __version__
+from allsource_auth import values
+from allsource_auth.entities import HIDDEN, Entity, Redacted
+from allsource_auth.store.base import Event
+from allsource_auth.version import __version__
 
 __all__ = ["Change", "audit"]
 

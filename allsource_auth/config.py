@@ -10,18 +10,18 @@ import ssl
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, TypedDict, Unpack, get_args
 from urllib.parse import urlsplit
 
 import msgspec
 
-from . import values
-from .errors import InvalidInput
+from allsource_auth import values
+from allsource_auth.errors import InvalidInput
 
 if TYPE_CHECKING:
     import httpx
 
-__all__ = ["Clock", "Connection", "Consistency", "Durability", "Timeouts", "Tls"]
+__all__ = ["Clock", "Connection", "ConnectionOptions", "Consistency", "Durability", "Timeouts", "Tls"]
 
 Clock = Callable[[], datetime]
 """Returns the present as a timezone-aware datetime."""
@@ -96,6 +96,23 @@ class Tls(msgspec.Struct, frozen=True, kw_only=True):
         raise InvalidInput("tls", "the certificates cannot be used; they must be PEM files")
 
 
+class ConnectionOptions(TypedDict, total=False):
+    """The options of a connection over HTTP beyond the URLs and the API key. All are optional."""
+
+    timeout: float | Timeouts | None
+    """Seconds for one request, or `Timeouts`. The time in the request queue does not count."""
+    tls: Tls | None
+    """The trusted authorities and the client certificate, for https."""
+    http_client: httpx.AsyncClient | None
+    """A client of the caller's that carries all requests. The caller closes it."""
+    max_in_flight: int
+    """The maximum number of concurrent requests, 16 by default: as many as Core 0.27 serves at a time."""
+    max_queued: int
+    """The maximum number of requests in the queue, 20,000 by default. One more raises `Overloaded`."""
+    read_consistency: Consistency
+    """What plain reads ask a Query Service with replicas for; ``strong`` by default."""
+
+
 class Connection(msgspec.Struct, frozen=True, kw_only=True):
     """Where an Allsource is and how to speak to it; made by `connection`, which validates."""
 
@@ -120,18 +137,16 @@ def connection(
     core_url: object,
     query_url: object = None,
     api_key: object = None,
-    *,
-    timeout: object = None,
-    tls: object = None,
-    http_client: object = None,
-    max_in_flight: object = MAX_IN_FLIGHT,
-    max_queued: object = MAX_QUEUED,
-    read_consistency: object = "strong",
+    **options: Unpack[ConnectionOptions],
 ) -> Connection:
-    """The options of a store over HTTP, validated; ``query_url`` is one URL or a sequence of several.
+    """Validate the options of a store over HTTP; ``query_url`` is one URL or a sequence of URLs.
 
-    Logs one warning for plain http to a host that is not loopback.
+    Raises `InvalidInput`, naming the option, and `TypeError` for an unknown one. Logs one warning for plain http to a host
+    that is not loopback.
     """
+    if unknown := options.keys() - ConnectionOptions.__annotations__.keys():
+        raise TypeError(f"unknown option: {', '.join(sorted(unknown))}")
+    timeout, tls = options.get("timeout"), options.get("tls")
     core = url("core_url", core_url)
     queries = () if query_url is None else query_urls("query_url", query_url)
     exposed = [found for found in (core, *queries) if _is_exposed(found)]
@@ -142,10 +157,10 @@ def connection(
         timeouts=_timeouts(timeout),
         timeouts_given=timeout is not None,
         tls=_tls(tls),
-        http_client=_http_client(http_client, tls),
-        max_in_flight=_count("max_in_flight", max_in_flight, least=1),
-        max_queued=_count("max_queued", max_queued, least=0),
-        consistency=_one_of("read_consistency", read_consistency, get_args(Consistency)),
+        http_client=_http_client(options.get("http_client"), tls),
+        max_in_flight=_count("max_in_flight", options.get("max_in_flight", MAX_IN_FLIGHT), least=1),
+        max_queued=_count("max_queued", options.get("max_queued", MAX_QUEUED), least=0),
+        consistency=_one_of("read_consistency", options.get("read_consistency", "strong"), get_args(Consistency)),
     )
     if exposed:
         _log.warning("plain http to %s: whoever is on the way reads passwords and tokens; use https", exposed[0])

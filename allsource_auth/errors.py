@@ -17,7 +17,6 @@
     ├── InvalidInput      a value that cannot be stored             .field .reason   (also a ValueError)
     ├── Storage           the embedded file                         .reason .ambiguous
     ├── Overloaded        more callers than may wait
-    ├── KeyMissing        encrypted, and the key is not there       .kind
     └── StoreClosed       used after it was closed
 
 Facts travel as attributes; messages name kinds, fields and options, never the value of one. ``ambiguous`` is true when a
@@ -36,7 +35,6 @@ __all__ = [
     "InvalidInput",
     "InvitationNotFound",
     "Json",
-    "KeyMissing",
     "MemberNotFound",
     "NotFound",
     "OrganizationNotFound",
@@ -219,14 +217,6 @@ class Storage(AllsourceAuthError):
 
 class Overloaded(AllsourceAuthError):
     """More callers than may wait in line; nothing was sent."""
-
-
-class KeyMissing(AllsourceAuthError):
-    """The state is encrypted with a key that is not there."""
-
-    def __init__(self, kind: str) -> None:
-        super().__init__(f"the key that this {kind} is encrypted with is not there")
-        self.kind = kind
 
 
 class StoreClosed(AllsourceAuthError):

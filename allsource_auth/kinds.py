@@ -15,8 +15,9 @@ from typing import Any, Generic, TypeVar, get_args
 
 import msgspec
 
-from . import values
-from .entities import (
+from allsource_auth import values
+from allsource_auth.codec import Codec
+from allsource_auth.entities import (
     HIDDEN,
     Account,
     ApiKey,
@@ -31,7 +32,7 @@ from .entities import (
     User,
     Verification,
 )
-from .errors import (
+from allsource_auth.errors import (
     AccountNotFound,
     ApiKeyNotFound,
     InvalidInput,
@@ -46,10 +47,9 @@ from .errors import (
     UserNotFound,
     VerificationNotFound,
 )
-from .ids import uuid_text
-from .logs import noticed
-from .store.base import Event
-from .wire import Codec
+from allsource_auth.ids import uuid_text
+from allsource_auth.logs import log_suppressed
+from allsource_auth.store.base import Event
 
 __all__ = [
     "ACCOUNT",
@@ -64,8 +64,8 @@ __all__ = [
     "USER",
     "VERIFICATION",
     "EventLabel",
+    "Index",
     "Kind",
-    "Listed",
     "Unique",
 ]
 
@@ -74,7 +74,7 @@ E = TypeVar("E", bound=Entity)
 Check = Callable[[str, object], Any]
 """Takes a field's name and a value; returns the value to store or raises `InvalidInput`."""
 
-INDEX = "auth-idx:"
+INDEX_PREFIX = "auth-idx:"
 """What the ids of index streams begin with: claims, lists, checkpoints, settings. A hash in them tells the tenant."""
 
 FENCED = "auth.index.fenced"
@@ -148,7 +148,7 @@ class Unique:
 
 
 @dataclass(frozen=True, slots=True)
-class Listed:
+class Index:
     """A list of the entities that share ``attribute``. With ``owner``, deleting that kind's entity deletes them.
 
     ``normal`` brings a value to the form that is compared.
@@ -177,7 +177,7 @@ class Kind(Generic[E]):
     not_found: type[NotFound]
     key: str = "id"
     unique: tuple[Unique, ...] = ()
-    lists: tuple[Listed, ...] = ()
+    indexes: tuple[Index, ...] = ()
     expiry: str | None = None
     secrets: frozenset[str] = frozenset()
     left_out: tuple[str, ...] = ()
@@ -200,7 +200,7 @@ class Kind(Generic[E]):
         object.__setattr__(self, "_room", values.MAX_ID_BYTES - len(self.prefix))
         optional = frozenset(f.name for f in msgspec.structs.fields(self.entity) if f.default is None)
         object.__setattr__(self, "_optional", optional)
-        parents = [(found.owner, found.attribute) for found in self.lists if found.owner is not None]
+        parents = [(found.owner, found.attribute) for found in self.indexes if found.owner is not None]
         parents += [(found.owner, found.attributes[0]) for found in self.unique if found.owner is not None]
         object.__setattr__(self, "parents", tuple(parents))
 
@@ -233,11 +233,11 @@ class Kind(Generic[E]):
         return stream.removeprefix(self.prefix)
 
     def claim_stream(self, tenant: str, unique: Unique, wanted: tuple[str, ...]) -> str:
-        return f"{INDEX}{self.name}.{unique.field}:{digest(tenant, self.name, unique.field, *wanted)}"
+        return f"{INDEX_PREFIX}{self.name}.{unique.field}:{digest(tenant, self.name, unique.field, *wanted)}"
 
-    def list_stream(self, tenant: str, listed: Listed, value: str) -> str:
-        found = digest(tenant, self.name, listed.field, listed.normal(value))
-        return f"{INDEX}{self.name}.by_{listed.field}:{found}"
+    def index_stream(self, tenant: str, index: Index, value: str) -> str:
+        found = digest(tenant, self.name, index.field, index.normal(value))
+        return f"{INDEX_PREFIX}{self.name}.by_{index.field}:{found}"
 
     def checked(self, given: Mapping[str, object]) -> dict[str, Any]:
         """The given attributes as they are stored; ``None`` where the entity allows it. Raises `InvalidInput`."""
@@ -258,7 +258,7 @@ class Kind(Generic[E]):
         try:
             return self.codec.decode(event)
         except Json as error:
-            noticed("a list holds a state that cannot be decoded", error)
+            log_suppressed("a list holds a state that cannot be decoded", error)
             return None
 
     def label(self, wire_type: str) -> str:
@@ -313,7 +313,7 @@ SESSION = Kind(
         "impersonated_by": values.text,
         "active_organization_id": values.text,
     },
-    lists=(Listed("user", "user_id", owner="user"),),
+    indexes=(Index("user", "user_id", owner="user"),),
     expiry="expires_at",
     secrets=frozenset({"token"}),
     # 256 random bits; the Rust framework accepts tokens with this prefix only (section 10 of the design).
@@ -341,7 +341,7 @@ ACCOUNT = Kind(
         "password": values.text,
     },
     unique=(Unique("provider_account", ("provider_id", "account_id")),),
-    lists=(Listed("user", "user_id", owner="user"),),
+    indexes=(Index("user", "user_id", owner="user"),),
     secrets=frozenset({"access_token", "refresh_token", "id_token", "password"}),
     tombstone=("provider_id", "account_id"),
     # The expiries belong to the tokens.
@@ -364,7 +364,7 @@ VERIFICATION = Kind(
     prefix="auth-verification:",
     not_found=VerificationNotFound,
     checks={"identifier": values.label, "value": values.filled, "expires_at": values.instant},
-    lists=(Listed("identifier", "identifier"), Listed("value", "value")),
+    indexes=(Index("identifier", "identifier"), Index("value", "value")),
     expiry="expires_at",
     # The Rust crate's ids begin with the identifier, and frameworks keep the secret in either of them (section D.4).
     secrets=frozenset({"id", "identifier", "value"}),
@@ -389,7 +389,7 @@ MEMBER = Kind(
     not_found=MemberNotFound,
     checks={"organization_id": values.identifier, "user_id": values.identifier, "role": values.label},
     unique=(Unique("organization_user", ("organization_id", "user_id")),),
-    lists=(Listed("organization", "organization_id", owner="org"), Listed("user", "user_id", owner="user")),
+    indexes=(Index("organization", "organization_id", owner="org"), Index("user", "user_id", owner="user")),
     kept=("organization_id", "user_id"),
 )
 
@@ -406,10 +406,10 @@ INVITATION = Kind(
         "role": values.label,
         "status": values.one_of(*get_args(InvitationStatus)),
     },
-    lists=(
-        Listed("organization", "organization_id", owner="org"),
-        Listed("email", "email", normal=values.folded),
-        Listed("inviter", "inviter_id", owner="user"),
+    indexes=(
+        Index("organization", "organization_id", owner="org"),
+        Index("email", "email", normal=values.folded),
+        Index("inviter", "inviter_id", owner="user"),
     ),
     kept=("organization_id", "inviter_id", "status"),
 )
@@ -451,7 +451,7 @@ API_KEY = Kind(
         "metadata": values.text,
     },
     unique=(Unique("key", ("key_hash",)),),
-    lists=(Listed("user", "user_id", owner="user"),),
+    indexes=(Index("user", "user_id", owner="user"),),
     expiry="expires_at",
     secrets=frozenset({"key_hash"}),
     kept=("user_id", "key_hash", "remaining", "request_count", "last_request", "last_refill_at"),
@@ -473,7 +473,7 @@ PASSKEY = Kind(
         "transports": values.text,
     },
     unique=(Unique("credential", ("credential_id",)),),
-    lists=(Listed("user", "user_id", owner="user"),),
+    indexes=(Index("user", "user_id", owner="user"),),
     left_out=("transports",),
     kept=("user_id", "credential_id", "public_key", "counter"),
 )

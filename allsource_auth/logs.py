@@ -11,7 +11,7 @@ from collections.abc import Coroutine
 from time import perf_counter
 from typing import Any, TypeVar
 
-__all__ = ["noticed", "observed"]
+__all__ = ["log_suppressed", "timed"]
 
 T = TypeVar("T")
 
@@ -30,7 +30,7 @@ def _emit(event: str, **facts: object) -> None:
     log.debug(event, **facts)
 
 
-def observed(operation: str, stream: str, call: Coroutine[Any, Any, T]) -> Coroutine[Any, Any, T]:
+def timed(operation: str, stream: str, call: Coroutine[Any, Any, T]) -> Coroutine[Any, Any, T]:
     """``call``, a call of the store, which logs how it went while debug events are wanted, and costs nothing otherwise."""
     return _logged(operation, stream, call) if _standard.isEnabledFor(logging.DEBUG) else call
 
@@ -49,7 +49,7 @@ async def _logged(operation: str, stream: str, call: Coroutine[Any, Any, T]) -> 
         _emit("store call", operation=operation, kind=kind, milliseconds=milliseconds, outcome=outcome)
 
 
-def noticed(event: str, error: BaseException) -> None:
+def log_suppressed(event: str, error: BaseException) -> None:
     """Log that something which does not concern the caller's result failed: the class of the error, not its text."""
     if _standard.isEnabledFor(logging.DEBUG):
         _emit(event, error=type(error).__name__)

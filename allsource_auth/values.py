@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from math import isfinite
 from typing import Any
 
-from .errors import InvalidInput
+from allsource_auth.errors import InvalidInput
 
 __all__ = ["MAX_ID_BYTES", "MAX_REQUEST_BYTES"]
 

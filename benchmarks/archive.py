@@ -15,10 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from allsource_auth import AllsourceAuthAdapter, AllsourceStore
-
-from .seeding import KEY_HASH, Seed, pour, seed_of
-from .servers import Server, started
-from .timing import ROUNDS, Prepare, Read, in_turns
+from benchmarks.seeding import KEY_HASH, Seed, pour, seed_of
+from benchmarks.servers import Server, started
+from benchmarks.timing import ROUNDS, Prepare, Read, in_turns
 
 __all__ = ["NAME", "SMALL", "archived", "look_ups", "opened"]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from .servers import NAMES
+from benchmarks.servers import NAMES
 
 __all__ = ["STORES", "count", "counts", "stores"]
 

@@ -26,9 +26,9 @@ from sqlalchemy import URL
 from sqlalchemy.ext.asyncio import AsyncEngine, async_sessionmaker, create_async_engine
 from sqlalchemy.orm import DeclarativeBase
 
-from .postgres import ACCOUNT, PostgreSQL
-from .reads import drawn
-from .timing import Prepare
+from benchmarks.postgres import ACCOUNT, PostgreSQL
+from benchmarks.reads import drawn
+from benchmarks.timing import Prepare
 
 __all__ = ["in_file", "on_server", "with_better_auth", "with_fastapi_users"]
 

@@ -17,10 +17,9 @@ from pyreqwest.bytes import Bytes
 from pyreqwest.client import ClientBuilder
 
 from allsource_auth import AllsourceAuthAdapter, Session
-from allsource_auth.store.allsource_wire import Wire
-
-from .servers import Server
-from .timing import Prepare, Read
+from allsource_auth.store.allsource.wire import Wire
+from benchmarks.servers import Server
+from benchmarks.timing import Prepare, Read
 
 __all__ = ["Asked", "Stored", "asked", "bare_http", "bare_sqlite", "credentials", "drawn", "of_library"]
 

@@ -12,12 +12,11 @@ import msgspec
 from pyreqwest.client import ClientBuilder
 
 from allsource_auth import Acknowledged, AllsourceAuthAdapter, NewEvent, Session, SqliteLog, SqliteStore
-from allsource_auth.store.allsource_wire import Wire
+from allsource_auth.store.allsource.wire import Wire
+from benchmarks.reads import Stored, credentials
+from benchmarks.servers import Server
+from benchmarks.timing import Prepare, Read
 from tests.support.wrappers import CountingStore
-
-from .reads import Stored, credentials
-from .servers import Server
-from .timing import Prepare, Read
 
 __all__ = ["batches", "sign_ins"]
 

@@ -17,7 +17,7 @@ import pytest
 
 import allsource_auth
 from allsource_auth import AllsourceAuthAdapter
-from allsource_auth.repositories.base import Repository
+from allsource_auth.engine.repository import Repository
 from allsource_auth.repositories.sessions import Sessions
 from allsource_auth.repositories.users import Users
 

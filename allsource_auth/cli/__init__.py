@@ -30,7 +30,7 @@ NEEDED = {
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line with ``arguments`` (default: those of the process); returns the exit code."""
     try:
-        from .app import run
+        from allsource_auth.cli.app import run
 
         return run(sys.argv[1:] if arguments is None else arguments)
     except ModuleNotFoundError as error:

@@ -12,16 +12,9 @@ from typing import Annotated, Literal
 from cyclopts import App, CycloptsError, Parameter
 from cyclopts.validators import Number
 
-from allsource_auth import (
-    AllsourceAuthAdapter,
-    AllsourceAuthError,
-    Checked,
-    Reindexed,
-    __version__,
-)
-
-from .place import ApiKey, Place
-from .screen import Counter, console, counter, progress_bar
+from allsource_auth import AllsourceAuthAdapter, AllsourceAuthError, Checked, Reindexed, __version__
+from allsource_auth.cli.place import ApiKey, Place
+from allsource_auth.cli.screen import Counter, console, counter, progress_bar
 
 __all__ = ["run"]
 
@@ -82,8 +75,8 @@ def demo(
     json
         Print one JSON document instead of tables.
     """
-    from .demo import demonstrate
-    from .report import show_json, show_tables
+    from allsource_auth.cli.demo import demonstrate
+    from allsource_auth.cli.report import show_json, show_tables
 
     if wrong := place.wrong():
         return _complain(wrong, 2)
@@ -133,7 +126,7 @@ def serve(
     generation
         Which Core it answers like.
     """
-    from .serve import serve_until_stopped
+    from allsource_auth.cli.serve import serve_until_stopped
 
     asyncio.run(
         serve_until_stopped(
@@ -167,7 +160,7 @@ def check(
     json
         Print one JSON document instead of a table.
     """
-    from .maintenance import show_checked
+    from allsource_auth.cli.maintenance import show_checked
 
     if wrong := place.wrong() or place.missing():
         return _complain(wrong, 2)
@@ -192,7 +185,7 @@ def reindex(
     json
         Print one JSON document instead of a table.
     """
-    from .maintenance import show_reindexed
+    from allsource_auth.cli.maintenance import show_reindexed
 
     if wrong := place.wrong() or place.missing():
         return _complain(wrong, 2)
@@ -238,8 +231,8 @@ def bench(
     json
         Print one JSON document instead of tables.
     """
-    from .bench import measure
-    from .figures import Figures, live, show_figures
+    from allsource_auth.cli.bench import measure
+    from allsource_auth.cli.figures import Figures, live, show_figures
 
     if wrong := place.wrong() or place.missing():
         return _complain(wrong, 2)

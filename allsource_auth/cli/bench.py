@@ -17,9 +17,8 @@ from time import perf_counter_ns
 from typing import Any, TypeVar
 
 from allsource_auth import AllsourceAuthAdapter, EventStore, Json, Session, SessionWithUser, audit
-from allsource_auth.repositories.base import Repository
-
-from .figures import Figures, Row, Show
+from allsource_auth.cli.figures import Figures, Row, Show
+from allsource_auth.kinds import SESSION, USER, Kind
 
 __all__ = ["measure"]
 
@@ -175,8 +174,8 @@ async def measure(store: EventStore, figures: Figures, *, show: Show) -> None:
         show("connecting", 0)
         figures.info = await adapter.info()
         show("looking for something to read", 0)
-        tokens = await _living(store, adapter.sessions, figures)
-        users = await _living(store, adapter.users, figures)
+        tokens = await _living(store, SESSION, figures)
+        users = await _living(store, USER, figures)
         if not options["write"]:
             await _time(await _reads(adapter, figures, tokens, users), figures, show)
             return
@@ -202,9 +201,9 @@ async def _guests(adapter: AllsourceAuthAdapter, figures: Figures, show: Show) -
             figures.left = None
 
 
-async def _living(store: EventStore, repository: Repository[Any], figures: Figures) -> list[str]:
+async def _living(store: EventStore, kind: Kind[Any], figures: Figures) -> list[str]:
     """Keys of entities that were alive by their last events, as far as a bounded look at them tells."""
-    kind, now = repository.kind, store.server_time()
+    now = store.server_time()
     alive: dict[str, bool] = {}
     left, until = LOOKED_AT, None
     for since in (*(now - span for span in SPANS), None):

@@ -14,18 +14,9 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from time import perf_counter_ns
 
-from allsource_auth import (
-    AllsourceAuthAdapter,
-    Conflict,
-    EventStore,
-    Session,
-    SessionWithUser,
-    User,
-    audit,
-)
-
-from .report import Latency, Report
-from .screen import Advance
+from allsource_auth import AllsourceAuthAdapter, Conflict, EventStore, Session, SessionWithUser, User, audit
+from allsource_auth.cli.report import Latency, Report
+from allsource_auth.cli.screen import Advance
 
 __all__ = ["demonstrate"]
 
@@ -87,7 +78,7 @@ async def demonstrate(store: EventStore, *, users: int, progress: Advance) -> Re
 
 async def begin(store: EventStore) -> tuple[int, int]:
     """The store's time, in nanoseconds and maybe a second old, and how many events it has since then."""
-    await store.latest("auth-user:nobody", decisive=True)
+    await store.latest("auth-user:nobody", require_leader=True)
     began = store.server_time()
     return began, await count_events(store, since=began)
 

@@ -19,9 +19,8 @@ from rich.table import Table
 from rich.text import Text
 
 from allsource_auth import Info, __version__
-
-from .report import Latency
-from .screen import bars, console, printable
+from allsource_auth.cli.report import Latency
+from allsource_auth.cli.screen import bars, console, printable
 
 __all__ = ["Figures", "Row", "Show", "live", "show_figures"]
 

@@ -10,8 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from allsource_auth import Checked, Finding, Reindexed, __version__
-
-from .screen import console, printable
+from allsource_auth.cli.screen import console, printable
 
 __all__ = ["show_checked", "show_reindexed"]
 

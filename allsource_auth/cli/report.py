@@ -17,9 +17,8 @@ from rich.table import Table
 from rich.text import Text
 
 from allsource_auth import Change, User, __version__
-
-from .screen import marks, printable
-from .timeline import change_record, state_record, state_table, timeline_table
+from allsource_auth.cli.screen import marks, printable
+from allsource_auth.cli.timeline import change_record, state_record, state_table, timeline_table
 
 __all__ = ["Latency", "Report", "show_json", "show_tables"]
 

@@ -15,8 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from allsource_auth import Change, Session, User
-
-from .screen import printable
+from allsource_auth.cli.screen import printable
 
 __all__ = ["change_record", "masked", "state_record", "state_table", "timeline_table"]
 

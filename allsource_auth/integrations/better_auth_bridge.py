@@ -19,14 +19,14 @@ except ModuleNotFoundError as missing:
         "this module needs fastapi-better-auth-bridge: pip install 'allsource-auth[better-auth-bridge]'"
     ) from missing
 
-from ..adapter import AllsourceAuthAdapter
-from ..entities import User
-from ..errors import InvalidInput, Json
-from ..kinds import USER
-from ..logs import noticed
-from ..repositories.load_session import read_session
-from ..store.base import Event
-from ..values import is_unicode
+from allsource_auth.adapter import AllsourceAuthAdapter
+from allsource_auth.entities import User
+from allsource_auth.errors import InvalidInput, Json
+from allsource_auth.kinds import USER
+from allsource_auth.logs import log_suppressed
+from allsource_auth.repositories.load_session import read_session
+from allsource_auth.store.base import Event
+from allsource_auth.values import is_unicode
 
 __all__ = ["AllsourceSessionStore"]
 
@@ -60,10 +60,10 @@ class AllsourceSessionStore:
             return None
         key = token if self._stored_as is None else self._stored_as(token)
         try:
-            found = await read_session(self._adapter._core, key)
+            found = await read_session(self._adapter.context, key)
             user = None if found is None or found.owner is None else _user(found.owner)
         except Json as error:
-            noticed("a session or its user cannot be decoded", error)
+            log_suppressed("a session or its user cannot be decoded", error)
             return None
         if found is None or user is None or user.id != found.session.user_id:
             return None
@@ -81,11 +81,11 @@ class AllsourceSessionStore:
     async def fetch_user_by_id(self, user_id: str) -> StoredUser | None:
         """The living user with this id, or ``None``. One read. The verifier has no need of it: sessions bring their user."""
         stream = USER.find(user_id)
-        event = None if stream is None else await self._adapter._core.streams.newest(stream)
+        event = None if stream is None else await self._adapter.context.streams.newest(stream)
         try:
             return None if event is None else _user(event)
         except Json as error:
-            noticed("a user cannot be decoded", error)
+            log_suppressed("a user cannot be decoded", error)
             return None
 
     def __repr__(self) -> str:

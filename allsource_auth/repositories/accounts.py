@@ -6,18 +6,19 @@ from datetime import datetime
 
 from msgspec import UNSET, UnsetType
 
-from ..entities import Account
-from ..kinds import ACCOUNT
-from .base import Core, Repository
+from allsource_auth.engine.collection import Collection, EngineContext
+from allsource_auth.engine.repository import RestorableRepository
+from allsource_auth.entities import Account
+from allsource_auth.kinds import ACCOUNT
 
 __all__ = ["Accounts"]
 
 
-class Accounts(Repository[Account]):
+class Accounts(RestorableRepository[Account]):
     """The accounts of one tenant. Their key is the id. Deleting a user deletes its accounts."""
 
-    def __init__(self, core: Core) -> None:
-        super().__init__(core, ACCOUNT)
+    def __init__(self, context: EngineContext) -> None:
+        super().__init__(Collection(context, ACCOUNT))
         (self._provider_account,) = ACCOUNT.unique
 
     async def create(
@@ -51,19 +52,20 @@ class Accounts(Repository[Account]):
             "scope": scope,
             "password": password,
         }
-        return await self._create(given, key=id)
+        return await self._collection.create(given, key=id)
 
     async def get_by_provider(self, provider_id: str, account_id: str) -> Account | None:
         """The account that a provider knows by this id, or ``None``; also where its user was deleted. At most three reads."""
-        return await self._authentic(self._provider_account, (provider_id, account_id))
+        return await self._collection.authenticate_by_unique(self._provider_account, (provider_id, account_id))
 
     async def list_for_user(self, user_id: str) -> list[Account]:
         """The accounts of a user, newest first."""
-        return await self._listed("user", user_id)
+        return await self._collection.list_by_index("user", user_id)
 
     async def update(
         self,
         id: str,  # noqa: A002
+        /,
         *,
         access_token: str | UnsetType | None = UNSET,
         refresh_token: str | UnsetType | None = UNSET,
@@ -86,8 +88,8 @@ class Accounts(Repository[Account]):
             "scope": scope,
             "password": password,
         }
-        return await self._update(id, given, empty_counts=True)
+        return await self._collection.update(id, given, empty_counts=True)
 
-    async def delete(self, id: str) -> None:  # noqa: A002
+    async def delete(self, id: str, /) -> None:  # noqa: A002
         """Take a way to sign in away, were it the user's last one. A missing one stays missing."""
-        await self._delete(id)
+        await self._collection.delete(id)

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
 from msgspec import UNSET, UnsetType
 
-from .. import values
-from ..entities import ApiKey, ApiKeyUse, Denial
-from ..errors import ApiKeyNotFound, InvalidInput
-from ..kinds import API_KEY
-from .base import Core, Repository
-from .sweeps import sweep
+from allsource_auth import values
+from allsource_auth.engine.collection import Collection, EngineContext
+from allsource_auth.engine.expiry import sweep
+from allsource_auth.engine.repository import RestorableRepository
+from allsource_auth.entities import ApiKey, ApiKeyUse, Denial
+from allsource_auth.errors import ApiKeyNotFound, InvalidInput
+from allsource_auth.kinds import API_KEY
 
 __all__ = ["ApiKeys"]
 
@@ -27,11 +28,11 @@ INSTANT = timedelta(microseconds=1)
 """An interval is over only after its end (section D.5)."""
 
 
-class ApiKeys(Repository[ApiKey]):
+class ApiKeys(RestorableRepository[ApiKey]):
     """The API keys of one tenant. Their key is the id. Deleting the user deletes its keys."""
 
-    def __init__(self, core: Core) -> None:
-        super().__init__(core, API_KEY)
+    def __init__(self, context: EngineContext) -> None:
+        super().__init__(Collection(context, API_KEY))
         (self._hash,) = API_KEY.unique
 
     async def create(
@@ -79,19 +80,20 @@ class ApiKeys(Repository[ApiKey]):
             "metadata": metadata,
         }
         _paired(given)
-        return await self._create(given, key=id)
+        return await self._collection.create(given, key=id)
 
     async def get_by_hash(self, key_hash: str) -> ApiKey | None:
         """The key with this hash, also one that is disabled or expired; at most two reads. `use` is what authenticates."""
-        return await self._owner(self._hash, (key_hash,))
+        return await self._collection.find_by_unique(self._hash, (key_hash,))
 
     async def list_for_user(self, user_id: str) -> list[ApiKey]:
         """The keys of a user, newest first."""
-        return await self._listed("user", user_id)
+        return await self._collection.list_by_index("user", user_id)
 
     async def update(
         self,
         id: str,  # noqa: A002
+        /,
         *,
         name: str | UnsetType | None = UNSET,
         enabled: bool | UnsetType = UNSET,
@@ -128,7 +130,7 @@ class ApiKeys(Repository[ApiKey]):
             "last_request": last_request,
             "last_refill_at": last_refill_at,
         }
-        return await self._update(id, given, rule=_still_paired, empty_counts=True)
+        return await self._collection.update(id, given, rule=_still_paired, empty_counts=True)
 
     async def use(self, key_hash: str, *, now: datetime | None = None) -> ApiKeyUse:
         """Use the key with this hash once, if it may be used now; else say why not (section D.5).
@@ -141,8 +143,8 @@ class ApiKeys(Repository[ApiKey]):
         ``now``: the present, by default by the adapter's clock. Raises `InvalidInput`; `VersionConflict` if others were faster
         for ten seconds.
         """
-        present = self.core.now() if now is None else values.instant("now", now)
-        found = await self._authentic(self._hash, (key_hash,), decisive=True)
+        present = self._collection.context.now() if now is None else values.instant("now", now)
+        found = await self._collection.authenticate_by_unique(self._hash, (key_hash,), require_leader=True)
         if found is None:
             return ApiKeyUse(allowed=False, reason="not_found")
         refused: ApiKeyUse | None = None
@@ -159,14 +161,14 @@ class ApiKeys(Repository[ApiKey]):
         if early is None:
             return ApiKeyUse(allowed=True, api_key=found, remaining=found.remaining)
         try:
-            after = await self._change(found.id, wish)
+            after = await self._collection.change(found.id, wish)
         except ApiKeyNotFound:
             return ApiKeyUse(allowed=False, reason="not_found")
         return refused or ApiKeyUse(allowed=True, api_key=after, remaining=after.remaining)
 
-    async def delete(self, id: str) -> None:  # noqa: A002
+    async def delete(self, id: str, /) -> None:  # noqa: A002
         """Remove a key. A missing one stays missing."""
-        await self._delete(id)
+        await self._collection.delete(id)
 
     async def delete_expired(self, *, limit: int | None = None) -> int:
         """Remove expired keys, at most ``limit``; how many this call removed. One without an expiry stays.
@@ -174,7 +176,7 @@ class ApiKeys(Repository[ApiKey]):
         Reads the events since the oldest key with an expiry that was alive at the last sweep, in pages. Can run in several
         processes at once, and can be interrupted.
         """
-        return await sweep(self, limit=limit)
+        return await sweep(self._collection, limit=limit)
 
 
 def _used(key: ApiKey, now: datetime) -> dict[str, Any] | ApiKeyUse | None:
@@ -206,7 +208,7 @@ def _used(key: ApiKey, now: datetime) -> dict[str, Any] | ApiKeyUse | None:
     elif key.remaining is None and key.last_request is not None and now - key.last_request < NOTED_EVERY:
         return None
     if obstacles:
-        return _refused(key, next(iter(obstacles)), _over_in(obstacles.values(), key, now))
+        return _refused(key, next(iter(obstacles)), _over_in(list(obstacles.values()), key, now))
     return changes
 
 
@@ -215,7 +217,7 @@ def _refused(key: ApiKey, reason: Denial, try_again_in: timedelta | None = None)
     return ApiKeyUse(allowed=False, reason=reason, api_key=key, remaining=remaining, try_again_in=try_again_in)
 
 
-def _over_in(obstacles: Collection[timedelta | None], key: ApiKey, now: datetime) -> timedelta | None:
+def _over_in(obstacles: Sequence[timedelta | None], key: ApiKey, now: datetime) -> timedelta | None:
     """When the last of the obstacles is over; ``None`` if one is not, or the key has expired by then."""
     waits = [wait for wait in obstacles if wait is not None]
     if len(waits) < len(obstacles) or (key.expires_at is not None and key.expires_at - now <= max(waits)):

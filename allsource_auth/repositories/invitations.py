@@ -8,22 +8,23 @@ from typing import Any
 
 from msgspec import UNSET, UnsetType
 
-from ..entities import Invitation, InvitationStatus
-from ..errors import Conflict, InvalidInput
-from ..kinds import INVITATION
-from .base import Core, Repository
+from allsource_auth.engine.collection import Collection, EngineContext
+from allsource_auth.engine.repository import RestorableRepository
+from allsource_auth.entities import Invitation, InvitationStatus
+from allsource_auth.errors import Conflict, InvalidInput
+from allsource_auth.kinds import INVITATION
 
 __all__ = ["Invitations"]
 
 
-class Invitations(Repository[Invitation]):
+class Invitations(RestorableRepository[Invitation]):
     """The invitations of one tenant. Their key is the id. Deleting the organization or the inviter deletes them.
 
     Emails are compared ignoring case. Expired means ``expires_at <= now`` by the adapter's clock.
     """
 
-    def __init__(self, core: Core) -> None:
-        super().__init__(core, INVITATION)
+    def __init__(self, context: EngineContext) -> None:
+        super().__init__(Collection(context, INVITATION))
 
     async def create(
         self,
@@ -43,7 +44,7 @@ class Invitations(Repository[Invitation]):
             "expires_at": expires_at,
             "role": role,
         }
-        return await self._create(given, key=id)
+        return await self._collection.create(given, key=id)
 
     async def find_pending(self, organization_id: str, email: str) -> Invitation | None:
         """The newest pending and unexpired invitation of this email to an organization."""
@@ -55,6 +56,7 @@ class Invitations(Repository[Invitation]):
     async def update_status(
         self,
         id: str,  # noqa: A002
+        /,
         status: InvitationStatus,
         *,
         expected: InvitationStatus | UnsetType = UNSET,
@@ -65,25 +67,25 @@ class Invitations(Repository[Invitation]):
         Raises `InvitationNotFound`, `InvalidInput`; `VersionConflict` if others were faster for ten seconds.
         """
         if expected is not UNSET:
-            self.kind.checks["status"]("expected", expected)
-        given = self.kind.checked({"status": status})
+            self._collection.kind.checks["status"]("expected", expected)
+        given = self._collection.kind.checked({"status": status})
 
         def wish(before: Invitation) -> Mapping[str, Any]:
             if expected is not UNSET and before.status != expected:
-                raise Conflict(self.kind.name, "status", changed=True)
+                raise Conflict(self._collection.kind.name, "status", changed=True)
             return given
 
-        return await self._change(id, wish, once=expected is not UNSET)
+        return await self._collection.change(id, wish, state_dependent=expected is not UNSET)
 
     async def list_for_organization(self, organization_id: str) -> list[Invitation]:
         """All invitations to an organization, whatever their status, newest first."""
-        return await self._listed("organization", organization_id)
+        return await self._collection.list_by_index("organization", organization_id)
 
     async def list_for_email(self, email: str) -> list[Invitation]:
         """The pending and unexpired invitations of an email, newest first."""
-        now = self.core.now()
+        now = self._collection.context.now()
         return [
             invitation
-            for invitation in await self._listed("email", email)
+            for invitation in await self._collection.list_by_index("email", email)
             if invitation.status == "pending" and invitation.expires_at > now
         ]

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
-from ..entities import Session, SessionWithUser, User
-from ..kinds import SESSION, USER
-from ..store.base import Event, Link
-from .base import Core
+from allsource_auth.engine.collection import EngineContext
+from allsource_auth.entities import Session, SessionWithUser, User
+from allsource_auth.kinds import SESSION, USER
+from allsource_auth.store.base import Event, Link
 
 __all__ = ["Stored", "is_banned", "load_session", "read_session"]
 
@@ -23,7 +23,9 @@ class Stored(NamedTuple):
     owner: Event | None
 
 
-async def read_session(core: Core, token: str, *, only_if: Callable[[Session], bool] | None = None) -> Stored | None:
+async def read_session(
+    context: EngineContext, token: str, *, only_if: Callable[[Session], bool] | None = None
+) -> Stored | None:
     """The living session with this token, and what its user's stream holds; nothing is judged. One wait where the store can.
 
     ``only_if`` spares the user's read for a session that does not pass. Raises `Json` for one that cannot be decoded.
@@ -31,7 +33,7 @@ async def read_session(core: Core, token: str, *, only_if: Callable[[Session], b
     stream = SESSION.find(token)
     if stream is None:
         return None
-    event, owner = await core.streams.newest_linked(stream, OWNER)
+    event, owner = await context.streams.newest_linked(stream, OWNER)
     session = None if event is None else SESSION.codec.decode(event)
     if event is None or session is None or (only_if is not None and not only_if(session)):
         return None
@@ -39,19 +41,19 @@ async def read_session(core: Core, token: str, *, only_if: Callable[[Session], b
     if lives_in is None:
         return Stored(session, event, None)
     if owner is None or owner.stream != lives_in:
-        owner = await core.streams.newest(lives_in)
+        owner = await context.streams.newest(lives_in)
     return Stored(session, event, owner)
 
 
-async def load_session(core: Core, token: str) -> SessionWithUser | None:
+async def load_session(context: EngineContext, token: str) -> SessionWithUser | None:
     """The session with this token and its user, if the session authenticates now; see the adapter's method."""
-    found = await read_session(core, token, only_if=lambda session: session.expires_at > core.now())
+    found = await read_session(context, token, only_if=lambda session: session.expires_at > context.now())
     user = None if found is None or found.owner is None else USER.codec.decode(found.owner)
-    if found is None or user is None or is_banned(core, user):
+    if found is None or user is None or is_banned(context, user):
         return None
     return SessionWithUser(session=found.session, user=user)
 
 
-def is_banned(core: Core, user: User) -> bool:
+def is_banned(context: EngineContext, user: User) -> bool:
     """Whether a user is banned now: for ever, or until a time that has not come."""
-    return user.banned and (user.ban_expires is None or user.ban_expires > core.now())
+    return user.banned and (user.ban_expires is None or user.ban_expires > context.now())

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from ..entities import Session
-from ..ids import uuid_text
-from ..kinds import SESSION
-from .base import Core, Repository
-from .sweeps import sweep
+from allsource_auth.engine.collection import Collection, EngineContext
+from allsource_auth.engine.expiry import sweep
+from allsource_auth.engine.repository import Repository
+from allsource_auth.entities import Session
+from allsource_auth.ids import uuid_text
+from allsource_auth.kinds import SESSION
 
 __all__ = ["Sessions"]
 
@@ -16,8 +17,8 @@ __all__ = ["Sessions"]
 class Sessions(Repository[Session]):
     """The sessions of one tenant. Their key is the token. A removal is final."""
 
-    def __init__(self, core: Core) -> None:
-        super().__init__(core, SESSION)
+    def __init__(self, context: EngineContext) -> None:
+        super().__init__(Collection(context, SESSION))
 
     async def create(
         self,
@@ -44,27 +45,27 @@ class Sessions(Repository[Session]):
             "impersonated_by": impersonated_by,
             "active_organization_id": active_organization_id,
         }
-        return await self._create(given, key=token)
+        return await self._collection.create(given, key=token)
 
     async def list_for_user(self, user_id: str) -> list[Session]:
         """The sessions of a user, newest first; expired ones that were not swept yet are among them."""
-        return await self._listed("user", user_id)
+        return await self._collection.list_by_index("user", user_id)
 
-    async def update_expiry(self, token: str, expires_at: datetime) -> Session:
+    async def update_expiry(self, token: str, /, expires_at: datetime) -> Session:
         """Move the expiry of a session. Raises `SessionNotFound`, `InvalidInput`."""
-        return await self._update(token, {"expires_at": expires_at}, verb="expiry_updated")
+        return await self._collection.update(token, {"expires_at": expires_at}, verb="expiry_updated")
 
-    async def set_active_organization(self, token: str, organization_id: str | None) -> Session:
+    async def set_active_organization(self, token: str, /, organization_id: str | None) -> Session:
         """Set the organization that a session acts for; ``None`` clears it. Raises `SessionNotFound`, `InvalidInput`."""
-        return await self._update(token, {"active_organization_id": organization_id})
+        return await self._collection.update(token, {"active_organization_id": organization_id})
 
-    async def delete(self, token: str) -> None:
+    async def delete(self, token: str, /) -> None:
         """Revoke a session, for good. A missing one stays missing."""
-        await self._delete(token)
+        await self._collection.delete(token)
 
     async def delete_for_user(self, user_id: str) -> int:
         """Revoke all sessions of a user; how many this call revoked."""
-        return await self._delete_listed(SESSION.lists[0], user_id)
+        return await self._collection.delete_by_index(SESSION.indexes[0], user_id)
 
     async def delete_expired(self, *, limit: int | None = None) -> int:
         """Remove expired sessions, at most ``limit``; how many this call removed.
@@ -72,4 +73,4 @@ class Sessions(Repository[Session]):
         Reads the events since the oldest session that was alive at the last sweep, in pages. Can run in several processes
         at once, and can be interrupted.
         """
-        return await sweep(self, limit=limit)
+        return await sweep(self._collection, limit=limit)

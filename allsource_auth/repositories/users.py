@@ -9,19 +9,28 @@ from typing import Any
 
 from msgspec import UNSET, UnsetType
 
-from ..entities import Page, User
-from ..kinds import USER
-from .base import Core, Repository
-from .listing import Listing
+from allsource_auth.engine.collection import Collection, EngineContext
+from allsource_auth.engine.repository import RestorableRepository
+from allsource_auth.entities import Page, User
+from allsource_auth.kinds import USER
+from allsource_auth.repositories.user_search import (
+    FilterField,
+    FilterOperator,
+    SearchField,
+    SearchOperator,
+    SortDirection,
+    SortField,
+    UserSearch,
+)
 
 __all__ = ["Users"]
 
 
-class Users(Repository[User]):
+class Users(RestorableRepository[User]):
     """The users of one tenant. Their key is the id."""
 
-    def __init__(self, core: Core) -> None:
-        super().__init__(core, USER)
+    def __init__(self, context: EngineContext) -> None:
+        super().__init__(Collection(context, USER))
         self._email, self._username = USER.unique
 
     async def create(
@@ -51,19 +60,20 @@ class Users(Repository[User]):
             "role": role,
             "metadata": metadata,
         }
-        return await self._create(given, key=id)
+        return await self._collection.create(given, key=id)
 
     async def get_by_email(self, email: str) -> User | None:
         """The user with this email, in any capitals; at most two reads, however many users there are."""
-        return await self._owner(self._email, (email,))
+        return await self._collection.find_by_unique(self._email, (email,))
 
     async def get_by_username(self, username: str) -> User | None:
         """The user with exactly this username; at most two reads, however many users there are."""
-        return await self._owner(self._username, (username,))
+        return await self._collection.find_by_unique(self._username, (username,))
 
     async def update(
         self,
         id: str,  # noqa: A002
+        /,
         *,
         email: str | UnsetType | None = UNSET,
         name: str | UnsetType | None = UNSET,
@@ -97,14 +107,14 @@ class Users(Repository[User]):
             "two_factor_enabled": two_factor_enabled,
             "metadata": metadata,
         }
-        return await self._update(id, given, rule=_unbanned)
+        return await self._collection.update(id, given, rule=_unbanned)
 
-    async def delete(self, id: str) -> None:  # noqa: A002
+    async def delete(self, id: str, /) -> None:  # noqa: A002
         """Delete a user and its sessions; its email and username are free again. It can be restored.
 
         A missing one stays missing; deleting again finishes what an interrupted deletion left.
         """
-        await self._delete(id)
+        await self._collection.delete(id)
 
     async def list(
         self,
@@ -112,13 +122,13 @@ class Users(Repository[User]):
         limit: int = 100,
         offset: int = 0,
         search_value: str | None = None,
-        search_field: str = "email",
-        search_operator: str = "contains",
+        search_field: SearchField = "email",
+        search_operator: SearchOperator = "contains",
         filter_value: str | None = None,
-        filter_field: str = "email",
-        filter_operator: str = "eq",
-        sort_by: str | None = None,
-        sort_direction: str = "asc",
+        filter_field: FilterField = "email",
+        filter_operator: FilterOperator = "eq",
+        sort_by: SortField | None = None,
+        sort_direction: SortDirection = "asc",
     ) -> Page[User]:
         """A page of the users that match, and how many match in all (section B.1 of the model).
 
@@ -126,7 +136,7 @@ class Users(Repository[User]):
         same and ``eq``, ``ne``, on ``email``, ``name`` or ``role``) ignores them too, but for ``eq`` and ``ne``. Sorted by
         ``name``, ``createdAt`` or ``email``; without ``sort_by`` newest first. Raises `InvalidInput`.
         """
-        listing = Listing(
+        search = UserSearch(
             limit=limit,
             offset=offset,
             search=(search_field, search_operator, search_value),
@@ -134,8 +144,8 @@ class Users(Repository[User]):
             sort_by=sort_by,
             direction=sort_direction,
         )
-        async with aclosing(self._streams.newest_of_each(USER.prefix, USER.types)) as pages:
-            return await listing.of(pages, USER)
+        async with aclosing(self._collection.context.streams.newest_of_each(USER.prefix, USER.types)) as pages:
+            return await search.page(pages, USER)
 
 
 def _unbanned(changes: dict[str, Any], before: User) -> None:

@@ -10,8 +10,8 @@ It needs the extra ``server``. ``allsource-auth serve`` runs it; in a program::
 
 from __future__ import annotations
 
-from .faults import Faults, Seen
-from .local import LocalAllsource
-from .sockets import Running, serving
+from allsource_auth.server.faults import Faults, Seen
+from allsource_auth.server.local import LocalAllsource
+from allsource_auth.server.sockets import Running, serving
 
 __all__ = ["Faults", "LocalAllsource", "Running", "Seen", "serving"]

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from .answers import Answer, Refused
+from allsource_auth.server.answers import Answer, Refused
 
 __all__ = ["Admission"]
 

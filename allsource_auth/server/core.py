@@ -10,14 +10,13 @@ from starlette.routing import BaseRoute, Route, WebSocketRoute
 from starlette.websockets import WebSocket
 
 from allsource_auth.errors import AllsourceAuthError
-
-from .answers import Answer, Refused, json_answer, refusal
-from .credentials import Credentials
-from .events import Appender, NewBatch, NewEvent
-from .feed import Feed
-from .parsing import read_body
-from .reading import Reader
-from .stream import Hub
+from allsource_auth.server.answers import Answer, Refused, json_answer, refusal
+from allsource_auth.server.credentials import Credentials
+from allsource_auth.server.events import Appender, NewBatch, NewEvent
+from allsource_auth.server.feed import Feed
+from allsource_auth.server.parsing import read_body
+from allsource_auth.server.reading import Reader
+from allsource_auth.server.stream import Hub
 
 __all__ = ["Core", "empty_answer", "refused_answer", "store_answer"]
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 from starlette.datastructures import Headers
 
-from .answers import malformed
+from allsource_auth.server.answers import malformed
 
 __all__ = ["Credentials"]
 

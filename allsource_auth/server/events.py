@@ -8,13 +8,12 @@ from typing import Annotated, Any, Final
 import msgspec
 
 from allsource_auth.errors import VersionConflict
+from allsource_auth.server.answers import conflict, instant_text, malformed
+from allsource_auth.server.memory import Memory
+from allsource_auth.server.rules import check_event, check_reserved
+from allsource_auth.server.stream import Hub
 from allsource_auth.store.base import Acknowledged
-from allsource_auth.store.sqlite_append import Record
-
-from .answers import conflict, instant_text, malformed
-from .memory import Memory
-from .rules import check_event, check_reserved
-from .stream import Hub
+from allsource_auth.store.sqlite.append import Record
 
 __all__ = ["COLUMNS", "Acknowledgement", "Appender", "NewBatch", "NewEvent", "WireEvent", "wire_event"]
 

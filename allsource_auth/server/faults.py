@@ -14,8 +14,8 @@ from typing import Any, NamedTuple
 import msgspec
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from .answers import Answer, encode
-from .memory import Memory
+from allsource_auth.server.answers import Answer, encode
+from allsource_auth.server.memory import Memory
 
 __all__ = ["Faults", "Seen"]
 

@@ -16,11 +16,10 @@ from typing import Any, Final
 import msgspec
 
 from allsource_auth.errors import VersionConflict
-from allsource_auth.store.sqlite_log import SqliteLog
-
-from .answers import Answer, conflict, encode, invalid, json_answer
-from .events import COLUMNS, WireEvent, wire_event
-from .parsing import Parameters
+from allsource_auth.server.answers import Answer, conflict, encode, invalid, json_answer
+from allsource_auth.server.events import COLUMNS, WireEvent, wire_event
+from allsource_auth.server.parsing import Parameters
+from allsource_auth.store.sqlite.log import SqliteLog
 
 __all__ = ["Feed"]
 

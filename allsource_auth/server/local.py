@@ -11,19 +11,18 @@ from starlette.routing import BaseRoute
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from allsource_auth.errors import AllsourceAuthError, InvalidInput
-from allsource_auth.store.sqlite_log import SqliteLog
-
-from .admission import Admission
-from .answers import Refused
-from .core import Core, empty_answer, refused_answer, store_answer
-from .credentials import Credentials
-from .events import Appender
-from .faults import Faults
-from .feed import Feed
-from .memory import Memory
-from .query_service import QueryService
-from .reading import Reader
-from .stream import Hub
+from allsource_auth.server.admission import Admission
+from allsource_auth.server.answers import Refused
+from allsource_auth.server.core import Core, empty_answer, refused_answer, store_answer
+from allsource_auth.server.credentials import Credentials
+from allsource_auth.server.events import Appender
+from allsource_auth.server.faults import Faults
+from allsource_auth.server.feed import Feed
+from allsource_auth.server.memory import Memory
+from allsource_auth.server.query_service import QueryService
+from allsource_auth.server.reading import Reader
+from allsource_auth.server.stream import Hub
+from allsource_auth.store.sqlite.log import SqliteLog
 
 __all__ = ["LocalAllsource"]
 

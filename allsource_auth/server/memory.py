@@ -10,11 +10,10 @@ from __future__ import annotations
 import asyncio
 
 from allsource_auth.errors import VersionConflict
+from allsource_auth.server.answers import refusal
 from allsource_auth.store.base import Acknowledged
-from allsource_auth.store.sqlite_append import Batch, Record
-from allsource_auth.store.sqlite_log import SqliteLog
-
-from .answers import refusal
+from allsource_auth.store.sqlite.append import Batch, Record
+from allsource_auth.store.sqlite.log import SqliteLog
 
 __all__ = ["Memory"]
 

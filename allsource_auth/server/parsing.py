@@ -10,7 +10,7 @@ from urllib.parse import parse_qsl
 import msgspec
 from starlette.requests import Request
 
-from .answers import Refused, malformed
+from allsource_auth.server.answers import Refused, malformed
 
 __all__ = ["Parameters", "nanoseconds", "read_body"]
 

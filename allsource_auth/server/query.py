@@ -8,12 +8,11 @@ from typing import Any, Final
 
 import msgspec
 
-from allsource_auth.store.sqlite_file import snapshot
-from allsource_auth.store.sqlite_log import SqliteLog
-
-from .answers import invalid
-from .events import COLUMNS
-from .parsing import Parameters
+from allsource_auth.server.answers import invalid
+from allsource_auth.server.events import COLUMNS
+from allsource_auth.server.parsing import Parameters
+from allsource_auth.store.sqlite.file import snapshot
+from allsource_auth.store.sqlite.log import SqliteLog
 
 __all__ = ["INTEGRITY", "Found", "Query", "conditions", "find", "parse_query"]
 

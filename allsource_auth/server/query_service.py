@@ -9,14 +9,13 @@ from starlette.requests import Request
 from starlette.routing import BaseRoute, Route
 
 from allsource_auth.ids import operation_id
-
-from .answers import Answer, Refused, instant_text, json_answer, refusal
-from .core import many_events, one_event
-from .credentials import Credentials
-from .events import Acknowledgement, Appender, NewEvent, WireEvent
-from .parsing import read_body
-from .query import parse_query
-from .reading import Reader
+from allsource_auth.server.answers import Answer, Refused, instant_text, json_answer, refusal
+from allsource_auth.server.core import many_events, one_event
+from allsource_auth.server.credentials import Credentials
+from allsource_auth.server.events import Acknowledgement, Appender, NewEvent, WireEvent
+from allsource_auth.server.parsing import read_body
+from allsource_auth.server.query import parse_query
+from allsource_auth.server.reading import Reader
 
 __all__ = ["QueryService"]
 

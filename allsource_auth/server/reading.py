@@ -7,9 +7,7 @@ from typing import Any, Final
 
 import msgspec
 
-from allsource_auth.store.sqlite_log import SqliteLog
-
-from .answers import (
+from allsource_auth.server.answers import (
     Answer,
     Refused,
     encode,
@@ -22,11 +20,12 @@ from .answers import (
     refusal,
     tagged,
 )
-from .events import COLUMNS, WireEvent, wire_event
-from .memory import Memory
-from .parsing import Parameters
-from .query import Query, conditions, find, parse_query
-from .rules import check_entity, check_tenant
+from allsource_auth.server.events import COLUMNS, WireEvent, wire_event
+from allsource_auth.server.memory import Memory
+from allsource_auth.server.parsing import Parameters
+from allsource_auth.server.query import Query, conditions, find, parse_query
+from allsource_auth.server.rules import check_entity, check_tenant
+from allsource_auth.store.sqlite.log import SqliteLog
 
 __all__ = ["Page", "Reader"]
 

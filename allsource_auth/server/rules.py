@@ -6,7 +6,7 @@ import re
 import unicodedata
 from typing import Final
 
-from .answers import invalid, refusal
+from allsource_auth.server.answers import invalid, refusal
 
 __all__ = ["check_entity", "check_event", "check_reserved", "check_tenant"]
 

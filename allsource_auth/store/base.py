@@ -133,13 +133,13 @@ class EventStore(Protocol):
     def tenant(self) -> str: ...
 
     @property
-    def atomic(self) -> bool: ...
+    def atomic_batches(self) -> bool: ...
 
     @property
     def time_skew(self) -> int: ...
 
     @property
-    def forgetful(self) -> bool: ...
+    def loses_versions_on_restart(self) -> bool: ...
 
     async def append(self, events: Sequence[NewEvent]) -> list[Acknowledged]:
         """Append ``events`` in order, in one round trip.
@@ -151,7 +151,7 @@ class EventStore(Protocol):
         """
         ...
 
-    async def latest(self, stream: str, *, decisive: bool = False) -> Latest:
+    async def latest(self, stream: str, *, require_leader: bool = False) -> Latest:
         """The newest event of ``stream``. ``decisive`` asks the side that accepts writes."""
         ...
 
@@ -163,7 +163,7 @@ class EventStore(Protocol):
         newest_first: bool = False,
         offset: int = 0,
         limit: int = 1000,
-        decisive: bool = False,
+        require_leader: bool = False,
     ) -> list[Event]:
         """A page of at most ``limit`` (up to 1,000) events of ``stream``, by time, skipping ``offset``.
 

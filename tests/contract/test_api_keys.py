@@ -545,8 +545,8 @@ async def test_use_is_judged_by_the_state_that_it_is_decided_on(
             await other.api_keys.update(made.id, **OBSTACLES[reason])
 
     class Interfering(CountingStore):
-        async def latest(self, stream: str, *, decisive: bool = False) -> Any:
-            latest = await super().latest(stream, decisive=decisive)
+        async def latest(self, stream: str, *, require_leader: bool = False) -> Any:
+            latest = await super().latest(stream, require_leader=require_leader)
             if stream == f"auth-apikey:{made.id}" and self.reads.count(stream) == 1:
                 await interfere()
             return latest

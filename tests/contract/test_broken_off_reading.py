@@ -20,9 +20,9 @@ Walk = Callable[[AllsourceAuthAdapter], Any]
 WALKS: dict[str, Walk] = {
     "scan": lambda adapter: adapter.users.scan(),
     "history": lambda adapter: adapter.users.iter_history("u0"),
-    "events": lambda adapter: adapter._core.streams.scan("auth.user."),
-    "heads": lambda adapter: adapter._core.streams.heads("auth-user:", "auth.user."),
-    "newest": lambda adapter: adapter._core.streams.newest_of_each("auth-user:", "auth.user."),
+    "events": lambda adapter: adapter.context.streams.scan("auth.user."),
+    "heads": lambda adapter: adapter.context.streams.heads("auth-user:", "auth.user."),
+    "newest": lambda adapter: adapter.context.streams.newest_of_each("auth-user:", "auth.user."),
 }
 
 

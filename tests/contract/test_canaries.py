@@ -22,9 +22,9 @@ from allsource_auth import (
     VersionConflict,
     audit,
 )
+from allsource_auth.engine.repository import Repository
 from allsource_auth.kinds import KINDS
-from allsource_auth.logs import noticed, observed
-from allsource_auth.repositories.base import Repository
+from allsource_auth.logs import log_suppressed, timed
 from tests.contract.conftest import MakeAdapter
 from tests.support.canaries import CANARY, LOGGED, Watch, email, revealed, watched
 from tests.support.clocks import START, ManualClock
@@ -60,7 +60,7 @@ async def test_every_call_of_the_store_is_logged_with_four_facts(
 async def test_failed_call_is_logged_with_the_class_of_its_error(
     make_adapter: MakeAdapter, store: EventStore, ada: User, watch: Watch, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("allsource_auth.repositories.plans.PATIENCE", 0.0)
+    monkeypatch.setattr("allsource_auth.engine.mutations.PATIENCE", 0.0)
     adapter = make_adapter(store=ContendedStore(store, f"auth-user:{ada.id}"))
     watch.records.clear()
     with pytest.raises(VersionConflict):
@@ -146,7 +146,7 @@ async def test_verification_is_shown_without_id_identifier_and_value(
         assert not revealed(repr(shown))
     assert "expires_at=2026" in repr(verification)
     with pytest.raises(InvalidInput) as caught:
-        await adapter.verifications.restore(verification.id)
+        await adapter.context.collections["verification"].restore(verification.id)
     assert not revealed(f"{caught.value!r} {vars(caught.value)}")
     kinds = {str(watch.facts(record)["kind"]) for record in watch.records}
     assert {"auth-verification", "verification.by_identifier", "verification.by_value"} <= kinds
@@ -155,7 +155,7 @@ async def test_verification_is_shown_without_id_identifier_and_value(
 async def test_lost_race_for_a_verification_does_not_show_its_id(
     make_adapter: MakeAdapter, store: EventStore, verification: Verification, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("allsource_auth.repositories.plans.PATIENCE", 0.0)
+    monkeypatch.setattr("allsource_auth.engine.mutations.PATIENCE", 0.0)
     adapter = make_adapter(store=ContendedStore(store, f"auth-verification:{verification.id}"))
     with pytest.raises(VersionConflict) as caught:
         await adapter.verifications.consume(IDENTIFIER, CANARY)
@@ -194,7 +194,7 @@ async def test_conflict_does_not_repeat_the_value(adapter: AllsourceAuthAdapter,
 async def test_lost_race_for_a_session_does_not_show_its_token(
     make_adapter: MakeAdapter, store: EventStore, session: Session, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("allsource_auth.repositories.plans.PATIENCE", 0.0)
+    monkeypatch.setattr("allsource_auth.engine.mutations.PATIENCE", 0.0)
     adapter = make_adapter(store=ContendedStore(store, f"auth-session:{session.token}"))
     with pytest.raises(VersionConflict) as caught:
         await adapter.sessions.update_expiry(session.token, clock())
@@ -213,13 +213,13 @@ def test_every_public_call_of_every_repository_is_watched() -> None:
 
 
 async def _leak_into_a_log(watch: Watch) -> None:
-    noticed(f"lost {CANARY.upper()}", ValueError())
+    log_suppressed(f"lost {CANARY.upper()}", ValueError())
 
 
 async def _leak_into_a_fact(watch: Watch) -> None:
     async def nothing() -> None: ...
 
-    await observed("read", f"{CANARY}:x", nothing())
+    await timed("read", f"{CANARY}:x", nothing())
 
 
 async def _leak_into_a_repr(watch: Watch) -> None:

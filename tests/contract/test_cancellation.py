@@ -103,7 +103,7 @@ async def test_cancelled_calls_leave_nothing_half_done(
             await assert_sound(reading)
     assert CALLS * 0.1 < cancelled < CALLS
     assert asyncio.all_tasks() == before
-    assert adapter._core.mutations._queues == {}
+    assert adapter.context.mutations._queues == {}
     await assert_sound(adapter)
     await assert_everything_works(adapter, clock)
     gc.collect()
@@ -139,7 +139,7 @@ async def test_cancelled_waiter_lets_the_others_pass(make_adapter: MakeAdapter, 
     adapter = make_adapter()
     await adapter.users.create(id="u")
     # Somebody is at work meanwhile: a fast answer may let the first of them finish before the next one has begun.
-    async with adapter._core.mutations.turn("auth-user:u"):
+    async with adapter.context.mutations.stream_lock("auth-user:u"):
         waiting = [asyncio.ensure_future(adapter.users.update("u", name=str(number))) for number in range(50)]
         await asyncio.sleep(0)
         for task in waiting[1::2]:
@@ -151,7 +151,7 @@ async def test_cancelled_waiter_lets_the_others_pass(make_adapter: MakeAdapter, 
     ]
     names = [change.state.name for change in await adapter.users.history("u") if change.state]
     assert names == [None, *[str(number) for number in range(0, 50, 2)]]
-    assert adapter._core.mutations._queues == {}
+    assert adapter.context.mutations._queues == {}
 
 
 async def test_time_limit_on_a_call_is_kept(make_adapter: MakeAdapter, clock: ManualClock) -> None:

@@ -367,9 +367,9 @@ class Overtaken(WrappedStore):
         self._stream = stream
         self._meanwhile: Callable[[], Awaitable[None]] | None = meanwhile
 
-    async def latest(self, stream: str, *, decisive: bool = False) -> Latest:
-        found = await super().latest(stream, decisive=decisive)
-        if stream == self._stream and decisive and self._meanwhile is not None:
+    async def latest(self, stream: str, *, require_leader: bool = False) -> Latest:
+        found = await super().latest(stream, require_leader=require_leader)
+        if stream == self._stream and require_leader and self._meanwhile is not None:
             meanwhile, self._meanwhile = self._meanwhile, None
             await meanwhile()
         return found

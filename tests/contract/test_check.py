@@ -13,7 +13,7 @@ from tests.contract.conftest import MakeAdapter
 from tests.support.canaries import email, revealed, token
 from tests.support.clocks import START, ManualClock
 from tests.support.events import metadata, new_event, payload, stored, stored_user, written_by
-from tests.support.names import claim_stream, list_stream
+from tests.support.names import claim_stream, index_stream
 from tests.support.ownership import assert_sound
 
 pytestmark = pytest.mark.tables
@@ -52,7 +52,7 @@ def claim_by(owner: str, version: int) -> NewEvent:
 
 def entry_of(stream: str, user_id: str = "u", *, seq: int = 1) -> NewEvent:
     said = {"v": 1, "stream": stream}
-    return new_event(list_stream(user_id), said, type="auth.index.added", metadata={"op": "e", "entitySeq": seq})
+    return new_event(index_stream(user_id), said, type="auth.index.added", metadata={"op": "e", "entitySeq": seq})
 
 
 async def found(adapter: AllsourceAuthAdapter, store: EventStore) -> tuple[Finding, ...]:
@@ -253,7 +253,7 @@ async def test_living_entities_without_list_entries_get_them(adapter: AllsourceA
     await store.append([their_session(name, "u") for name in ("a", "b", "c")])
     (finding,) = await found(adapter, store)
     assert (finding.problem, finding.kind, finding.field) == ("missing_entry", "session", "user")
-    assert (finding.keys, finding.stream) == ((token("a"), token("b"), token("c")), list_stream("u"))
+    assert (finding.keys, finding.stream) == ((token("a"), token("b"), token("c")), index_stream("u"))
     assert finding.shown_keys == ("***",) * 3
     events = await repaired(adapter, store)
     assert {event.type for event in events} == {"auth.index.added"}
@@ -269,7 +269,7 @@ async def test_entry_of_a_revoked_session_is_removed(
     gone = {"_deleted": True, "id": session.id}
     await store.append([new_event(stream, gone, type="auth.session.deleted", metadata={"op": "a", "seq": 2}, guard=1)])
     (finding,) = await found(adapter, store)
-    assert (finding.problem, finding.keys, finding.stream) == ("dead_entry", (session.token,), list_stream(ada.id))
+    assert (finding.problem, finding.keys, finding.stream) == ("dead_entry", (session.token,), index_stream(ada.id))
     (entry,) = await repaired(adapter, store)
     assert (entry.type, payload(entry)) == ("auth.index.removed", {"v": 1, "stream": stream})
     assert metadata(entry)["entitySeq"] == 2
@@ -280,9 +280,9 @@ async def test_entry_in_the_list_of_somebody_else_is_removed_there_only(
 ) -> None:
     await store.append([entry_of(f"auth-session:{session.token}", "other")])
     (finding,) = await found(adapter, store)
-    assert (finding.problem, finding.stream) == ("dead_entry", list_stream("other"))
+    assert (finding.problem, finding.stream) == ("dead_entry", index_stream("other"))
     (entry,) = await repaired(adapter, store)
-    assert (entry.type, entry.stream) == ("auth.index.removed", list_stream("other"))
+    assert (entry.type, entry.stream) == ("auth.index.removed", index_stream("other"))
     assert await adapter.sessions.list_for_user(ada.id) == [session]
 
 
@@ -408,7 +408,7 @@ async def test_what_cannot_be_decoded_is_reported_wherever_it_stands_and_left_al
         [new_event(f"auth-session:{session.token}", {"token": 7}, type="auth.session.updated")]
     )
     [claim] = await store.append([new_event(WANTED, {"owner": 7}, type="auth.index.claimed")])
-    [entry] = await store.append([new_event(list_stream("u"), {"stream": 7}, type="auth.index.added")])
+    [entry] = await store.append([new_event(index_stream("u"), {"stream": 7}, type="auth.index.added")])
     for repair in (False, True):
         checked = await adapter.check(repair=repair)
         findings = [finding for finding in checked.findings if finding.problem == "undecodable"]
@@ -416,12 +416,12 @@ async def test_what_cannot_be_decoded_is_reported_wherever_it_stands_and_left_al
             (old.id, "user", f"auth-user:{ada.id}"),
             (newest.id, "session", "auth-session:***"),
             (claim.id, "user", WANTED),
-            (entry.id, "session", list_stream("u")),
+            (entry.id, "session", index_stream("u")),
         }
         assert {finding.path for finding in findings if finding.event_id == old.id} == {"$.emailVerified"}
         assert not revealed(f"{checked!r} {checked.findings!r}")
         assert set(findings) <= set(checked.remaining)
-    assert len(await stored(store, list_stream(ada.id))) == 1  # its session may well stand there
+    assert len(await stored(store, index_stream(ada.id))) == 1  # its session may well stand there
 
 
 @pytest.mark.race

@@ -118,7 +118,7 @@ async def test_update_that_always_loses_gives_up_and_changes_nothing(
     contended = ContendedStore(store, f"auth-user:{ada.id}")
     adapter = make_adapter(store=contended)
     seconds = itertools.count()
-    adapter._core.mutations.now = lambda: next(seconds)  # every look at the clock takes a second
+    adapter.context.mutations.now = lambda: next(seconds)  # every look at the clock takes a second
     with pytest.raises(VersionConflict) as caught:
         await adapter.users.update(ada.id, name="x", email=email("never"), username="never")
     assert contended.lost > 1
@@ -135,7 +135,7 @@ async def test_update_that_always_loses_gives_up_and_changes_nothing(
 async def test_who_was_kept_waiting_looks_once_more(adapter: AllsourceAuthAdapter) -> None:
     """On a busy machine the ten seconds may pass within the first attempt; its loser is told why, not that it was slow."""
     minutes = itertools.count(step=60.0)
-    adapter._core.mutations.now = lambda: next(minutes)
+    adapter.context.mutations.now = lambda: next(minutes)
     outcomes = await asyncio.gather(
         *(adapter.users.create(email=email("Ada")) for _ in range(20)), return_exceptions=True
     )

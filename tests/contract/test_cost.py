@@ -10,7 +10,7 @@ from tests.contract.conftest import MakeAdapter
 from tests.support.canaries import Watch, email
 from tests.support.clocks import ManualClock
 from tests.support.crowds import crowd_email, crowd_id, crowd_username, sign_up_crowd
-from tests.support.names import list_stream
+from tests.support.names import index_stream
 from tests.support.targets import Target
 from tests.support.wrappers import CountingStore
 
@@ -89,7 +89,7 @@ async def test_list_of_a_busy_user_takes_few_reads(
     counted.forget()
     listed = await counting.sessions.list_for_user("u")
     assert {session.token for session in listed} == {session.token for session in kept}
-    lists = [stream for stream in counted.reads if stream == list_stream("u")]
+    lists = [stream for stream in counted.reads if stream == index_stream("u")]
     assert len(lists) <= 3
     assert len(counted.reads) - len(lists) <= 3
     assert counted.scanned == 0
@@ -119,7 +119,7 @@ async def test_sign_up_is_one_append_and_a_read_per_value(
     assert len(counted.appends) == 1
     assert len(counted.appends[0]) == events
     # Where a server may forget versions, a new claim is read back.
-    assert len(counted.reads) <= (2 * reads if counted.forgetful else reads)
+    assert len(counted.reads) <= (2 * reads if counted.loses_versions_on_restart else reads)
 
 
 async def test_first_sign_up_of_an_adapter_also_settles_the_settings(

@@ -9,7 +9,7 @@ from tests.contract.conftest import MakeAdapter
 from tests.support.canaries import email
 from tests.support.clocks import ManualClock
 from tests.support.events import metadata, new_event, payload, stored, written_by
-from tests.support.names import claim_stream, list_stream, settings_stream
+from tests.support.names import claim_stream, index_stream, settings_stream
 
 WEEK = timedelta(days=7)
 
@@ -65,7 +65,7 @@ async def test_session_is_listed_before_it_is_created_and_delisted_after_its_tom
     async with written_by(store) as written:
         session = await adapter.sessions.create(user_id=ada.id, expires_at=clock() + WEEK)
         await adapter.sessions.delete(session.token)
-    own, listed = f"auth-session:{session.token}", list_stream(ada.id)
+    own, listed = f"auth-session:{session.token}", index_stream(ada.id)
     assert [(event.type, event.stream) for event in written.events] == [
         ("auth.index.added", listed),
         ("auth.session.created", own),
@@ -84,7 +84,7 @@ async def test_snapshot_covers_the_living(adapter: AllsourceAuthAdapter, store: 
         else:
             living.append(f"auth-session:{session.token}")
     await adapter.sessions.list_for_user("u")
-    events = await stored(store, list_stream("u"))
+    events = await stored(store, index_stream("u"))
     snapshots = [event for event in events if event.type == "auth.index.snapshot"]
     assert snapshots
     newest = payload(snapshots[-1])
@@ -108,7 +108,7 @@ async def test_list_is_the_newest_complete_snapshot_and_what_follows(
     """Snapshots of others are believed; one whose parts are not all there is ignored."""
     sessions = [await adapter.sessions.create(user_id="u", expires_at=clock() + WEEK) for _ in range(4)]
     own = [f"auth-session:{session.token}" for session in sessions]
-    listed = list_stream("u")
+    listed = index_stream("u")
     until = str((await stored(store, listed))[2].time)
 
     async def snapshot(streams: list[str], part: int, parts: int, op: str) -> None:
@@ -127,7 +127,7 @@ async def test_list_entry_without_its_session_is_ignored(
     adapter: AllsourceAuthAdapter, store: EventStore, ada: User, session: Session
 ) -> None:
     entry = {"v": 1, "stream": "auth-session:never"}
-    await store.append([new_event(list_stream(ada.id), entry, type="auth.index.added")])
+    await store.append([new_event(index_stream(ada.id), entry, type="auth.index.added")])
     assert await adapter.sessions.list_for_user(ada.id) == [session]
 
 

@@ -16,15 +16,15 @@ from tests.support.wrappers import Dying, PatientStore
 class Lagging(PatientStore):
     """Plain reads see the first event of a stream of entities only."""
 
-    async def latest(self, stream: str, *, decisive: bool = False) -> Latest:
-        if decisive or stream.startswith("auth-idx:"):
-            return await super().latest(stream, decisive=decisive)
+    async def latest(self, stream: str, *, require_leader: bool = False) -> Latest:
+        if require_leader or stream.startswith("auth-idx:"):
+            return await super().latest(stream, require_leader=require_leader)
         first = await super().read(stream, limit=1)
         return Latest(event=first[0] if first else None, version=len(first))
 
-    async def read(self, stream: str, *, decisive: bool = False, **options: Any) -> list[Event]:
-        found = await super().read(stream, decisive=decisive, **options)
-        if decisive or stream.startswith("auth-idx:"):
+    async def read(self, stream: str, *, require_leader: bool = False, **options: Any) -> list[Event]:
+        found = await super().read(stream, require_leader=require_leader, **options)
+        if require_leader or stream.startswith("auth-idx:"):
             return found
         first = await super().read(stream, limit=1)
         return [event for event in found if event.id == first[0].id]

@@ -24,8 +24,17 @@ from allsource_auth import (
 from tests.contract.conftest import MakeAdapter, MakeStore
 from tests.support.canaries import email, revealed, token
 from tests.support.clocks import ManualClock
-from tests.support.events import RUST_EVENTS, metadata, new_event, payload, rust_event, stored, stored_user, written_by
-from tests.support.names import claim_stream, list_stream
+from tests.support.events import (
+    RUST_EVENTS,
+    metadata,
+    new_event,
+    payload,
+    rust_event,
+    stored,
+    stored_user,
+    written_by,
+)
+from tests.support.names import claim_stream, index_stream
 from tests.support.ownership import assert_sound
 from tests.support.wrappers import CountingStore, WrappedStore
 
@@ -212,10 +221,10 @@ async def test_claims_and_entries_are_as_the_format_says(adapter: AllsourceAuthA
         await adapter.reindex()
     (claim,) = written.of(claim_stream("email", email("ada").lower()))
     assert claim.type == "auth.index.claimed"
-    head = await store.latest("auth-user:u", decisive=True)
+    head = await store.latest("auth-user:u", require_leader=True)
     assert payload(claim) == {"v": 1, "owner": "auth-user:u", "ownerVersion": head.version}
     assert metadata(claim)["seq"] == 1
-    (entry,) = written.of(list_stream("u"))
+    (entry,) = written.of(index_stream("u"))
     assert (entry.type, payload(entry)) == ("auth.index.added", {"v": 1, "stream": f"auth-session:{token('s')}"})
     assert metadata(entry)["entitySeq"] == 1
     assert {event.type for event in written.events} == {
@@ -231,7 +240,7 @@ async def test_entry_gives_way_to_a_revocation_that_comes_before_it(
     """As when a session is revoked between the look at it and the entry, by another process."""
     await store.append([their_session("s", "u")])
     await adapter.reindex()
-    (entry,) = await stored(store, list_stream("u"))
+    (entry,) = await stored(store, index_stream("u"))
     await adapter.sessions.delete(token("s"))
     again = NewEvent(type=entry.type, stream=entry.stream, payload=bytes(entry.payload), metadata=bytes(entry.metadata))
     await store.append([again])
@@ -446,16 +455,16 @@ async def test_lost_replies_are_settled(make_adapter: MakeAdapter, store: EventS
 class Forgetful(WrappedStore):
     """Has forgotten a stream, as old servers forget the archived ones when they restart: the first append goes on top."""
 
-    forgetful = True
+    loses_versions_on_restart = True
 
     def __init__(self, store: EventStore, forgotten: str) -> None:
         super().__init__(store)
         self._forgotten: str | None = forgotten
 
-    async def latest(self, stream: str, *, decisive: bool = False) -> Latest:
-        if decisive and stream == self._forgotten:
+    async def latest(self, stream: str, *, require_leader: bool = False) -> Latest:
+        if require_leader and stream == self._forgotten:
             return Latest(event=None, version=0)
-        return await super().latest(stream, decisive=decisive)
+        return await super().latest(stream, require_leader=require_leader)
 
     async def append(self, events: Sequence[NewEvent]) -> list[Acknowledged]:
         if events[0].stream == self._forgotten:

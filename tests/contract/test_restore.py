@@ -121,5 +121,6 @@ async def test_what_only_the_raw_state_knows_comes_back(adapter: AllsourceAuthAd
 
 async def test_session_cannot_be_restored(adapter: AllsourceAuthAdapter, session: Session) -> None:
     await adapter.sessions.delete(session.token)
+    assert not hasattr(adapter.sessions, "restore")
     with pytest.raises(InvalidInput):
-        await adapter.sessions.restore(session.token)
+        await adapter.context.collections["session"].restore(session.token)

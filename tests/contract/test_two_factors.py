@@ -161,7 +161,7 @@ async def test_update_that_always_loses_gives_up(
     contended = ContendedStore(store, f"auth-2fa:{factor.id}")
     adapter = make_adapter(store=contended)
     seconds = itertools.count()
-    adapter._core.mutations.now = lambda: next(seconds)  # every look at the clock takes a second
+    adapter.context.mutations.now = lambda: next(seconds)  # every look at the clock takes a second
     with pytest.raises(VersionConflict):
         await adapter.two_factors.update_backup_codes("u", FEWER, expected=CODES)
     assert contended.lost > 1
@@ -188,8 +188,8 @@ async def test_update_of_a_factor_that_is_replaced_meanwhile_meets_the_new_one(
     other = make_adapter()
 
     class Replacing(CountingStore):
-        async def latest(self, stream: str, *, decisive: bool = False) -> Any:
-            latest = await super().latest(stream, decisive=decisive)
+        async def latest(self, stream: str, *, require_leader: bool = False) -> Any:
+            latest = await super().latest(stream, require_leader=require_leader)
             if stream == f"auth-2fa:{factor.id}" and self.reads.count(stream) == 1:
                 await other.two_factors.delete_for_user("u")
                 await other.two_factors.create(user_id="u", secret="new", backup_codes="new")

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from allsource_auth import AllsourceAuthAdapter, EventStore, InvalidInput, User
+from allsource_auth.repositories.user_search import SortField
 from tests.support.clocks import ManualClock
 from tests.support.events import new_event, stored_user
 
@@ -125,7 +126,9 @@ async def test_order_is_by_code_point_with_missing_values_last(
 
 
 @pytest.mark.parametrize("sort_by", [None, "name", "email", "createdAt"])
-async def test_pages_make_up_the_whole_even_with_equal_keys(adapter: AllsourceAuthAdapter, sort_by: str | None) -> None:
+async def test_pages_make_up_the_whole_even_with_equal_keys(
+    adapter: AllsourceAuthAdapter, sort_by: SortField | None
+) -> None:
     for number in range(7):
         await adapter.users.create(id=f"twin-{number}", name="twin")
     whole = (await adapter.users.list(sort_by=sort_by)).items

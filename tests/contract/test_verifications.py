@@ -277,10 +277,10 @@ async def test_one_that_expires_while_it_is_consumed_is_not_consumed(
     verification = await issue(make_adapter(), clock() + HOUR)
 
     class Slow(WrappedStore):
-        async def latest(self, stream: str, *, decisive: bool = False) -> Latest:
-            if decisive and stream == f"auth-verification:{verification.id}":
+        async def latest(self, stream: str, *, require_leader: bool = False) -> Latest:
+            if require_leader and stream == f"auth-verification:{verification.id}":
                 clock.move(HOUR)
-            return await super().latest(stream, decisive=decisive)
+            return await super().latest(stream, require_leader=require_leader)
 
     adapter = make_adapter(store=Slow(store))
     assert await adapter.verifications.consume(IDENTIFIER, VALUE) is None

@@ -51,10 +51,10 @@ class FatalStore(WrappedStore):
             self._refuse_the_dead()
         return stored
 
-    async def latest(self, stream: str, *, decisive: bool = False) -> Latest:
+    async def latest(self, stream: str, *, require_leader: bool = False) -> Latest:
         self._refuse_the_dead()
         try:
-            return await super().latest(stream, decisive=decisive)
+            return await super().latest(stream, require_leader=require_leader)
         finally:
             self._refuse_the_dead()
 

@@ -129,9 +129,9 @@ class JostledStore(WrappedStore):
         await self._request("POST")
         return await super().append(events)
 
-    async def latest(self, stream: str, *, decisive: bool = False) -> Latest:
+    async def latest(self, stream: str, *, require_leader: bool = False) -> Latest:
         await self._request("GET")
-        return await super().latest(stream, decisive=decisive)
+        return await super().latest(stream, require_leader=require_leader)
 
     async def read(self, stream: str, **options: Any) -> list[Event]:
         await self._request("GET")

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from allsource_auth import AllsourceAuthAdapter, AllsourceStore, Conflict, EventStore, NewEvent
-from allsource_auth.store import allsource
+from allsource_auth.store.allsource import store as allsource
 from allsource_auth.store.base import Acknowledged
 from tests.cores.book import Book
 from tests.cores.conftest import at
@@ -239,7 +239,7 @@ def without_reads_before_guards(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def without_reading_back(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(AllsourceStore, "forgetful", property(lambda store: False))
+    monkeypatch.setattr(AllsourceStore, "loses_versions_on_restart", property(lambda store: False))
     monkeypatch.setattr(allsource, "WARM_FOR", 0.0)  # However fast Core restarts here, the read comes before the guard.
 
 

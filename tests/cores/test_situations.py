@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from allsource_auth.repositories import lists
+from allsource_auth.engine import indexes as lists
 from tests.cores.stage import play
 from tests.protocol.people import Auth
 from tests.protocol.scenario import Scenario

@@ -12,7 +12,7 @@ import pytest
 
 import allsource_auth
 from allsource_auth import AllsourceAuthAdapter, SqliteLog, SqliteStore
-from allsource_auth.repositories.base import Repository
+from allsource_auth.engine.repository import Repository, RestorableRepository
 from tests.support.operations import BEYOND, OPERATIONS, Operation, Scene
 from tests.support.wrappers import CountingStore
 
@@ -68,7 +68,6 @@ def _rows(title: str) -> list[Row]:
 NAMED = {group: _rows(f"{group} ({count})") for group, count in GROUPS.items()}
 FURTHER = _rows("Beyond the 65")
 CALLED = [operation for operations in OPERATIONS.values() for operation in operations] + list(BEYOND)
-(INTERNAL,) = re.findall(r"^Not for applications: (.*)\.$", TEXT, re.MULTILINE)
 
 
 def _repositories() -> dict[str, Repository[Any]]:
@@ -78,6 +77,10 @@ def _repositories() -> dict[str, Repository[Any]]:
 
 
 REPOSITORIES = _repositories()
+
+
+def _entity(repository: Repository[Any]) -> str:
+    return str(repository._collection.kind.entity.__name__)
 
 
 def _written(method: Callable[..., Any], entity: str = "E") -> str:
@@ -106,7 +109,7 @@ def test_everything_that_can_be_measured_is_there_beyond_them() -> None:
 @pytest.mark.parametrize("row", [row for rows in NAMED.values() for row in rows], ids=lambda row: row.name)
 def test_method_is_written_as_it_is(row: Row) -> None:
     repository = REPOSITORIES[row.place]
-    assert row.method == _written(getattr(repository, row.attribute), repository.kind.entity.__name__)
+    assert row.method == _written(getattr(repository, row.attribute), _entity(repository))
     assert row.guarantee
 
 
@@ -117,8 +120,11 @@ def test_method_beyond_them_is_written_as_it_is(row: Row) -> None:
         "adapter": [AllsourceAuthAdapter.embedded()],
         "allsource_auth": [allsource_auth],
     }
-    for owner in places.get(row.place) or [REPOSITORIES[row.place]]:
-        entity = "E" if row.place == "repository" or not isinstance(owner, Repository) else owner.kind.entity.__name__
+    owners = places.get(row.place) or [REPOSITORIES[row.place]]
+    if row.attribute in ("restore", "revert"):
+        owners = [owner for owner in owners if isinstance(owner, RestorableRepository)]
+    for owner in owners:
+        entity = "E" if row.place == "repository" or not isinstance(owner, Repository) else _entity(owner)
         assert row.method == _written(getattr(owner, row.attribute), entity)
     assert row.guarantee
 
@@ -128,8 +134,10 @@ def test_no_public_method_is_missing(place: str) -> None:
     repository = type(REPOSITORIES[place])
     public = {name for name in dir(repository) if not name.startswith("_") and callable(getattr(repository, name))}
     rows = [row for rows in NAMED.values() for row in rows] + FURTHER
-    said = {row.attribute for row in rows if row.place in (place, "repository")}
-    assert public == said | set(re.findall(r"`(\w+)`", INTERNAL))
+    written = {row.attribute for row in rows if row.place in (place, "repository")}
+    if not issubclass(repository, RestorableRepository):
+        written -= {"restore", "revert"}
+    assert public == written
 
 
 class Recorder:

@@ -9,8 +9,7 @@ from typing import Any
 from msgspec import UNSET
 
 from allsource_auth import ApiKey, ApiKeyUse, Conflict, InvalidInput, SessionWithUser, TwoFactorNotFound, User
-
-from .register import Place, Register, compared
+from tests.model.register import Place, Register, compared
 
 __all__ = ["Answers"]
 

@@ -13,10 +13,9 @@ from typing import Any
 from hypothesis import strategies as st
 
 from allsource_auth import Conflict, InvalidInput, NotFound
-
-from .answers import Answers
-from .machine import HOUR
-from .register import KINDS, Register
+from tests.model.answers import Answers
+from tests.model.machine import HOUR
+from tests.model.register import KINDS, Register
 
 __all__ = [
     "CHANGES",

@@ -23,12 +23,8 @@ from allsource_auth import (
     NotFound,
     Transaction,
 )
-from tests.support.clocks import ManualClock
-from tests.support.cores import NEWEST, OLDEST, Core, running
-from tests.support.targets import TARGETS, Site, Target
-
-from .machine import STEPS, Machine
-from .operations import (
+from tests.model.machine import STEPS, Machine
+from tests.model.operations import (
     CHANGES,
     CREATE,
     CREATIONS,
@@ -43,8 +39,11 @@ from .operations import (
     every_look,
     refusal,
 )
-from .profiles import ALL_KINDS, SEVERAL_STORES
-from .register import KINDS, Register
+from tests.model.profiles import ALL_KINDS, SEVERAL_STORES
+from tests.model.register import KINDS, Register
+from tests.support.clocks import ManualClock
+from tests.support.cores import NEWEST, OLDEST, Core, running
+from tests.support.targets import TARGETS, Site, Target
 
 REFUSALS = (Conflict, NotFound, InvalidInput)
 LOOKS_AT_ONCE = 8

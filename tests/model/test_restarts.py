@@ -12,12 +12,11 @@ from hypothesis import strategies as st
 from hypothesis.stateful import rule, run_state_machine_as_test
 
 from allsource_auth import AllsourceAuthAdapter, AllsourceStore
+from tests.model.profiles import OVER_HTTP
+from tests.model.test_users_and_sessions import UsersAndSessions
 from tests.support.clocks import ManualClock
 from tests.support.cores import NEWEST, OLDEST, Core, running
 from tests.support.targets import Site, Target
-
-from .profiles import OVER_HTTP
-from .test_users_and_sessions import UsersAndSessions
 
 ENDS = st.sampled_from([signal.SIGTERM, signal.SIGKILL])
 

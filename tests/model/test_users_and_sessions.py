@@ -11,13 +11,12 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 
 from allsource_auth import AllsourceAuthAdapter, Conflict, InvalidInput, SessionNotFound, User, UserNotFound
+from tests.model.ledger import Ledger
+from tests.model.machine import HOUR, LIFETIMES, STEPS, Machine
+from tests.model.profiles import OVER_HTTP, PROFILE
 from tests.support.clocks import START
 from tests.support.ownership import assert_sound
 from tests.support.targets import TARGETS, Target
-
-from .ledger import Ledger
-from .machine import HOUR, LIFETIMES, STEPS, Machine
-from .profiles import OVER_HTTP, PROFILE
 
 IDS = st.sampled_from(["u0", "u1", "u2"])
 EMAILS = st.sampled_from(["a@x.org", "A@X.org", "b@x.org", "B@x.ORG", "\u00e9@x.org", "E\u0301@x.org"])

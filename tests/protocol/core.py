@@ -21,8 +21,7 @@ import msgspec
 
 from allsource_auth.errors import VersionConflict
 from allsource_auth.store.base import Acknowledged, Event, Latest, NewEvent
-
-from .draws import START
+from tests.protocol.draws import START
 
 __all__ = ["SECOND", "Answer", "Interner", "SimCore", "Stored"]
 

@@ -20,11 +20,11 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
-from .core import Interner, SimCore
-from .draws import deterministic
-from .loop import SimLoop
-from .scenario import Outcome, Scenario
-from .world import Chooser, World
+from tests.protocol.core import Interner, SimCore
+from tests.protocol.draws import deterministic
+from tests.protocol.loop import SimLoop
+from tests.protocol.scenario import Outcome, Scenario
+from tests.protocol.world import Chooser, World
 
 __all__ = ["Replay", "Result", "Violation", "explore", "replay", "sample"]
 

@@ -15,20 +15,21 @@ from typing import TypeVar
 
 from allsource_auth import Conflict, NotFound, User, VersionConflict, audit
 from allsource_auth.audit import metadata_of
+from allsource_auth.engine.collection import EngineContext, delete_orphan
+from allsource_auth.engine.context import Context
+from allsource_auth.engine.ordering import in_order
+from allsource_auth.engine.roll_forward import remaining, roll_forward
+from allsource_auth.engine.streams import Streams
 from allsource_auth.entities import Entity, Session
 from allsource_auth.errors import InvalidInput
 from allsource_auth.kinds import FENCED, SESSION, USER, Kind
-from allsource_auth.repositories.base import Core
-from allsource_auth.repositories.rest import remaining, roll_forward
 from allsource_auth.repositories.sessions import Sessions
-from allsource_auth.repositories.streams import Streams, in_order
-from allsource_auth.repositories.transactions import Transaction
 from allsource_auth.repositories.users import Users
 from allsource_auth.store.base import Event, EventStore
-
-from .scenario import Client
-from .store import SimStore
-from .world import World
+from allsource_auth.transactions.transaction import Transaction
+from tests.protocol.scenario import Client
+from tests.protocol.store import SimStore
+from tests.protocol.world import World
 
 __all__ = [
     "LATER",
@@ -55,9 +56,10 @@ REFUSALS = (Conflict, NotFound, VersionConflict, InvalidInput)
 class SmallTransaction(Transaction):
     """A transaction with the kinds of `Auth` only: every other one would add reads to each deletion."""
 
-    def _open(self, core: Core) -> None:
-        self.users = Users(core)
-        self.sessions = Sessions(core)
+    def _open(self, context: EngineContext) -> None:
+        self.context = context
+        self.users = Users(context)
+        self.sessions = Sessions(context)
 
 
 class Auth:
@@ -65,26 +67,27 @@ class Auth:
 
     def __init__(self, store: EventStore, note: Callable[[object], None] = lambda value: None) -> None:
         self.note = note
-        self._core = core = Core(Streams(store), lambda: NOW)
-        core.mutations.pause = self._pause
-        core.mutations.now = lambda: self._seconds
         self._seconds = 0.0
-        self.users = Users(core)
-        self.sessions = Sessions(core)
+        context: EngineContext = Context(Streams(store), lambda: NOW, delete_orphan)
+        context.mutations.pause = self._pause
+        context.mutations.now = lambda: self._seconds
+        self._context = context
+        self.users = Users(context)
+        self.sessions = Sessions(context)
 
     async def want(self, email: str) -> None:
         """Settle who has an email, without taking it. Raises `Conflict` if somebody has it."""
         unique, value = USER.unique[0], (folded(email),)
-        stream = USER.claim_stream(self._core.tenant, unique, value)
-        await self._core.claims._settled(USER, unique, value, stream, "nobody")
+        stream = USER.claim_stream(self._context.tenant, unique, value)
+        await self._context.claims._settled(USER, unique, value, stream, "nobody")
 
     async def complete(self, decisions: list[Event]) -> None:
         """Write what remains of transactions that are decided."""
         for decision in decisions:
-            await roll_forward(self._core.streams, metadata_of(decision).op or "", remaining(decision))
+            await roll_forward(self._context.streams, metadata_of(decision).op or "", remaining(decision))
 
     def transaction(self) -> Transaction:
-        return SmallTransaction(self._core)
+        return SmallTransaction(self._context)
 
     async def _pause(self, attempt: int) -> None:
         self._seconds += 11

@@ -7,12 +7,11 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 from allsource_auth.errors import AllsourceAuthError
-
-from .core import SECOND
-from .store import SimStore
+from tests.protocol.core import SECOND
+from tests.protocol.store import SimStore
 
 if TYPE_CHECKING:
-    from .world import World
+    from tests.protocol.world import World
 
 __all__ = ["ALL_FAULTS", "Client", "Fault", "Outcome", "Scenario"]
 
@@ -89,11 +88,11 @@ class Scenario:
     lagging: bool = False
     """An event is counted before it can be read, as on Core. Never if ``atomic``."""
 
-    atomic: bool = False
+    atomic_batches: bool = False
     time_skew: int = 60 * SECOND
     warm: bool = True
     """A guarded append only reaches a server that has loaded the tenant since it started."""
-    forgetful: bool = False
+    loses_versions_on_restart: bool = False
     """Stores know that a restart forgets versions, and do nothing against it: never ``warm``."""
     grace_over: bool = True
     """``server_time()`` lies an hour beyond the newest time seen, so that every grace period is over."""

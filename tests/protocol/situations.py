@@ -9,16 +9,15 @@ from typing import Any, cast
 import msgspec
 
 from allsource_auth.audit import encode_metadata
+from allsource_auth.engine.store_settings import Settings
+from allsource_auth.engine.streams import Streams
 from allsource_auth.kinds import CLAIMED, USER
-from allsource_auth.repositories.settings import Settings
-from allsource_auth.repositories.streams import Streams
 from allsource_auth.store.base import NewEvent
-
-from .core import SECOND
-from .people import LATER, NOW, Auth, client, happens_whole_or_not_at_all, keeps_its_promises
-from .scenario import Client, Scenario
-from .store import SimStore
-from .world import World
+from tests.protocol.core import SECOND
+from tests.protocol.people import LATER, NOW, Auth, client, happens_whole_or_not_at_all, keeps_its_promises
+from tests.protocol.scenario import Client, Scenario
+from tests.protocol.store import SimStore
+from tests.protocol.world import World
 
 __all__ = ["SESSIONS", "SPLIT", "THREE", "TRANSACTIONS", "USERS", "situation"]
 
@@ -344,7 +343,7 @@ def configure(hash_key: str) -> Client:
 
     async def program(store: SimStore, world: World) -> str:
         settings = Settings(hash_key=hash_key)
-        await settings.write(Streams(store))
+        await settings.write(store, Streams(store).head)
         return hash_key
 
     return program

@@ -11,8 +11,7 @@ from typing import Protocol, cast
 
 from allsource_auth.errors import AllsourceAuthError, Http, StoreClosed, VersionConflict
 from allsource_auth.store.base import Acknowledged, Event, Info, Latest, NewEvent, later
-
-from .core import Answer, Interner, SimCore
+from tests.protocol.core import Answer, Interner, SimCore
 
 __all__ = ["Append", "Network", "Read", "SimStore"]
 
@@ -56,7 +55,7 @@ class Append:
         core, tenant = self.store.core, self.store.tenant
         new = self.events[self._next]
         try:
-            if self.store.atomic:
+            if self.store.atomic_batches:
                 stored = core.append_all(tenant, self.events)
             elif self._counted is not None:
                 stored, self._counted = [self._counted], None
@@ -106,7 +105,7 @@ class Append:
         """The step that comes next, in words."""
         if self._counted is not None:
             return f"{_name(self.events[self._next])} can be read"
-        if self.store.atomic:
+        if self.store.atomic_batches:
             return "append " + " + ".join(_name(new) for new in self.events)
         return f"append {self._next + 1}/{len(self.events)} {_name(self.events[self._next])}"
 
@@ -117,7 +116,7 @@ class Append:
         if self._counted is not None:
             return f"counted as version {self._counted[0].version}"
         versions = [acknowledged.version for acknowledged in self.acknowledged]
-        last = versions if self.store.atomic else versions[-1:]
+        last = versions if self.store.atomic_batches else versions[-1:]
         return "stored as version " + " and ".join(map(str, last))
 
 
@@ -220,25 +219,25 @@ class SimStore:
         ids: Interner,
         *,
         tenant: str,
-        atomic: bool,
+        atomic_batches: bool,
         time_skew: int,
         stamps: bool,
         split: bool,
         warm: bool,
         lagging: bool,
-        forgetful: bool,
+        loses_versions_on_restart: bool,
         ahead: int,
         page: int,
     ) -> None:
         self.core = core
         self.tenant = tenant
-        self.atomic = atomic
+        self.atomic_batches = atomic_batches
         self.time_skew = time_skew
         self.stamps = stamps
         self.split = split
         self.warm = warm
         self.lagging = lagging
-        self.forgetful = forgetful
+        self.loses_versions_on_restart = loses_versions_on_restart
         self._network = network
         self._ids = ids
         self._ahead = ahead
@@ -251,7 +250,7 @@ class SimStore:
             return []
         return cast("list[Acknowledged]", await self._send(Append(self, list(events), self._ids)))
 
-    async def latest(self, stream: str, *, decisive: bool = False) -> Latest:
+    async def latest(self, stream: str, *, require_leader: bool = False) -> Latest:
         words = f"latest {stream}"
         if not self.split:
             return cast(Latest, await self._ask(words, lambda: self.core.latest(self.tenant, stream)))
@@ -270,7 +269,7 @@ class SimStore:
         newest_first: bool = False,
         offset: int = 0,
         limit: int = 1000,
-        decisive: bool = False,
+        require_leader: bool = False,
     ) -> list[Event]:
         def ask() -> Answer:
             return self.core.read(
@@ -301,7 +300,7 @@ class SimStore:
     async def heads(
         self, stream_prefix: str, type_prefix: str, *, newer: Callable[[Event, Event], bool] = later
     ) -> AsyncGenerator[list[Event], None]:
-        types = "" if self.atomic else type_prefix
+        types = "" if self.atomic_batches else type_prefix
         after = ""
         while True:
 

@@ -6,8 +6,7 @@ import pytest
 
 from allsource_auth.errors import VersionConflict
 from allsource_auth.store.base import Event, Latest, NewEvent
-
-from .core import Answer, Interner, SimCore
+from tests.protocol.core import Answer, Interner, SimCore
 
 
 def new(stream: str, guard: int | None = None, *, type: str = "auth.user.created", payload: bytes = b"{}") -> NewEvent:  # noqa: A002

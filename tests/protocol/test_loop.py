@@ -14,8 +14,8 @@ from contextvars import copy_context
 import anyio
 import pytest
 
-from .draws import START, WHO, Identity, deterministic
-from .loop import SimLoop, Spinning
+from tests.protocol.draws import START, WHO, Identity, deterministic
+from tests.protocol.loop import SimLoop, Spinning
 
 
 @pytest.fixture

@@ -17,12 +17,11 @@ import pytest
 
 from allsource_auth.errors import AllsourceAuthError, Conflict, Http, VersionConflict
 from allsource_auth.store.base import NewEvent
-
-from .core import SECOND
-from .explore import Violation, explore, replay, sample
-from .scenario import ALL_FAULTS, Client, Fault, Scenario
-from .store import SimStore
-from .world import Broken, World
+from tests.protocol.core import SECOND
+from tests.protocol.explore import Violation, explore, replay, sample
+from tests.protocol.scenario import ALL_FAULTS, Client, Fault, Scenario
+from tests.protocol.store import SimStore
+from tests.protocol.world import Broken, World
 
 pytestmark = pytest.mark.heavy
 
@@ -365,7 +364,7 @@ def test_every_order_of_independent_steps_is_run(steps: int) -> None:
     assert explore(two(reads, split=True), prune=False, reduce=False).ends == comb(4 * steps, 2 * steps)
     assert explore(two(appends), prune=False, reduce=False).ends == comb(2 * steps + 2, steps + 1)
     assert explore(two(appends), prune=False).ends == comb(2 * steps, steps)
-    assert explore(two(appends, atomic=True), prune=False).ends == 2
+    assert explore(two(appends, atomic_batches=True), prune=False).ends == 2
 
 
 def test_pruning_leaves_one_run_for_each_state_and_step() -> None:
@@ -385,7 +384,7 @@ SCENARIOS = {
     "patient": two(patient),
     "patient, time passes at any step": two(patient, timers="any"),
     "stamps": two(two_appends, stamps=True),
-    "atomic": two(persistent_create, atomic=True),
+    "atomic": two(persistent_create, atomic_batches=True),
     "clock of all events": two(guarded_create, clock="global", faults=ALL_FAULTS | {"clock"}),
     "only lost": two(persistent_create, faults=only("lost")),
     "only delay": two(persistent_create, faults=only("delay")),
@@ -445,7 +444,7 @@ def test_elements_of_two_batches_interleave() -> None:
         await store.append([new("log", payload="1"), new("log", payload="2")])
 
     assert payloads(two(batch), "log") == {"1212", "1122"}
-    assert payloads(two(batch, atomic=True), "log") == {"1212"}
+    assert payloads(two(batch, atomic_batches=True), "log") == {"1212"}
 
 
 async def failing_batch(store: SimStore, world: World) -> str:
@@ -467,7 +466,7 @@ def test_a_batch_keeps_what_comes_before_the_failure() -> None:
 
 
 def test_an_atomic_batch_keeps_nothing_and_names_the_stream() -> None:
-    scenario = one(failing_batch, setup=take, atomic=True)
+    scenario = one(failing_batch, setup=take, atomic_batches=True)
     assert payloads(scenario, "log") == {""}
     assert outcomes(scenario) == {(("A", "returned", "0 1 taken"),)}
 
@@ -719,7 +718,7 @@ async def write(store: SimStore, world: World) -> None:
 
 
 @pytest.mark.parametrize(
-    ("options", "between"), [({"split": True}, True), ({"split": True, "atomic": True}, False), ({}, False)]
+    ("options", "between"), [({"split": True}, True), ({"split": True, "atomic_batches": True}, False), ({}, False)]
 )
 def test_an_append_comes_between_an_event_and_its_version_where_a_read_is_split(
     options: dict[str, bool], between: bool

@@ -13,19 +13,21 @@ from typing import Any, Literal
 import msgspec
 import pytest
 
+from allsource_auth.engine import claims, settling, streams
+from allsource_auth.engine import indexes as lists
+from allsource_auth.engine.claims import Claims, release
+from allsource_auth.engine.context import Context
+from allsource_auth.engine.indexes import Indexes
+from allsource_auth.engine.mutations import Mutations
+from allsource_auth.engine.operation import Operation, Plan
+from allsource_auth.engine.ordering import Head
 from allsource_auth.kinds import CLAIMED
-from allsource_auth.repositories import claims, lists, plans, streams, transactions
-from allsource_auth.repositories.base import Core
-from allsource_auth.repositories.claims import Claims
-from allsource_auth.repositories.lists import Lists
-from allsource_auth.repositories.plans import Operation, Plan
-from allsource_auth.repositories.streams import Head
 from allsource_auth.store.base import NewEvent
-
-from .explore import Violation, explore, replay
-from .people import LATER, Auth, keeps_its_promises
-from .scenario import Scenario
-from .situations import SESSIONS, SPLIT, TRANSACTIONS, USERS, before, sign_in, situation
+from allsource_auth.transactions import transaction as transactions
+from tests.protocol.explore import Violation, explore, replay
+from tests.protocol.people import LATER, Auth, keeps_its_promises
+from tests.protocol.scenario import Scenario
+from tests.protocol.situations import SESSIONS, SPLIT, TRANSACTIONS, USERS, before, sign_in, situation
 
 pytestmark = pytest.mark.heavy
 
@@ -96,13 +98,13 @@ def test_with_the_commit_point_moved_forward_an_email_has_two_owners(monkeypatch
 
 
 def test_with_a_snapshot_that_trusts_order_a_living_session_is_not_listed(monkeypatch: pytest.MonkeyPatch) -> None:
-    careful = Lists.shorten
+    careful = Indexes.shorten
 
-    async def trusting(self: Lists, stream: str, fold: Any, dead: Collection[str] = ()) -> None:
+    async def trusting(self: Indexes, stream: str, fold: Any, dead: Collection[str] = ()) -> None:
         ordered = SimpleNamespace(store=SimpleNamespace(time_skew=0), append=self._streams.append)
-        await careful(Lists(ordered), stream, fold, dead)  # type: ignore[arg-type]
+        await careful(Indexes(ordered), stream, fold, dead)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(Lists, "shorten", trusting)
+    monkeypatch.setattr(Indexes, "shorten", trusting)
     assert "are alive" in broken(find("two sign-ins"))
 
 
@@ -119,14 +121,14 @@ def test_without_looking_for_the_operation_a_lost_reply_is_an_error_after_the_fa
 def test_with_a_release_instead_of_a_fence_a_refused_change_takes_anothers_claim(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    async def withdraw(self: plans.Mutations, operation: Operation) -> None:
+    async def withdraw(self: Mutations, operation: Operation) -> None:
         for plan in operation.sent:
             for event in plan.before:
                 head = await self._streams.head(event.stream)
                 if head.op == operation.id:
-                    await self._streams.append([plans.release(operation, event.stream, plan.head.stream, head)])
+                    await self._streams.append([release(operation, event.stream, plan.head.stream, head)])
 
-    monkeypatch.setattr(plans.Mutations, "_withdraw", withdraw)
+    monkeypatch.setattr(Mutations, "_withdraw", withdraw)
     assert "not found by its email" in broken(find("two changes to the same email"))
 
 
@@ -169,7 +171,7 @@ def test_a_revoked_session_stays_revoked_when_the_clock_steps_back(versions: Lit
 
 @pytest.mark.usefixtures("_no_snapshots")
 def test_a_reader_that_trusts_times_revives_a_revoked_session(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(streams, "_doubtful", lambda latest, ordered: False)
+    monkeypatch.setattr(streams, "may_be_outdated", lambda latest, ordered: False)
     broken(clock_steps_back(), faults=1)
 
 
@@ -200,8 +202,14 @@ VERSIONS = pytest.mark.parametrize("versions", ["ones", "true"])
 def test_a_version_that_was_read_after_its_event_does_not_guard_it(
     monkeypatch: pytest.MonkeyPatch, versions: Literal["ones", "true"], name: str, words: str
 ) -> None:
-    monkeypatch.setattr(streams, "_agrees", lambda latest: True)
+    trust_counters(monkeypatch)
     assert words in broken(replace(find(name, SPLIT), versions=versions))
+
+
+def trust_counters(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Decide at once, although the version counts events that cannot be read yet."""
+    for module in (streams, settling):
+        monkeypatch.setattr(module, "agrees", lambda latest: True)
 
 
 def dying(name: str) -> Scenario:
@@ -238,16 +246,16 @@ def test_without_a_fence_on_the_decision_a_refused_transaction_happens_late(monk
 def test_judging_what_is_stored_by_what_a_transaction_sees_gives_an_email_two_owners(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    def core(*given: Any, beneath: object, **options: Any) -> Core:
-        return Core(*given, **options)
+    def context(*given: Any, committed_claims: object, **options: Any) -> Context[Any]:
+        return Context(*given, **options)
 
-    monkeypatch.setattr(transactions, "Core", core)
+    monkeypatch.setattr(transactions, "Context", context)
     name = "changes and sign-up as one, and a change to the email of the sign-up"
     assert "two living owners" in broken(find(name, TRANSACTIONS))
 
 
 def test_deciding_without_an_event_that_is_counted_gives_an_email_two_owners(monkeypatch: pytest.MonkeyPatch) -> None:
     """As it was once on a real Core: who looked in between took a sign-up that had just been carried out for dead."""
-    monkeypatch.setattr(streams, "_agrees", lambda latest: True)
+    trust_counters(monkeypatch)
     scenario = replace(find("two sign-ups with one email"), lagging=True)
     assert "two living owners" in broken(scenario)

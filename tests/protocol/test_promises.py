@@ -9,14 +9,13 @@ from typing import Literal
 import pytest
 from _pytest.mark import ParameterSet
 
-from allsource_auth.repositories import lists
+from allsource_auth.engine import indexes as lists
+from tests.protocol.core import SECOND
+from tests.protocol.explore import explore, sample
+from tests.protocol.people import outlives_forgotten_versions
+from tests.protocol.scenario import Fault, Scenario
+from tests.protocol.situations import SESSIONS, SPLIT, THREE, TRANSACTIONS, USERS
 from tests.support.exploring import ALL
-
-from .core import SECOND
-from .explore import explore, sample
-from .people import outlives_forgotten_versions
-from .scenario import Fault, Scenario
-from .situations import SESSIONS, SPLIT, THREE, TRANSACTIONS, USERS
 
 pytestmark = pytest.mark.heavy
 
@@ -102,8 +101,8 @@ def test_transactions_happen_whole_or_not_at_all_in_every_order(scenario: Scenar
 @pytest.mark.long
 @pytest.mark.parametrize("scenario", [*EVERY, *TRANSACTIONS], ids=named)
 def test_promises_hold_where_batches_are_atomic(scenario: Scenario) -> None:
-    atomic = replace(scenario, atomic=True, versions="true", stamps=False)
-    result = explore(atomic, faults=1, limit=LIMIT)
+    atomic_batches = replace(scenario, atomic_batches=True, versions="true", stamps=False)
+    result = explore(atomic_batches, faults=1, limit=LIMIT)
     assert result.complete
     assert result.schedules > 1
 
@@ -180,7 +179,7 @@ def test_an_email_has_one_owner_where_a_version_is_read_after_its_event_with_a_f
 
 def test_reading_back_leaves_the_changes_of_one_user_alone() -> None:
     scenario = next(scenario for scenario in USERS if scenario.name == "two changes to the same email")
-    assert explore(replace(scenario, forgetful=True), limit=LIMIT).complete
+    assert explore(replace(scenario, loses_versions_on_restart=True), limit=LIMIT).complete
 
 
 @pytest.mark.long
@@ -189,7 +188,7 @@ def test_reading_back_leaves_an_email_one_owner_where_a_server_forgets() -> None
         next(scenario for scenario in USERS if scenario.name == "two sign-ups with one email"),
         check=outlives_forgotten_versions,
         faults=HALVES["server"],
-        forgetful=True,
+        loses_versions_on_restart=True,
     )
     result = explore(scenario, faults=1, limit=LIMIT)
     print(f"{scenario.name}: {result}")

@@ -24,11 +24,11 @@ import contextvars
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
-from .core import SECOND, Interner, SimCore
-from .draws import WHO, Identity
-from .loop import SimLoop
-from .scenario import Outcome, Scenario
-from .store import Append, Read, SimStore
+from tests.protocol.core import SECOND, Interner, SimCore
+from tests.protocol.draws import WHO, Identity
+from tests.protocol.loop import SimLoop
+from tests.protocol.scenario import Outcome, Scenario
+from tests.protocol.store import Append, Read, SimStore
 
 __all__ = ["Broken", "Chooser", "World"]
 
@@ -121,13 +121,13 @@ class World:
             self.core,
             self._ids,
             tenant=tenant,
-            atomic=scenario.atomic,
-            time_skew=0 if scenario.atomic else scenario.time_skew,
-            stamps=scenario.stamps and not scenario.atomic,
-            split=scenario.split and not scenario.atomic,
-            warm=scenario.warm and not scenario.forgetful,
-            lagging=scenario.lagging and not scenario.atomic and not self._alone,
-            forgetful=scenario.forgetful,
+            atomic_batches=scenario.atomic_batches,
+            time_skew=0 if scenario.atomic_batches else scenario.time_skew,
+            stamps=scenario.stamps and not scenario.atomic_batches,
+            split=scenario.split and not scenario.atomic_batches,
+            warm=scenario.warm and not scenario.loses_versions_on_restart,
+            lagging=scenario.lagging and not scenario.atomic_batches and not self._alone,
+            loses_versions_on_restart=scenario.loses_versions_on_restart,
             ahead=3600 * SECOND if scenario.grace_over else 0,
             page=scenario.page,
         )
@@ -420,7 +420,7 @@ class World:
     def _restart(self, sent: bool) -> None:
         """The server dies and comes back. What had been sent is gone; what was about to be sent meets the new server."""
         self._say("FAULT: the server dies and restarts" + ("" if sent else ", before what is about to be sent"))
-        cold = False if self._scenario.atomic else self._scenario.cold
+        cold = False if self._scenario.atomic_batches else self._scenario.cold
         self.core.restart(cold=cold)
         flying, self._flying = self._flying, []
         for process, request in flying:

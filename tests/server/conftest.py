@@ -11,9 +11,8 @@ import pytest
 
 from allsource_auth import SqliteLog
 from allsource_auth.server import Faults, LocalAllsource
+from tests.server.wire import Wire
 from tests.support import cores
-
-from .wire import Wire
 
 SYSTEM_KEY = "ask_of_the_system"
 

@@ -9,9 +9,8 @@ import pytest
 
 from allsource_auth import SqliteLog
 from allsource_auth.server import Faults, LocalAllsource, serving
-
-from .conftest import local_wire
-from .wire import Wire
+from tests.server.conftest import local_wire
+from tests.server.wire import Wire
 
 
 async def arrived(faults: Faults, count: int) -> None:

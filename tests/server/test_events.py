@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from .wire import EVENTS, TENANT, Wire
+from tests.server.wire import EVENTS, TENANT, Wire
 
 JSON = {"Content-Type": "application/json"}
 EVENT = {"event_type": "auth.user.created", "entity_id": "user:1", "tenant_id": TENANT, "payload": {"n": 1}}

@@ -11,9 +11,8 @@ import pytest
 
 from allsource_auth import SqliteLog
 from allsource_auth.server import Faults, LocalAllsource, Seen, serving
-
-from .conftest import local_wire
-from .wire import EVENTS, QUERY, TENANT, Wire
+from tests.server.conftest import local_wire
+from tests.server.wire import EVENTS, QUERY, TENANT, Wire
 
 UNCERTAIN = b'{"error":"Queue full: Conditional archive deadline exceeded; the outcome is uncertain"}'
 

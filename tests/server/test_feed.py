@@ -9,10 +9,9 @@ import pytest
 
 from allsource_auth import SqliteLog
 from allsource_auth.server import Faults
-from allsource_auth.store.sqlite_append import Batch, Record
-
-from .conftest import local_wire
-from .wire import FEED, TENANT, Wire
+from allsource_auth.store.sqlite.append import Batch, Record
+from tests.server.conftest import local_wire
+from tests.server.wire import FEED, TENANT, Wire
 
 
 async def page(wire: Wire, **asked: Any) -> dict[str, Any]:

@@ -9,9 +9,8 @@ import pytest
 
 from allsource_auth import InvalidInput, NewEvent, SqliteLog, SqliteStore
 from allsource_auth.server import LocalAllsource
-
-from .conftest import local_wire
-from .wire import TENANT, Wire
+from tests.server.conftest import local_wire
+from tests.server.wire import TENANT, Wire
 
 
 @pytest.mark.parametrize("generation", ["0.23", "0.27"])

@@ -7,8 +7,7 @@ import asyncio
 import pytest
 
 from allsource_auth.server import Faults
-
-from .wire import TENANT, Wire
+from tests.server.wire import TENANT, Wire
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from .wire import QUERY, TENANT, Wire
+from tests.server.wire import QUERY, TENANT, Wire
 
 
 async def three(wire: Wire, stream: str = "user:1") -> list[dict[str, Any]]:

@@ -11,8 +11,7 @@ import pytest
 
 from allsource_auth import SqliteLog
 from allsource_auth.server import Faults, LocalAllsource
-
-from .wire import TENANT
+from tests.server.wire import TENANT
 
 EVENT = {"event_type": "auth.user.created", "entity_id": "user:1", "payload": {"n": 1}}
 

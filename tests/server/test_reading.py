@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from .wire import EVENTS, QUERY, TENANT, Wire
+from tests.server.wire import EVENTS, QUERY, TENANT, Wire
 
 STATE = "/api/v1/entities/user:1/state"
 STRICT = {"integrity": "retained-entity-v1", "entity_id": "user:1", "limit": 10}

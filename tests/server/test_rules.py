@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from .wire import Wire
+from tests.server.wire import Wire
 
 LOWERCASE = "must be lowercase with dots/underscores. Convention: namespace.entity.action"
 

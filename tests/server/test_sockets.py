@@ -16,8 +16,7 @@ import pytest
 
 from allsource_auth import SqliteLog
 from allsource_auth.server import Faults, LocalAllsource, serving
-
-from .wire import TENANT, Wire
+from tests.server.wire import TENANT, Wire
 
 
 async def refuses(url: str) -> bool:

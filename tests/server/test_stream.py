@@ -16,9 +16,8 @@ from websockets.exceptions import ConnectionClosed
 from allsource_auth import SqliteLog
 from allsource_auth.server import Faults, LocalAllsource, serving
 from allsource_auth.server.stream import BUFFER, Hub
+from tests.server.wire import Wire
 from tests.support import cores
-
-from .wire import Wire
 
 LAST = "the.last"
 """The type of the event that ends an expectation, so that nothing has to be waited for in vain."""

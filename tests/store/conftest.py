@@ -9,12 +9,14 @@ import httpx
 import pytest
 
 from allsource_auth import Tls
-from allsource_auth.store import allsource, allsource_client, allsource_reads, http
+from allsource_auth.store.allsource import client as allsource_client
+from allsource_auth.store.allsource import http
+from allsource_auth.store.allsource import read_routing as allsource_reads
+from allsource_auth.store.allsource import store as allsource
+from tests.store.local import Local, Pauses, running_local
 from tests.support.canaries import Watch, watched
 from tests.support.proxy import FaultProxy
 from tests.support.targets import SECOND_ENGINE
-
-from .local import Local, Pauses, running_local
 
 
 @pytest.fixture(params=[None, SECOND_ENGINE], ids=["pyreqwest", "httpx"])

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import json
 
+from tests.store.local import KEY
 from tests.support.canaries import email, token
-
-from .local import KEY
 
 __all__ = ["ADMISSION", "PAGE", "UNCERTAIN", "error_body"]
 

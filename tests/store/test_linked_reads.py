@@ -11,11 +11,10 @@ from pathlib import Path
 import pytest
 
 from allsource_auth import AllsourceAuthAdapter, Latest, Overloaded, Session, SqliteLog, SqliteStore
-from allsource_auth.store import allsource
+from allsource_auth.store.allsource import store as allsource
+from tests.store.local import Local
 from tests.support.clocks import START
 from tests.support.proxy import FaultProxy
-
-from .local import Local
 
 pytestmark = pytest.mark.usefixtures("watch")
 
@@ -158,7 +157,7 @@ async def test_the_session_s_own_read_may_find_no_place_after_the_user_s(
     assert await adapter.load_session(session.token) is not None
     latest, answered = store.latest, asyncio.Event()
 
-    async def crowded(stream: str, *, decisive: bool = False) -> Latest:
+    async def crowded(stream: str, *, require_leader: bool = False) -> Latest:
         if stream.startswith("auth-user:"):
             answered.set()
             return await latest(stream)

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from allsource_auth import AllsourceAuthAdapter, Json, NewEvent, SqliteLog, SqliteStore, StoreClosed
-from allsource_auth.store import sqlite
 from allsource_auth.store.base import ManyReads
+from allsource_auth.store.sqlite import store as sqlite
 from tests.support.clocks import START
 from tests.support.events import new_event
 from tests.support.turns import turns_of_others

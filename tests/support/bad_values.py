@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from datetime import datetime, timedelta, timezone
 from typing import Any
 
-from .canaries import CANARY
+from tests.support.canaries import CANARY
 
 __all__ = [
     "BAD_COUNTS",

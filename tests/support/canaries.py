@@ -18,8 +18,8 @@ from typing import Any
 import pytest
 
 from allsource_auth import AllsourceAuthAdapter, AllsourceAuthError, AllsourceStore, SqliteStore
-from allsource_auth.repositories.base import Repository
-from allsource_auth.repositories.queries import Queries
+from allsource_auth.engine.queries import Queries
+from allsource_auth.engine.repository import Repository
 
 __all__ = ["CANARY", "email", "revealed", "token", "watched"]
 

@@ -18,9 +18,8 @@ from allsource_auth import (
     PasskeyNotFound,
     TwoFactorNotFound,
 )
-
-from .canaries import CANARY, email
-from .clocks import START
+from tests.support.canaries import CANARY, email
+from tests.support.clocks import START
 
 __all__ = ["CREDENTIALS", "Credential"]
 

@@ -6,9 +6,8 @@ import json
 import random
 
 from allsource_auth import EventStore, NewEvent
-
-from .events import stored_user
-from .names import claim_stream
+from tests.support.events import stored_user
+from tests.support.names import claim_stream
 
 __all__ = ["crowd_email", "crowd_id", "crowd_username", "sign_up_crowd", "spellings"]
 

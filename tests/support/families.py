@@ -5,8 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from allsource_auth import AllsourceAuthAdapter
-
-from .samples import SAMPLES, Sample
+from tests.support.samples import SAMPLES, Sample
 
 __all__ = ["CHILDREN", "by_value", "children", "given", "living"]
 

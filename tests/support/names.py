@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 
-__all__ = ["claim_stream", "hashed", "list_stream", "settings_stream", "sweep_stream"]
+__all__ = ["claim_stream", "hashed", "index_stream", "settings_stream", "sweep_stream"]
 
 
 def hashed(*parts: str) -> str:
@@ -15,7 +15,7 @@ def claim_stream(field: str, value: str, *, kind: str = "user", tenant: str = "d
     return f"auth-idx:{kind}.{field}:{hashed(tenant, kind, field, value)}"
 
 
-def list_stream(user_id: str, *, tenant: str = "default") -> str:
+def index_stream(user_id: str, *, tenant: str = "default") -> str:
     return f"auth-idx:session.by_user:{hashed(tenant, 'session', 'user', user_id)}"
 
 

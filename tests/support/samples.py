@@ -8,10 +8,9 @@ from datetime import timedelta
 from typing import Any
 
 from allsource_auth import AllsourceAuthAdapter
-
-from .canaries import token
-from .clocks import START
-from .names import hashed
+from tests.support.canaries import token
+from tests.support.clocks import START
+from tests.support.names import hashed
 
 __all__ = ["SAMPLES", "Sample", "list_of", "sample_of"]
 

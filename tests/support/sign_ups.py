@@ -6,8 +6,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
 from allsource_auth import AllsourceAuthAdapter, Transaction, User
-
-from .ownership import assert_sound
+from tests.support.ownership import assert_sound
 
 __all__ = ["sign_up", "signed_up"]
 

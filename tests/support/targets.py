@@ -15,10 +15,9 @@ import certifi
 import pytest
 
 from allsource_auth import AllsourceStore, EventStore, SqliteLog, SqliteStore, Tls
-
-from . import cores
-from .clocks import ManualClock
-from .local import local_allsource
+from tests.support import cores
+from tests.support.clocks import ManualClock
+from tests.support.local import local_allsource
 
 __all__ = ["TARGETS", "Site", "Target"]
 

@@ -8,8 +8,7 @@ from datetime import timedelta
 from typing import Any
 
 from allsource_auth import Change, User
-
-from .clocks import START
+from tests.support.clocks import START
 
 __all__ = ["FIELDS", "Write", "assert_nothing_lost", "writes"]
 

@@ -25,22 +25,22 @@ class WrappedStore:
         return self._store.tenant
 
     @property
-    def atomic(self) -> bool:
-        return self._store.atomic
+    def atomic_batches(self) -> bool:
+        return self._store.atomic_batches
 
     @property
     def time_skew(self) -> int:
         return self._store.time_skew
 
     @property
-    def forgetful(self) -> bool:
-        return self._store.forgetful
+    def loses_versions_on_restart(self) -> bool:
+        return self._store.loses_versions_on_restart
 
     async def append(self, events: Sequence[NewEvent]) -> list[Acknowledged]:
         return await self._store.append(events)
 
-    async def latest(self, stream: str, *, decisive: bool = False) -> Latest:
-        return await self._store.latest(stream, decisive=decisive)
+    async def latest(self, stream: str, *, require_leader: bool = False) -> Latest:
+        return await self._store.latest(stream, require_leader=require_leader)
 
     async def read(
         self,
@@ -50,10 +50,10 @@ class WrappedStore:
         newest_first: bool = False,
         offset: int = 0,
         limit: int = 1000,
-        decisive: bool = False,
+        require_leader: bool = False,
     ) -> list[Event]:
         return await self._store.read(
-            stream, until=until, newest_first=newest_first, offset=offset, limit=limit, decisive=decisive
+            stream, until=until, newest_first=newest_first, offset=offset, limit=limit, require_leader=require_leader
         )
 
     def scan(
@@ -103,9 +103,9 @@ class CountingStore(WrappedStore):
         self.appends.append(list(events))
         return await super().append(events)
 
-    async def latest(self, stream: str, *, decisive: bool = False) -> Latest:
+    async def latest(self, stream: str, *, require_leader: bool = False) -> Latest:
         self.reads.append(stream)
-        return await super().latest(stream, decisive=decisive)
+        return await super().latest(stream, require_leader=require_leader)
 
     async def read(self, stream: str, **options: Any) -> list[Event]:
         self.reads.append(stream)
@@ -131,10 +131,10 @@ class FailingStore(CountingStore):
 
     failure: Exception | None = None
 
-    async def latest(self, stream: str, *, decisive: bool = False) -> Latest:
+    async def latest(self, stream: str, *, require_leader: bool = False) -> Latest:
         if self.failure is not None:
             raise self.failure
-        return await super().latest(stream, decisive=decisive)
+        return await super().latest(stream, require_leader=require_leader)
 
 
 class ContendedStore(WrappedStore):
@@ -160,7 +160,7 @@ class ContendedStore(WrappedStore):
 class Dying(WrappedStore):
     """Keeps the first ``kept`` events of a batch of several entities, and nothing after that: its process has died."""
 
-    atomic = False
+    atomic_batches = False
 
     def __init__(self, store: EventStore, kept: int) -> None:
         super().__init__(store)
@@ -177,7 +177,7 @@ class Dying(WrappedStore):
             await super().append([event])
         raise Http("the process has died", ambiguous=True)
 
-    async def latest(self, stream: str, *, decisive: bool = False) -> Latest:
+    async def latest(self, stream: str, *, require_leader: bool = False) -> Latest:
         if self._dead:
             raise StoreClosed
-        return await super().latest(stream, decisive=decisive)
+        return await super().latest(stream, require_leader=require_leader)

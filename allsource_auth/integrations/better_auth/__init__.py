@@ -19,7 +19,7 @@ try:
 except ModuleNotFoundError as missing:
     raise ImportError("this module needs better-auth-server: pip install 'allsource-auth[better-auth]'") from missing
 
-from .adapter import AllsourceDatabaseAdapter, UniqueViolation
-from .sign_up import AtomicSignUp
+from allsource_auth.integrations.better_auth.adapter import AllsourceDatabaseAdapter, UniqueViolation
+from allsource_auth.integrations.better_auth.sign_up import AtomicSignUp
 
 __all__ = ["AllsourceDatabaseAdapter", "AtomicSignUp", "UniqueViolation"]

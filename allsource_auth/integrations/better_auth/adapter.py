@@ -7,7 +7,7 @@ how they are found. Nothing of it is known below: claims, lists, cascades, trans
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import aclosing, contextmanager
 from contextvars import ContextVar
 from functools import partial
@@ -22,16 +22,17 @@ from better_auth.schema import Schema
 from better_auth.types import APIError, BetterAuthError
 from msgspec import json
 
-from ...adapter import AllsourceAuthAdapter
-from ...entities import Entity
-from ...errors import Conflict, InvalidInput, NotFound, VersionConflict
-from ...kinds import VERIFICATION, Kind
-from ...repositories.base import Core, Repository
-from ...repositories.concurrency import concurrently
-from ...repositories.transactions import Transaction
-from ...store.base import Event
-from .models import TEXTS, Table, tables
-from .where import Way, matcher, way
+from allsource_auth.adapter import AllsourceAuthAdapter
+from allsource_auth.engine.collection import Collection, EngineContext, declare
+from allsource_auth.engine.concurrency import concurrently
+from allsource_auth.engine.repository import Repository, RestorableRepository
+from allsource_auth.entities import Entity
+from allsource_auth.errors import Conflict, InvalidInput, NotFound, VersionConflict
+from allsource_auth.integrations.better_auth.models import TEXTS, Table, tables
+from allsource_auth.integrations.better_auth.where import AccessPath, access_path, matcher
+from allsource_auth.kinds import VERIFICATION, Kind
+from allsource_auth.store.base import Event
+from allsource_auth.transactions.transaction import Transaction
 
 __all__ = ["AllsourceDatabaseAdapter", "UniqueViolation"]
 
@@ -39,7 +40,7 @@ _log = logging.getLogger("allsource_auth.integrations.better_auth")
 
 T = TypeVar("T")
 
-NO_LISTS: Mapping[str, Collection[str]] = {}
+NO_INDEXES: Mapping[str, Sequence[str]] = {}
 
 AT_ONCE = 50
 """Events of a scan that are looked at on the event loop; more of them in a worker thread."""
@@ -91,7 +92,7 @@ class AllsourceDatabaseAdapter(BaseAdapter):
 
     Args:
         store: where everything is kept.
-        lists: fields by which rows are looked up and that are neither unique nor references, by model, such as
+        indexes: fields by which rows are looked up and that are neither unique nor references, by model, such as
             ``{"walletAddress": ["address"]}``. A log entry says which are worth it. For rows that are there already, run
             ``store.reindex()`` once.
         advanced: the framework's options for databases: how ids are made, how many rows `find_many` returns at most.
@@ -106,12 +107,12 @@ class AllsourceDatabaseAdapter(BaseAdapter):
         self,
         store: AllsourceAuthAdapter,
         *,
-        lists: Mapping[str, Collection[str]] = NO_LISTS,
+        indexes: Mapping[str, Sequence[str]] = NO_INDEXES,
         advanced: AdvancedDatabase | None = None,
     ) -> None:
         super().__init__(advanced)
         self.store = store
-        self._lists = lists
+        self._indexes = indexes
         self._tables: dict[str, Table] = {}
         self._told: set[str] = set()
         self._inside: ContextVar[Sequence[Transaction]] = ContextVar("allsource_auth.better_auth", default=())
@@ -120,10 +121,10 @@ class AllsourceDatabaseAdapter(BaseAdapter):
     def init(self, schema: Schema) -> None:
         """Make the kinds of a schema; the framework calls it. Raises `InvalidInput` for what cannot be kept."""
         super().init(schema)
-        core = self.store.users.core
-        self._tables |= tables(schema, core.declared, self._lists)
+        context = self.store.context
+        self._tables |= tables(schema, context.declared, self._indexes)
         for table in self._tables.values():
-            core.declare(table.kind)
+            declare(context, table.kind)
 
     async def check_schema(self) -> None:
         """Every schema fits: kinds are declared, not created."""
@@ -133,7 +134,8 @@ class AllsourceDatabaseAdapter(BaseAdapter):
 
         Raises `InvalidInput` for a model that the schema does not have.
         """
-        return self._repository(self._table(model))
+        collection = self._collection(self._table(model))
+        return RestorableRepository(collection) if collection.kind.restorable else Repository(collection)
 
     def __repr__(self) -> str:
         return f"AllsourceDatabaseAdapter({self.store!r}, {len(self._tables)} models)"
@@ -194,9 +196,9 @@ class AllsourceDatabaseAdapter(BaseAdapter):
         table = self._table(model)
         row = self._in(model, data, "create")
         key, given = table.new(row)
-        repository = self._repository(table)
+        collection = self._collection(table)
         with self._refusing(table):
-            entity = await self._decided(lambda: repository._create(given, key=key, again=True))
+            entity = await self._decided(lambda: collection.create(given, key=key, again=True))
         found = {name: value for name, value in table.row(entity).items() if name in row or name == "id"}
         return self._shown(model, found, select)
 
@@ -226,13 +228,13 @@ class AllsourceDatabaseAdapter(BaseAdapter):
         table = self._table(model)
         found = await self._found(table, where)
         keys = [getattr(entity, table.kind.key) for entity in found]
-        return await self._repository(table).delete_where(keys, _entity_test(table, where))
+        return await self._collection(table).delete_where(keys, _entity_test(table, where))
 
     async def consume_one(self, model: str, where: list[Where]) -> dict[str, Any] | None:
         """Delete one row that matches, and return it; of concurrent callers, in any processes, a row is one's only."""
         table = self._table(model)
         verb = "consumed" if table.kind.name == VERIFICATION.name else "deleted"
-        taken = await self._remove_one(table, where, verb=verb, once=True)
+        taken = await self._remove_one(table, where, verb=verb, state_dependent=True)
         return None if taken is None else self._shown(model, table.row(taken))
 
     async def increment_one(
@@ -263,7 +265,7 @@ class AllsourceDatabaseAdapter(BaseAdapter):
 
         passed: list[str] = []
         while (entity := await self._next(table, where, passed)) is not None:
-            changed = await self._changed(table, entity, where, changes, once=True)
+            changed = await self._changed(table, entity, where, changes, state_dependent=True)
             if changed is not None:
                 return self._shown(model, table.row(changed))
         return None
@@ -309,11 +311,11 @@ class AllsourceDatabaseAdapter(BaseAdapter):
         return found
 
     @property
-    def _core(self) -> Core:
-        return next(iter(self._inside.get()), self.store).users.core
+    def _context(self) -> EngineContext:
+        return next(iter(self._inside.get()), self.store).context
 
-    def _repository(self, table: Table) -> Repository[Any]:
-        return self._core.repositories[table.kind.name]
+    def _collection(self, table: Table) -> Collection[Any]:
+        return self._context.collections[table.kind.name]
 
     @contextmanager
     def _refusing(self, table: Table) -> Iterator[None]:
@@ -342,7 +344,7 @@ class AllsourceDatabaseAdapter(BaseAdapter):
     async def _found(self, table: Table, where: Sequence[Where] | None) -> list[Any]:
         """The entities that match, the oldest first."""
         matches = matcher(table, where)
-        shortest = way(table, where) if where else None
+        shortest = access_path(table, where) if where else None
         if shortest is None:
             found = await self._scanned(table, where, matches)
         else:
@@ -363,19 +365,19 @@ class AllsourceDatabaseAdapter(BaseAdapter):
                 return entity
         return None
 
-    async def _along(self, kind: Kind[Any], to: Way) -> Iterable[Any]:
+    async def _along(self, kind: Kind[Any], to: AccessPath) -> Iterable[Any]:
         """The entities that a way leads to, each once."""
-        core, repository = self._core, self._core.repositories[kind.name]
-        if len(to.keys) == 1 and not to.claims and not to.lists:
-            only = await repository.get(to.keys[0])
+        context, collection = self._context, self._context.collections[kind.name]
+        if len(to.keys) == 1 and not to.claims and not to.indexes:
+            only = await collection.get(to.keys[0])
             return () if only is None else (only,)
-        found: dict[str, Any] = await repository.get_many(to.keys)
+        found: dict[str, Any] = await collection.get_many(to.keys)
         for unique, value in to.claims:
-            owner = await core.claims.owner(kind, unique, value)
+            owner = await context.claims.owner(kind, unique, value)
             if owner is not None:
                 found[getattr(owner, kind.key)] = owner
-        for listed, text in to.lists:
-            for member in await repository._members(listed, text):
+        for index, text in to.indexes:
+            for member in await collection.members_of(index, text):
                 found[getattr(member, kind.key)] = member
         return found.values()
 
@@ -385,14 +387,14 @@ class AllsourceDatabaseAdapter(BaseAdapter):
         """The entities that match, out of all of the kind."""
         if where:
             self._tell(table, where)
-        kind = self._repository(table).kind
+        kind = self._collection(table).kind
 
         def look(events: list[Event]) -> list[Any]:
             states = map(kind.readable, events)
             return [state for state in states if state is not None and matches(table.row(state))]
 
         found: list[Any] = []
-        async with aclosing(self._core.streams.newest_of_each(kind.prefix, kind.types)) as pages:
+        async with aclosing(self._context.streams.newest_of_each(kind.prefix, kind.types)) as pages:
             async for events in pages:
                 found += look(events) if len(events) <= AT_ONCE else await anyio.to_thread.run_sync(look, events)
         return found
@@ -404,7 +406,7 @@ class AllsourceDatabaseAdapter(BaseAdapter):
         if shape in self._told or len(self._told) >= 1000:
             return
         self._told.add(shape)
-        found = {table.kind.key, "id", *(listed.attribute for listed in table.kind.lists)}
+        found = {table.kind.key, "id", *(index.attribute for index in table.kind.indexes)}
         found |= {unique.attributes[0] for unique in table.kind.unique if len(unique.attributes) == 1}
         worth = [
             clause.field
@@ -412,7 +414,7 @@ class AllsourceDatabaseAdapter(BaseAdapter):
             if clause.operator in ("eq", "in") and clause.value is not None and clause.mode != "insensitive"
             if table.columns[clause.field].type in TEXTS and table.columns[clause.field].attribute not in found
         ]
-        advice = f"; with lists={{{table.model!r}: [{worth[0]!r}]}} it would not be" if worth else ""
+        advice = f"; with indexes={{{table.model!r}: [{worth[0]!r}]}} it would not be" if worth else ""
         _log.warning("every row is looked at for (%s)%s", shape, advice)
 
     async def _change_all(self, table: Table, where: Sequence[Where], row: Mapping[str, Any]) -> list[Any]:
@@ -436,10 +438,10 @@ class AllsourceDatabaseAdapter(BaseAdapter):
         where: Sequence[Where],
         changes: Callable[[dict[str, Any]], Mapping[str, Any]],
         *,
-        once: bool = False,
+        state_dependent: bool = False,
     ) -> Any | None:
         """Change an entity in one guarded step if it still matches; as it is then, ``None`` if it does not."""
-        repository, matches = self._repository(table), matcher(table, where)
+        collection, matches = self._collection(table), matcher(table, where)
         kept = "updatedAt" in table.columns
         hit = False
 
@@ -449,29 +451,29 @@ class AllsourceDatabaseAdapter(BaseAdapter):
             hit = matches(row)
             if not hit:
                 return None
-            found = repository.kind.checked(changes(row))
+            found = collection.kind.checked(changes(row))
             # Where the schema has it, the framework says when it moves.
             return {"updated_at": before.updated_at, **found} if kept else found
 
         try:
             with self._refusing(table):
                 key = getattr(entity, table.kind.key)
-                changed = await self._decided(lambda: repository._change(key, wish, once=once))
+                changed = await self._decided(lambda: collection.change(key, wish, state_dependent=state_dependent))
         except NotFound:
             return None
         return changed if hit else None
 
     async def _remove_one(
-        self, table: Table, where: Sequence[Where], *, verb: str = "deleted", once: bool = False
+        self, table: Table, where: Sequence[Where], *, verb: str = "deleted", state_dependent: bool = False
     ) -> Any | None:
         """Delete one entity that matches, the oldest; its last state, ``None`` if there is none, or none any more."""
-        repository, test = self._repository(table), _entity_test(table, where)
+        collection, test = self._collection(table), _entity_test(table, where)
         passed: list[str] = []
         while (entity := await self._next(table, where, passed)) is not None:
             key = getattr(entity, table.kind.key)
-            if once:
-                repository.core.once(table.kind.stream(key))
-            taken = await self._decided(partial(repository._remove, key, verb=verb, only_if=test))
+            if state_dependent:
+                collection.context.depend_on_state(table.kind.stream(key))
+            taken = await self._decided(partial(collection.remove, key, verb=verb, only_if=test))
             if taken is not None:
                 return taken
         return None

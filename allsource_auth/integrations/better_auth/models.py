@@ -19,11 +19,11 @@ from typing import Any
 import msgspec
 from better_auth.schema import Field
 
-from ... import values
-from ...entities import Entity, Instant
-from ...errors import InvalidInput, NotFound
-from ...ids import uuid_text
-from ...kinds import (
+from allsource_auth import values
+from allsource_auth.entities import Entity, Instant
+from allsource_auth.errors import InvalidInput, NotFound
+from allsource_auth.ids import uuid_text
+from allsource_auth.kinds import (
     ACCOUNT,
     API_KEY,
     INVITATION,
@@ -36,8 +36,8 @@ from ...kinds import (
     USER,
     VERIFICATION,
     Check,
+    Index,
     Kind,
-    Listed,
     Unique,
 )
 
@@ -196,13 +196,13 @@ class Table:
 def tables(
     schema: Mapping[str, Mapping[str, Field]],
     declared: Mapping[str, Kind[Any]],
-    lists: Mapping[str, Collection[str]],
+    indexes: Mapping[str, Collection[str]],
 ) -> dict[str, Table]:
     """The tables of a schema, on top of the kinds that were ``declared`` before; ``lists``: further fields that are looked up.
 
     Raises `InvalidInput` naming the model or the field that cannot be kept.
     """
-    for model, names in lists.items():
+    for model, names in indexes.items():
         for name in names:
             if name not in schema.get(model, {}):
                 raise InvalidInput("lists", f"the schema has no field {name!r} of a model {model!r}")
@@ -222,7 +222,7 @@ def tables(
         base = declared.get(names[model]) or SHARED.get(model) or _new_kind(model, names[model])
         builder = _Builder(model, base, names, fields)
         for name, spec in fields.items():
-            builder.add(name, spec, listed=name in lists.get(model, ()), sought=(model, name) in referenced)
+            builder.add(name, spec, index=name in indexes.get(model, ()), sought=(model, name) in referenced)
         found[model] = builder.table()
     return found
 
@@ -273,7 +273,7 @@ class _Builder:
         self._fields: list[tuple[str, Any, Any]] = []
         self._checks: dict[str, Check] = {}
         self._unique = list(base.unique)
-        self._lists = list(base.lists)
+        self._indexes = list(base.indexes)
         self._indexed: set[str] = set()
         self._secrets = set(base.secrets)
         self._attributes = {wire: attribute for attribute, wire in base.codec.names.items()}
@@ -282,7 +282,7 @@ class _Builder:
                 self._attributes[name] = attribute
         self._types = {found.name: found for found in msgspec.structs.fields(base.entity)}
 
-    def add(self, name: str, spec: Field, *, listed: bool, sought: bool) -> None:
+    def add(self, name: str, spec: Field, *, index: bool, sought: bool) -> None:
         """Add a field: ``listed``: entities are looked up by it; ``sought``: other models refer to it."""
         if spec.type not in STORED:
             raise InvalidInput(f"{self._model}.{name}", f"there is no type {spec.type!r} of fields")
@@ -300,7 +300,7 @@ class _Builder:
         if (spec.unique and attribute != ID) or (attribute == ID and sought):
             if all(unique.attributes != single for unique in self._unique):
                 self._unique.append(Unique(attribute, single, normal=_comparable))
-        elif spec.references is not None or listed:
+        elif spec.references is not None or index:
             self._list(name, attribute, spec)
         elif self._own and spec.type in TEXTS and (spec.index or name in LOOKED_UP.get(self._model, ())):
             self._list(name, attribute, spec)
@@ -334,7 +334,7 @@ class _Builder:
         return Column(name, attribute, spec.type, spec.required, default, stored, shown)
 
     def _list(self, name: str, attribute: str, spec: Field) -> None:
-        if any(found.attribute == attribute for found in self._lists):
+        if any(found.attribute == attribute for found in self._indexes):
             return
         if any(unique.attributes == (attribute,) for unique in self._unique):
             return
@@ -350,13 +350,13 @@ class _Builder:
             key = ID if parent is None else parent.key
             # What is deleted with a parent is found by the parent's key.
             owner = self._names.get(reference.model) if reference.field == key else None
-        self._lists.append(Listed(attribute, attribute, owner=owner))
+        self._indexes.append(Index(attribute, attribute, owner=owner))
 
     def table(self) -> Table:
         base = self._base
         kind = base
         stamps = {name: values.instant for name in STAMPS if name in base.codec.names}
-        same = not self._fields and tuple(self._unique) == base.unique and tuple(self._lists) == base.lists
+        same = not self._fields and tuple(self._unique) == base.unique and tuple(self._indexes) == base.indexes
         if not same or "created_at" not in base.checks:
             entity = base.entity
             if self._fields:
@@ -366,7 +366,7 @@ class _Builder:
                 entity=entity,
                 checks={**base.checks, **stamps, **self._checks},
                 unique=tuple(self._unique),
-                lists=tuple(self._lists),
+                indexes=tuple(self._indexes),
                 secrets=frozenset(self._secrets),
             )
         return Table(self._model, kind, self._columns, frozenset(self._indexed))

@@ -18,8 +18,8 @@ from better_auth.endpoints import sign_up_email
 from better_auth.plugins import Plugin, Route
 from better_auth.types import AuthResponse, Ctx
 
-from ...errors import Conflict, InvalidInput
-from .adapter import AllsourceDatabaseAdapter, UniqueViolation
+from allsource_auth.errors import Conflict, InvalidInput
+from allsource_auth.integrations.better_auth.adapter import AllsourceDatabaseAdapter, UniqueViolation
 
 __all__ = ["AtomicSignUp"]
 

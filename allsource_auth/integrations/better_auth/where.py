@@ -17,12 +17,12 @@ from typing import Any
 
 from better_auth.adapters.base import Where
 
-from ... import values
-from ...errors import InvalidInput
-from ...kinds import Listed, Unique
-from .models import ID, TEXTS, Column, Table
+from allsource_auth import values
+from allsource_auth.errors import InvalidInput
+from allsource_auth.integrations.better_auth.models import ID, TEXTS, Column, Table
+from allsource_auth.kinds import Index, Unique
 
-__all__ = ["Way", "alternatives", "matcher", "way"]
+__all__ = ["AccessPath", "access_path", "alternatives", "matcher"]
 
 Row = dict[str, Any]
 Test = Callable[[Any], bool]
@@ -167,28 +167,28 @@ def alternatives(where: Iterable[Where]) -> list[list[Where]]:
 
 
 @dataclass(slots=True)
-class Way:
+class AccessPath:
     """Where the entities are that may match: by key, by the claim of unique values, in the list of a value."""
 
     keys: list[str]
     claims: list[tuple[Unique, tuple[str, ...]]]
-    lists: list[tuple[Listed, str]]
+    indexes: list[tuple[Index, str]]
 
 
-def way(table: Table, where: Sequence[Where]) -> Way | None:
+def access_path(table: Table, where: Sequence[Where]) -> AccessPath | None:
     """The shortest way to all entities that may match; ``None`` if every entity of the kind has to be looked at."""
-    found = Way([], [], [])
+    found = AccessPath([], [], [])
     for conditions in alternatives(where):
         step = _step(table, conditions)
         if step is None:
             return None
         found.keys += step.keys
         found.claims += step.claims
-        found.lists += step.lists
+        found.indexes += step.indexes
     return found
 
 
-def _step(table: Table, conditions: Iterable[Where]) -> Way | None:
+def _step(table: Table, conditions: Iterable[Where]) -> AccessPath | None:
     """The best way that the conditions of one alternative allow: a key, else a claim, else the list that is named first.
 
     Lists that only come from an index are the last that are gone to.
@@ -202,12 +202,12 @@ def _step(table: Table, conditions: Iterable[Where]) -> Way | None:
         if column is None or sought is None:
             continue
         if not sought:
-            return Way([], [], [])  # no value of this field is what is asked for
+            return AccessPath([], [], [])  # no value of this field is what is asked for
         if clause.mode != "insensitive":
             exact.setdefault(column.attribute, sought)
         loose.setdefault(column.attribute, sought)
     if kind.key in exact:
-        return Way(exact[kind.key], [], [])
+        return AccessPath(exact[kind.key], [], [])
     for unique in kind.unique:
         # A value is found in any capitals where that is how it is compared.
         values_of = loose if unique.normal is values.folded else exact
@@ -215,12 +215,12 @@ def _step(table: Table, conditions: Iterable[Where]) -> Way | None:
         if None in held or any(len(each or ()) != 1 for each in held[1:]) or not held:
             continue
         rest = tuple(each[0] for each in held[1:] if each)
-        return Way([], [(unique, _normal(unique, (first, *rest))) for first in held[0] or ()], [])
-    lists = {listed.attribute: listed for listed in kind.lists}
+        return AccessPath([], [(unique, _normal(unique, (first, *rest))) for first in held[0] or ()], [])
+    indexes = {index.attribute: index for index in kind.indexes}
     for attribute, sought in sorted(loose.items(), key=lambda named: named[0] in table.indexed):
-        listed = lists.get(attribute)
-        if listed is not None and (attribute in exact or listed.normal is values.folded):
-            return Way([], [], [(listed, value) for value in sought])
+        index = indexes.get(attribute)
+        if index is not None and (attribute in exact or index.normal is values.folded):
+            return AccessPath([], [], [(index, value) for value in sought])
     return None
 
 

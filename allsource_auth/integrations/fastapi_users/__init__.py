@@ -24,8 +24,13 @@ try:
 except ModuleNotFoundError as missing:
     raise ImportError("this module needs fastapi-users: pip install 'allsource-auth[fastapi-users]'") from missing
 
-from .errors import OAuthAccountTaken, UserChanged, UserGone, add_exception_handlers
-from .models import (
+from allsource_auth.integrations.fastapi_users.errors import (
+    OAuthAccountTaken,
+    UserChanged,
+    UserGone,
+    add_exception_handlers,
+)
+from allsource_auth.integrations.fastapi_users.models import (
     AllsourceBaseAccessToken,
     AllsourceBaseAccessTokenUUID,
     AllsourceBaseOAuthAccount,
@@ -34,8 +39,8 @@ from .models import (
     AllsourceBaseUserUUID,
     StringIDMixin,
 )
-from .tokens import AllsourceAccessTokenDatabase
-from .users import NO_PASSWORD, AllsourceUserDatabase
+from allsource_auth.integrations.fastapi_users.tokens import AllsourceAccessTokenDatabase
+from allsource_auth.integrations.fastapi_users.users import NO_PASSWORD, AllsourceUserDatabase
 
 __all__ = [
     "NO_PASSWORD",

@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-from ... import entities, values
-from ...errors import InvalidInput
-from ...repositories.group import Repositories
-from .models import EMAILS
+from allsource_auth import entities, values
+from allsource_auth.errors import InvalidInput
+from allsource_auth.integrations.fastapi_users.models import EMAILS
+from allsource_auth.repositories import Repositories
 
 __all__ = [
     "CREDENTIAL",

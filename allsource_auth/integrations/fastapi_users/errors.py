@@ -9,7 +9,7 @@ from fastapi.responses import JSONResponse
 from fastapi_users.exceptions import InvalidResetPasswordToken, InvalidVerifyToken, UserAlreadyExists, UserNotExists
 from fastapi_users.router.common import ErrorCode
 
-from ...errors import (
+from allsource_auth.errors import (
     AllsourceAuthError,
     Conflict,
     Http,

@@ -9,8 +9,8 @@ from typing import Any, Generic, NamedTuple, TypeVar
 import msgspec
 from fastapi_users.exceptions import InvalidID
 
-from ... import entities, values
-from ...errors import InvalidInput, Json
+from allsource_auth import entities, values
+from allsource_auth.errors import InvalidInput, Json
 
 __all__ = [
     "DATES",

@@ -8,10 +8,11 @@ from typing import Any, TypeVar
 
 from fastapi_users.authentication.strategy.db import AccessTokenDatabase
 
-from ... import entities, values
-from ...adapter import AllsourceAuthAdapter
-from ...errors import InvalidInput
-from .models import DATES, AllsourceBaseAccessToken, converted, names
+from allsource_auth import entities, values
+from allsource_auth.adapter import AllsourceAuthAdapter
+from allsource_auth.errors import InvalidInput
+from allsource_auth.integrations.fastapi_users.models import DATES, AllsourceBaseAccessToken, converted, names
+from allsource_auth.kinds import SESSION
 
 __all__ = ["AllsourceAccessTokenDatabase"]
 
@@ -51,7 +52,7 @@ class AllsourceAccessTokenDatabase(AccessTokenDatabase[AT]):
     async def get_by_token(self, token: str, max_age: datetime | None = None) -> AT | None:
         """The session with this token; ``None`` if there is none, it has expired, or it is older than ``max_age``. One read."""
         session = await self._adapter.sessions.get(token)
-        if session is None or session.expires_at <= self._adapter._core.now():
+        if session is None or session.expires_at <= self._adapter.context.now():
             return None
         if max_age is not None and session.created_at < values.instant("max_age", max_age):
             return None
@@ -65,7 +66,7 @@ class AllsourceAccessTokenDatabase(AccessTokenDatabase[AT]):
         if "user_id" not in create_dict:
             raise InvalidInput("user_id", "is missing")
         given = {**create_dict, "user_id": str(create_dict["user_id"])}
-        given.setdefault("expires_at", self._expiry(self._adapter._core.now()))
+        given.setdefault("expires_at", self._expiry(self._adapter.context.now()))
         self._refuse_others(given, SESSION_FIELDS)
         return self._read(await self._adapter.sessions.create(**given))
 
@@ -79,11 +80,12 @@ class AllsourceAccessTokenDatabase(AccessTokenDatabase[AT]):
         if "created_at" in changes:
             changes["created_at"] = values.instant("created_at", changes["created_at"])
             changes.setdefault("expires_at", self._expiry(changes["created_at"]))
-        kind = self._adapter.sessions.kind
-        checked = kind.checked({name: value for name, value in changes.items() if name != "created_at"})
+        checked = SESSION.checked({name: value for name, value in changes.items() if name != "created_at"})
         checked |= {"created_at": changes["created_at"]} if "created_at" in changes else {}
         verb = "expiry_updated" if "expires_at" in checked else "updated"
-        session = await self._adapter.sessions._change(access_token.token, lambda _: checked, verb=verb, once=False)
+        session = await self._adapter.context.collections[SESSION.name].change(
+            access_token.token, lambda _: checked, verb=verb, state_dependent=False
+        )
         fresh = self._read(session)
         for name in fresh.__struct_fields__:
             setattr(access_token, name, getattr(fresh, name))

@@ -11,12 +11,11 @@ from fastapi_users.db import BaseUserDatabase
 from fastapi_users.exceptions import UserAlreadyExists
 from pydantic_core import PydanticSerializationError, to_jsonable_python
 
-from ... import entities, values
-from ...adapter import AllsourceAuthAdapter
-from ...errors import AccountNotFound, Conflict, InvalidInput, UserNotFound, VersionConflict
-from ...ids import uuid_text
-from ...repositories.load_session import is_banned
-from .accounts import (
+from allsource_auth import entities, values
+from allsource_auth.adapter import AllsourceAuthAdapter
+from allsource_auth.errors import AccountNotFound, Conflict, InvalidInput, UserNotFound, VersionConflict
+from allsource_auth.ids import uuid_text
+from allsource_auth.integrations.fastapi_users.accounts import (
     CREDENTIAL,
     OAUTH_FIELDS,
     add_password,
@@ -27,8 +26,17 @@ from .accounts import (
     oauth_fields,
     with_email,
 )
-from .errors import OAuthAccountTaken, UserChanged, UserGone
-from .models import NEVER_NONE, OWN, AllsourceBaseOAuthAccount, AllsourceBaseUser, converted, shape
+from allsource_auth.integrations.fastapi_users.errors import OAuthAccountTaken, UserChanged, UserGone
+from allsource_auth.integrations.fastapi_users.models import (
+    NEVER_NONE,
+    OWN,
+    AllsourceBaseOAuthAccount,
+    AllsourceBaseUser,
+    converted,
+    shape,
+)
+from allsource_auth.kinds import ACCOUNT, USER
+from allsource_auth.repositories.load_session import is_banned
 
 __all__ = ["NO_PASSWORD", "AllsourceUserDatabase"]
 
@@ -131,7 +139,7 @@ class AllsourceUserDatabase(BaseUserDatabase[U, ID]):
             if password is not None:
                 changed = await _again(partial(self._set_password, user, password, wish))
             else:
-                changed = await self._adapter.users._change(key, wish, once=False)
+                changed = await self._adapter.context.collections[USER.name].change(key, wish, state_dependent=False)
         except Conflict as conflict:
             raise UserAlreadyExists from conflict
         except UserNotFound:
@@ -214,7 +222,7 @@ class AllsourceUserDatabase(BaseUserDatabase[U, ID]):
             "id": user.id,
             "email": user.email,
             "hashed_password": password or self._no_password,
-            "is_active": not is_banned(self._adapter._core, user),
+            "is_active": not is_banned(self._adapter.context, user),
             "is_superuser": ADMIN in _roles(user.role),
             "is_verified": user.email_verified,
         }
@@ -262,7 +270,7 @@ class AllsourceUserDatabase(BaseUserDatabase[U, ID]):
             if name == "is_verified":
                 found["email_verified"] = value
             elif name == "is_active":
-                active = before is None or not is_banned(self._adapter._core, before)
+                active = before is None or not is_banned(self._adapter.context, before)
                 if values.flag(name, value) != active:
                     found |= {"banned": not value, "ban_reason": None, "ban_expires": None}
             elif name == "is_superuser":
@@ -276,7 +284,7 @@ class AllsourceUserDatabase(BaseUserDatabase[U, ID]):
                 extra[name] = _jsonable(name, value)
         if extra:
             found["metadata"] = {**((before and before.metadata) or {}), **extra}
-        return self._adapter.users.kind.checked(found)
+        return USER.checked(found)
 
     async def _set_password(self, user: U, password: str, wish: Wish) -> entities.User:
         """Replace the password that ``user`` has, and change what ``wish`` says, in one transaction."""
@@ -291,9 +299,11 @@ class AllsourceUserDatabase(BaseUserDatabase[U, ID]):
             account = await credential_of(tx, key)
             # A new account takes the user along, so that one who is deleted in this very moment gets none.
             least: dict[str, Any] | None = {} if account is None else None
-            changed = await tx.users._change(key, lambda before: wish(before) or least, once=False)
+            changed: entities.User = await tx.context.collections[USER.name].change(
+                key, lambda before: wish(before) or least, state_dependent=False
+            )
             if account is not None:
-                await tx.accounts._change(account.id, replace)
+                await tx.context.collections[ACCOUNT.name].change(account.id, replace)
             elif known != self._no_password:
                 raise UserChanged
             else:
@@ -303,13 +313,15 @@ class AllsourceUserDatabase(BaseUserDatabase[U, ID]):
     async def _link(self, key: str, given: Mapping[str, Any], email: str) -> None:
         async with self._adapter.transaction() as tx:
             account = await tx.accounts.create(user_id=key, **given)
-            await tx.users._change(key, partial(with_email, account.id, email))
+            await tx.context.collections[USER.name].change(key, partial(with_email, account.id, email))
 
     async def _renew(self, key: str, account: str, given: Mapping[str, Any], email: str | None) -> None:
         tokens = {name: value for name, value in given.items() if name not in ("provider_id", "account_id")}
         await self._adapter.accounts.update(account, **tokens)
         if email is not None:
-            await self._adapter.users._change(key, partial(with_email, account, email), once=False)
+            await self._adapter.context.collections[USER.name].change(
+                key, partial(with_email, account, email), state_dependent=False
+            )
 
 
 def _roles(role: str | None) -> list[str]:

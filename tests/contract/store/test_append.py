@@ -71,7 +71,7 @@ async def test_failing_guard_keeps_nothing_or_the_events_before_it(store: EventS
     with pytest.raises(VersionConflict):
         await store.append([new_event(A, guard=0), new_event(B, guard=0), new_event("auth-user:c", guard=0)])
     kept = {event.stream for event in await whole_log(store)}
-    assert kept == ({B} if store.atomic else {A, B})
+    assert kept == ({B} if store.atomic_batches else {A, B})
 
 
 async def test_guards_of_one_batch_see_its_earlier_events(store: EventStore) -> None:

@@ -20,9 +20,11 @@ async def five(store: EventStore) -> list[Event]:
     return events
 
 
-@pytest.mark.parametrize("decisive", [False, True])
-async def test_latest_is_the_newest_event_and_the_version(store: EventStore, five: list[Event], decisive: bool) -> None:
-    latest = await store.latest(A, decisive=decisive)
+@pytest.mark.parametrize("require_leader", [False, True])
+async def test_latest_is_the_newest_event_and_the_version(
+    store: EventStore, five: list[Event], require_leader: bool
+) -> None:
+    latest = await store.latest(A, require_leader=require_leader)
     assert latest.event == five[-1]
     assert latest.version == 5
 

@@ -19,7 +19,8 @@ from better_auth.schema import CORE_SCHEMA, merge_schema, rate_limit_model
 
 from allsource_auth import AllsourceAuthAdapter
 from allsource_auth.integrations.better_auth import AllsourceDatabaseAdapter
-from allsource_auth.store.sqlite import SqliteLog, SqliteStore
+from allsource_auth.store.sqlite.log import SqliteLog
+from allsource_auth.store.sqlite.store import SqliteStore
 from tests.support.wrappers import CountingStore
 
 PLUGINS = (

@@ -12,8 +12,7 @@ from fastapi import FastAPI
 
 from allsource_auth import AllsourceAuthAdapter
 from allsource_auth.integrations.better_auth import AllsourceDatabaseAdapter, AtomicSignUp
-
-from .site import application
+from tests.integrations.better_auth.site import application
 
 __all__ = ["database", "served"]
 

@@ -13,6 +13,7 @@ from better_auth.schema import CORE_SCHEMA, Field, Reference, merge_schema
 from better_auth.types import APIError
 
 from allsource_auth import AllsourceAuthAdapter, Conflict, InvalidInput, UserNotFound, audit
+from allsource_auth.engine.repository import RestorableRepository
 from allsource_auth.integrations.better_auth import AllsourceDatabaseAdapter, UniqueViolation
 from tests.integrations.better_auth.conftest import SCHEMA
 
@@ -244,7 +245,7 @@ async def test_a_verification_can_be_made_again_under_its_id(
     labels = [change.event for change in await store.verifications.history("reserved")]
     assert labels == ["VerificationCreated", "VerificationConsumed"] * 2
     with pytest.raises(InvalidInput, match="secret"):
-        await store.verifications.restore("reserved")
+        await store.context.collections["verification"].restore("reserved")
 
 
 async def test_null_and_absent(database: AllsourceDatabaseAdapter) -> None:
@@ -316,7 +317,7 @@ OWN = merge_schema(
 
 @pytest.fixture
 def own(store: AllsourceAuthAdapter) -> AllsourceDatabaseAdapter:
-    adapter = AllsourceDatabaseAdapter(store, lists={"task": ["label"]})
+    adapter = AllsourceDatabaseAdapter(store, indexes={"task": ["label"]})
     adapter.init(OWN)
     return adapter
 
@@ -335,6 +336,7 @@ async def test_models_of_an_application_are_kinds(own: AllsourceDatabaseAdapter,
     repository = own.repository("Project2")
     (change,) = await repository.history(project["id"])
     assert (change.event, change.wire_type) == ("Project2Created", "auth.project2.created")
+    assert isinstance(repository, RestorableRepository)
     assert "hidden" not in repr(change)
     assert "hidden" not in repr(change.diff)
     await store.users.delete("id-ada")
@@ -354,9 +356,9 @@ async def test_two_schemas_on_one_store_add_up(store: AllsourceAuthAdapter) -> N
     assert (await first.find_one("user", [Where("phoneNumber", "+44 1")]) or {})["id"] == "id-ada"
     await store.users.delete("id-ada")
     await signed_up(first, "bob", phoneNumber="+44 1")
-    declared = dict(store.users.core.declared)
+    declared = dict(store.context.declared)
     first.init(SCHEMA)
-    assert store.users.core.declared == declared
+    assert store.context.declared == declared
 
 
 @pytest.mark.parametrize(
@@ -375,7 +377,7 @@ async def test_two_schemas_on_one_store_add_up(store: AllsourceAuthAdapter) -> N
 )
 def test_a_schema_that_cannot_be_kept(store: AllsourceAuthAdapter, schema: Any, lists: Any, told: str) -> None:
     with pytest.raises(InvalidInput, match=told):
-        AllsourceDatabaseAdapter(store, lists=lists).init(schema)
+        AllsourceDatabaseAdapter(store, indexes=lists).init(schema)
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,8 @@ from better_auth.schema import CORE_SCHEMA, Field, Reference
 
 from allsource_auth import AllsourceAuthAdapter
 from allsource_auth.integrations.better_auth import AllsourceDatabaseAdapter
-from allsource_auth.store.sqlite import SqliteLog, SqliteStore
+from allsource_auth.store.sqlite.log import SqliteLog
+from allsource_auth.store.sqlite.store import SqliteStore
 from tests.integrations.better_auth.conftest import SCHEMA
 from tests.support.wrappers import CountingStore
 
@@ -161,7 +162,7 @@ async def test_other_conditions_look_at_every_row_and_say_so_once(
 async def test_the_advice_helps(
     filled: AllsourceDatabaseAdapter, store: AllsourceAuthAdapter, counted: CountingStore
 ) -> None:
-    advised = AllsourceDatabaseAdapter(store, lists={"user": ["name"]})
+    advised = AllsourceDatabaseAdapter(store, indexes={"user": ["name"]})
     advised.init(SCHEMA)
     assert (await store.reindex()).entries == 30
     counted.forget()

@@ -25,11 +25,10 @@ from sqlalchemy.pool import StaticPool
 from allsource_auth import AllsourceAuthAdapter
 from allsource_auth.integrations.better_auth import AllsourceDatabaseAdapter
 from allsource_auth.integrations.better_auth.models import Table
+from tests.integrations.better_auth.flows import FLOWS
+from tests.integrations.better_auth.site import Site, Transcript, differences, opened
 from tests.support.clocks import ManualClock
 from tests.support.targets import TARGETS, Target
-
-from .flows import FLOWS
-from .site import Site, Transcript, differences, opened
 
 pytestmark = pytest.mark.integrations
 

@@ -18,11 +18,10 @@ from better_auth.adapters.base import Where
 
 from allsource_auth import AllsourceAuthAdapter
 from allsource_auth.integrations.better_auth import AllsourceDatabaseAdapter, AtomicSignUp
+from tests.integrations.better_auth.served import database
+from tests.integrations.better_auth.site import BASE, PASSWORD
 from tests.support import cores
 from tests.support.local import local_allsource
-
-from .served import database
-from .site import BASE, PASSWORD
 
 pytestmark = pytest.mark.integrations
 

@@ -138,7 +138,7 @@ async def test_who_is_kept_waiting_is_refused_as_well(tmp_path: Path) -> None:
         database = AllsourceDatabaseAdapter(store)
         database.init(SCHEMA)
         minutes = itertools.count(step=60.0)
-        store.users.core.mutations.now = lambda: next(minutes)
+        store.context.mutations.now = lambda: next(minutes)
         given = {"name": "n", "email": "ada@example.org"}
         outcomes = await asyncio.gather(*(database.create("user", given) for _ in range(20)), return_exceptions=True)
         assert Counter(type(outcome) for outcome in outcomes) == {dict: 1, UniqueViolation: 19}
@@ -155,9 +155,9 @@ class Behind(WrappedStore):
         super().__init__(store)
         self._seen: dict[str, Latest] = {}
 
-    async def latest(self, stream: str, *, decisive: bool = False) -> Latest:
-        found = await super().latest(stream, decisive=decisive)
-        return found if decisive else self._seen.setdefault(stream, found)
+    async def latest(self, stream: str, *, require_leader: bool = False) -> Latest:
+        found = await super().latest(stream, require_leader=require_leader)
+        return found if require_leader else self._seen.setdefault(stream, found)
 
 
 async def test_a_replica_that_has_stopped_holds_nobody_up(tmp_path: Path) -> None:

@@ -13,8 +13,7 @@ from better_auth.adapters.base import BaseAdapter, Where
 from sqlalchemy.exc import IntegrityError
 
 from allsource_auth import Conflict
-
-from .samples import Adapters, adapters
+from tests.integrations.better_auth.samples import Adapters, adapters
 
 pytestmark = pytest.mark.integrations
 

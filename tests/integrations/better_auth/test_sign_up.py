@@ -20,12 +20,12 @@ from better_auth.plugins_ext.username import UsernamePlugin
 
 from allsource_auth import AllsourceAuthAdapter, InvalidInput
 from allsource_auth.integrations.better_auth import AllsourceDatabaseAdapter, AtomicSignUp
-from allsource_auth.store.sqlite import SqliteLog, SqliteStore
+from allsource_auth.store.sqlite.log import SqliteLog
+from allsource_auth.store.sqlite.store import SqliteStore
+from tests.integrations.better_auth.flows import FLOWS
+from tests.integrations.better_auth.site import PASSWORD, Options, Site, differences, opened
+from tests.integrations.better_auth.test_flows import sqlite
 from tests.support.wrappers import CountingStore, Dying, PatientStore
-
-from .flows import FLOWS
-from .site import PASSWORD, Options, Site, differences, opened
-from .test_flows import sqlite
 
 pytestmark = pytest.mark.integrations
 
@@ -33,7 +33,7 @@ COUNT = {"count": -1}
 ADA = {"name": "Ada", "email": "ada@example.org", "password": PASSWORD}
 
 
-def atomic(options: Options) -> Options:
+def atomic_batches(options: Options) -> Options:
     """The same application with the plugin."""
 
     def found(site: Site) -> dict[str, Any]:
@@ -58,7 +58,7 @@ def verifying(site: Site) -> dict[str, Any]:
 
 @asynccontextmanager
 async def served(store: AllsourceAuthAdapter, options: Options = nothing) -> AsyncIterator[Site]:
-    async with opened(AllsourceDatabaseAdapter(store), atomic(options)) as site:
+    async with opened(AllsourceDatabaseAdapter(store), atomic_batches(options)) as site:
         yield site
 
 

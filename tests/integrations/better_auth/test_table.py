@@ -14,8 +14,7 @@ import pytest
 from better_auth.adapters.base import BaseAdapter, Where
 
 from allsource_auth import InvalidInput
-
-from .samples import NOW, ROWS, Adapters, Row, adapters, whole
+from tests.integrations.better_auth.samples import NOW, ROWS, Adapters, Row, adapters, whole
 
 pytestmark = pytest.mark.integrations
 

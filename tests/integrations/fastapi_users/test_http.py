@@ -384,10 +384,10 @@ class Failing(CountingStore):
             raise self.failure
         return await super().append(events)
 
-    async def latest(self, stream: str, *, decisive: bool = False) -> Any:
+    async def latest(self, stream: str, *, require_leader: bool = False) -> Any:
         if self.failure is not None:
             raise self.failure
-        return await super().latest(stream, decisive=decisive)
+        return await super().latest(stream, require_leader=require_leader)
 
 
 @pytest.mark.parametrize(

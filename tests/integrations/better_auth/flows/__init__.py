@@ -5,7 +5,7 @@ A flow says which status it expects, so that both sides failing alike is no succ
 
 from __future__ import annotations
 
-from . import (
+from tests.integrations.better_auth.flows import (
     administration,
     codes,
     core,
@@ -18,7 +18,7 @@ from . import (
     social,
     sso,
 )
-from .registry import FLOWS
+from tests.integrations.better_auth.flows.registry import FLOWS
 
 __all__ = [
     "FLOWS",

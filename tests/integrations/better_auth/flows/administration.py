@@ -10,8 +10,8 @@ from better_auth.plugins_ext.api_key import ApiKeyPlugin
 from better_auth.plugins_ext.organization import OrganizationPlugin
 from better_auth.types import AuthRequest
 
-from ..site import PASSWORD, Site
-from .registry import NEW, PAST, flow, note, put, where
+from tests.integrations.better_auth.flows.registry import NEW, PAST, flow, note, put, where
+from tests.integrations.better_auth.site import PASSWORD, Site
 
 __all__: list[str] = []
 

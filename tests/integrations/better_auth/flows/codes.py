@@ -13,8 +13,8 @@ from better_auth.plugins_ext.phone_number import PhoneNumberPlugin
 from better_auth.plugins_ext.siwe import SiwePlugin
 from better_auth.schema import Field
 
-from ..site import BASE, PASSWORD, Browser, Site
-from .registry import NEW, PAST, flow, note, put, where
+from tests.integrations.better_auth.flows.registry import NEW, PAST, flow, note, put, where
+from tests.integrations.better_auth.site import BASE, PASSWORD, Browser, Site
 
 __all__: list[str] = []
 

@@ -27,8 +27,8 @@ from better_auth.plugins_ext.siwe import SiwePlugin
 from better_auth.schema import Field
 from better_auth.secondary_storage import MemorySecondaryStorage
 
-from ..site import PASSWORD, Site
-from .registry import NEW, PAST, flow, note, put, token_of, where
+from tests.integrations.better_auth.flows.registry import NEW, PAST, flow, note, put, token_of, where
+from tests.integrations.better_auth.site import PASSWORD, Site
 
 __all__: list[str] = []
 

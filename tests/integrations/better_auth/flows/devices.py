@@ -10,9 +10,9 @@ from better_auth.plugins_ext.jwt import JWTPlugin
 from better_auth.plugins_ext.oauth_provider import OAuthProviderPlugin
 from better_auth.plugins_ext.oauth_provider.device_code import OAuthDeviceAuthorizationPlugin
 
-from ..site import Site
-from .registry import PAST, flow, put
-from .relying import THERE, Program
+from tests.integrations.better_auth.flows.registry import PAST, flow, put
+from tests.integrations.better_auth.flows.relying import THERE, Program
+from tests.integrations.better_auth.site import Site
 
 __all__: list[str] = []
 

@@ -7,10 +7,10 @@ from typing import Any
 from better_auth.plugins_ext.jwt import JWTPlugin
 from better_auth.plugins_ext.oauth_provider import OAuthProviderPlugin
 
-from ..site import BASE, PASSWORD, Browser, Site
-from .outside import identity_provider
-from .registry import flow, put, query
-from .relying import THERE, Program, as_server
+from tests.integrations.better_auth.flows.outside import identity_provider
+from tests.integrations.better_auth.flows.registry import flow, put, query
+from tests.integrations.better_auth.flows.relying import THERE, Program, as_server
+from tests.integrations.better_auth.site import BASE, PASSWORD, Browser, Site
 
 __all__: list[str] = []
 

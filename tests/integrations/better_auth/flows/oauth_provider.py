@@ -16,11 +16,11 @@ from better_auth.plugins_ext.oauth_provider.resources import seed_resources
 from better_auth.types import AuthRequest
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from ..site import BASE, PASSWORD, Browser, Site
-from .outside import identity_provider, jwks
-from .outside import signed as signed_by_client
-from .registry import PAST, flow, note, put, query
-from .relying import THERE, Program, as_server
+from tests.integrations.better_auth.flows.outside import identity_provider, jwks
+from tests.integrations.better_auth.flows.outside import signed as signed_by_client
+from tests.integrations.better_auth.flows.registry import PAST, flow, note, put, query
+from tests.integrations.better_auth.flows.relying import THERE, Program, as_server
+from tests.integrations.better_auth.site import BASE, PASSWORD, Browser, Site
 
 __all__: list[str] = []
 

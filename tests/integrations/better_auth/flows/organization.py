@@ -8,8 +8,8 @@ from better_auth.access_control import ORG_DEFAULT_STATEMENTS, create_access_con
 from better_auth.plugins_ext.organization import OrganizationPlugin
 from better_auth.schema import Field
 
-from ..site import Site
-from .registry import PAST, flow, note, put, where
+from tests.integrations.better_auth.flows.registry import PAST, flow, note, put, where
+from tests.integrations.better_auth.site import Site
 
 __all__: list[str] = []
 

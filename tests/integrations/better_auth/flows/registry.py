@@ -10,7 +10,7 @@ from urllib.parse import parse_qs, urlsplit
 
 from better_auth.adapters.base import Where
 
-from ..site import Site
+from tests.integrations.better_auth.site import Site
 
 __all__ = ["FLOWS", "NEW", "PAST", "flow", "note", "put", "query", "token_of", "where"]
 

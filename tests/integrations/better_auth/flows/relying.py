@@ -10,8 +10,8 @@ from urllib.parse import urlsplit
 from better_auth.endpoints import Ctx
 from better_auth.types import AuthRequest, AuthResponse, dump_json
 
-from ..site import Browser, Site
-from .registry import note, query
+from tests.integrations.better_auth.flows.registry import note, query
+from tests.integrations.better_auth.site import Browser, Site
 
 __all__ = ["THERE", "Program", "as_server"]
 

@@ -14,9 +14,9 @@ from better_auth.plugins_ext.last_login_method import LastLoginMethodPlugin
 from better_auth.plugins_ext.multi_session import MultiSessionPlugin
 from better_auth.plugins_ext.one_time_token import OneTimeTokenPlugin
 
-from ..site import PASSWORD, Site
-from .outside import identity_provider
-from .registry import PAST, flow, note, put
+from tests.integrations.better_auth.flows.outside import identity_provider
+from tests.integrations.better_auth.flows.registry import PAST, flow, note, put
+from tests.integrations.better_auth.site import PASSWORD, Site
 
 __all__: list[str] = []
 

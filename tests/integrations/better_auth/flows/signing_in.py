@@ -15,9 +15,9 @@ from better_auth.plugins_ext.passkey import PasskeyPlugin
 from better_auth.plugins_ext.two_factor import TwoFactorPlugin
 from better_auth.plugins_ext.username import UsernamePlugin
 
-from ..authenticator import Authenticator
-from ..site import BASE, PASSWORD, Browser, Site
-from .registry import PAST, flow, note, put
+from tests.integrations.better_auth.authenticator import Authenticator
+from tests.integrations.better_auth.flows.registry import PAST, flow, note, put
+from tests.integrations.better_auth.site import BASE, PASSWORD, Browser, Site
 
 __all__: list[str] = []
 

@@ -14,9 +14,9 @@ from better_auth.plugins_ext.oauth_proxy import OAuthProxyPlugin
 from better_auth.plugins_ext.one_tap import OneTapPlugin
 from better_auth.schema import Field
 
-from ..site import BASE, PASSWORD, Browser, Site
-from .outside import IDP, PEOPLE, identity_provider, signed
-from .registry import PAST, flow, put, query, token_of
+from tests.integrations.better_auth.flows.outside import IDP, PEOPLE, identity_provider, signed
+from tests.integrations.better_auth.flows.registry import PAST, flow, put, query, token_of
+from tests.integrations.better_auth.site import BASE, PASSWORD, Browser, Site
 
 __all__: list[str] = []
 

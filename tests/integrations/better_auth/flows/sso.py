@@ -9,9 +9,9 @@ from better_auth.plugins_ext.organization import OrganizationPlugin
 from better_auth.plugins_ext.sso import SSOPlugin
 from better_auth.schema import Field
 
-from ..site import BASE, Browser, Site
-from .outside import IDP, identity_provider
-from .registry import PAST, flow, put, query, where
+from tests.integrations.better_auth.flows.outside import IDP, identity_provider
+from tests.integrations.better_auth.flows.registry import PAST, flow, put, query, where
+from tests.integrations.better_auth.site import BASE, Browser, Site
 
 __all__: list[str] = []
 

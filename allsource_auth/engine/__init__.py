@@ -1,0 +1,1 @@
+"""The event-sourcing engine: streams, mutations, claims, indexes, histories. Internal; the repositories are built on it."""

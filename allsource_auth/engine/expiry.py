@@ -1,0 +1,98 @@
+"""Sweeps: removing what has expired, at a cost that follows what is alive (section 3 of the design, "Sweeps").
+
+A sweep reads the kind's events in time order from a checkpoint on. An entity whose newest event lies later is met there
+again; one that is alive and untouched holds the checkpoint back; one without an expiry does not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TypeVar
+
+import msgspec
+
+from allsource_auth.engine.collection import Collection
+from allsource_auth.engine.operation import Operation
+from allsource_auth.engine.ordering import Head, content
+from allsource_auth.engine.streams import SECOND
+from allsource_auth.entities import Entity
+from allsource_auth.errors import InvalidInput, Json, VersionConflict
+from allsource_auth.kinds import INDEX_PREFIX, SWEPT, digest
+from allsource_auth.logs import log_suppressed
+
+__all__ = ["sweep"]
+
+E = TypeVar("E", bound=Entity)
+
+BEHIND = 600 * SECOND
+"""Nanoseconds that the checkpoint stays behind the newest event, for events that are stored out of time order."""
+
+
+class Checkpoint(msgspec.Struct):
+    until: str
+    v: int = 1
+
+
+async def sweep(collection: Collection[E], *, limit: int | None) -> int:
+    """Delete the expired entities of a kind, at most ``limit``; how many this call deleted."""
+    if limit is not None and (isinstance(limit, bool) or not isinstance(limit, int) or limit < 0):
+        raise InvalidInput("limit", "must be a whole number of at least 0")
+    kind, streams = collection.kind, collection.context.streams
+    expiry = kind.expiry
+    assert expiry is not None
+    head = await streams.head(f"{INDEX_PREFIX}sweep.{kind.name}:{digest(collection.context.tenant)}")
+    since = _until(head)
+    now = collection.context.now()
+
+    def expired(entity: Entity) -> bool:
+        moment = getattr(entity, expiry)
+        return moment is not None and bool(moment <= now)
+
+    kept: dict[str, int] = {}  # what is alive, or left for the next sweep, by the time of its newest event
+    newest = since or 0
+    deleted = 0
+    pages = streams.scan(kind.types, since=since)
+    try:
+        async for events in pages:
+            due: dict[str, int] = {}
+            for event in events:
+                newest = max(newest, event.time)
+                kept.pop(event.stream, None)
+                due.pop(event.stream, None)
+                try:
+                    entity = kind.decode(event)
+                except Json as error:
+                    log_suppressed("a sweep met a state that cannot be decoded", error)
+                    continue
+                if entity is None or getattr(entity, expiry) is None:
+                    continue
+                (due if expired(entity) else kept)[event.stream] = event.time
+            room = len(due) if limit is None else limit - deleted
+            now_due, left = list(due)[:room], list(due)[room:]
+            deleted += await collection.delete_where([kind.key_of(stream) for stream in now_due], expired)
+            kept |= {stream: due[stream] for stream in left}
+            if limit is not None and deleted >= limit:
+                break
+    finally:
+        await pages.aclose()
+    await _advance(collection, head, since, min([newest - BEHIND, *_first(kept)]))
+    return deleted
+
+
+def _first(kept: dict[str, int]) -> Iterable[int]:
+    return [min(kept.values())] if kept else []
+
+
+def _until(head: Head) -> int | None:
+    return None if head.event is None else int(content(head.event, Checkpoint).until)
+
+
+async def _advance(collection: Collection[E], head: Head, since: int | None, until: int) -> None:
+    """Move the checkpoint forward; another sweep that was faster has moved it already."""
+    if until <= (since or 0):
+        return
+    payload = msgspec.json.encode(Checkpoint(until=str(until)))
+    try:
+        await collection.context.streams.append([Operation().event(SWEPT, head.stream, payload, after=head)])
+    except VersionConflict as error:
+        log_suppressed("another sweep moved the checkpoint", error)

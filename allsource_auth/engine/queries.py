@@ -1,0 +1,157 @@
+"""What is asked of the entities of one kind: states, lists, who has a unique value, and what was before."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterable
+from contextlib import aclosing
+from datetime import datetime
+from typing import Any, Generic, TypeVar
+
+from allsource_auth.audit import Change
+from allsource_auth.codec import is_tombstone
+from allsource_auth.engine.context import Context
+from allsource_auth.engine.history import History
+from allsource_auth.entities import Entity
+from allsource_auth.errors import InvalidInput
+from allsource_auth.kinds import Index, Kind, Unique
+from allsource_auth.store.base import Event
+from allsource_auth.values import is_unicode
+
+__all__ = ["Queries"]
+
+E = TypeVar("E", bound=Entity)
+
+
+class Queries(Generic[E]):
+    """The reading half of a `Collection`."""
+
+    context: Context[Any]
+
+    def __init__(self, context: Context[Any], kind: Kind[E]) -> None:
+        self.context = context
+        self._streams = context.streams
+        self.use_kind(kind)
+
+    def use_kind(self, kind: Kind[E]) -> None:
+        self.kind = kind
+        self._history = History(self._streams, kind)
+        self._decode = kind.codec.decode
+
+    async def get(self, key: str) -> E | None:
+        """See `Repository.get`; the same for the other methods up to `as_of`."""
+        stream = self.kind.find(key)
+        if stream is None:
+            return None
+        event = await self._streams.newest(stream)
+        return None if event is None else self._decode(event)
+
+    async def get_many(self, keys: Iterable[str]) -> dict[str, E]:
+        wanted = {key: stream for key in keys if (stream := self.kind.find(key)) is not None}
+        newest = await self._streams.newest_many(wanted.values())
+        found = {
+            key: None if (event := newest[stream]) is None else self._decode(event) for key, stream in wanted.items()
+        }
+        return {key: entity for key, entity in found.items() if entity is not None}
+
+    async def exists(self, key: str) -> bool:
+        stream = self.kind.find(key)
+        event = await self._streams.newest(stream) if stream else None
+        return event is not None and not is_tombstone(event.payload)
+
+    async def scan(self) -> AsyncIterator[E]:
+        async with aclosing(self._streams.heads(self.kind.prefix, self.kind.types)) as pages:
+            async for events in pages:
+                for event in events:
+                    entity = self.kind.decode(event)
+                    if entity is not None:
+                        yield entity
+
+    async def history(
+        self, key: str, *, limit: int | None = None, newest_first: bool = False, fences: bool = False
+    ) -> list[Change[E]]:
+        if limit is not None and (isinstance(limit, bool) or not isinstance(limit, int) or limit < 0):
+            raise InvalidInput("limit", "must be a whole number of at least 0")
+        stream = self.kind.find(key)
+        if stream is None or limit == 0:
+            return []
+        return await self._history.changes(stream, limit=limit, newest_first=newest_first, fences=fences)
+
+    async def iter_history(self, key: str, *, fences: bool = False) -> AsyncIterator[Change[E]]:
+        stream = self.kind.find(key)
+        if stream is not None:
+            async with aclosing(self._history.iterate(stream, fences=fences)) as changes:
+                async for change in changes:
+                    yield change
+
+    async def as_of(self, key: str, when: datetime | str) -> E | None:
+        stream = self.kind.find(key)
+        event = await self._history.event_as_of(stream, when) if stream else None
+        return None if event is None else self.kind.decode(event)
+
+    # Lists and unique values
+
+    async def list_by_index(self, field: str, value: str, *, oldest_first: bool = False) -> list[E]:
+        """The living entities in a list, newest first. Reads of the list, and one read per entity in it."""
+        members = await self.members_of(self.index(field), value)
+        members.sort(key=lambda entity: (entity.created_at, entity.id), reverse=not oldest_first)
+        return members
+
+    def index(self, field: str) -> Index:
+        return next(found for found in self.kind.indexes if found.field == field)
+
+    async def members_of(self, index: Index, value: str, *, require_leader: bool = False) -> list[E]:
+        if not isinstance(value, str):
+            raise InvalidInput(index.attribute, f"must be text, not {type(value).__name__}")
+        if not is_unicode(value):
+            return []
+        stream = self.kind.index_stream(self.context.tenant, index, value)
+        fold = await self.context.indexes.read(stream, require_leader=require_leader)
+        newest = await self._streams.newest_many(fold.streams, require_leader=require_leader)
+        states = {member: self.kind.readable(event) for member, event in newest.items() if event is not None}
+        deleted = {member for member, event in newest.items() if event is not None and is_tombstone(event.payload)}
+        await self.context.indexes.shorten(stream, fold, deleted)
+        wanted = index.normal(value)
+        return [
+            state
+            for state in states.values()
+            if state is not None and index.normal(getattr(state, index.attribute)) == wanted
+        ]
+
+    async def find_by_unique(
+        self, unique: Unique, wanted: tuple[str, ...], *, require_leader: bool = False
+    ) -> E | None:
+        """The living entity with these unique values; two reads. What nobody can have belongs to nobody."""
+        for attribute, value in zip(unique.attributes, wanted, strict=True):
+            if not isinstance(value, str):
+                raise InvalidInput(attribute, f"must be text, not {type(value).__name__}")
+            try:
+                self.kind.checks[attribute](attribute, value)
+            except InvalidInput:
+                return None
+        normal = tuple(unique.normal(value) for value in wanted)
+        return await self.context.claims.owner(self.kind, unique, normal, require_leader=require_leader)
+
+    async def authenticate_by_unique(
+        self, unique: Unique, wanted: tuple[str, ...], *, require_leader: bool = False
+    ) -> E | None:
+        """Like `_owner`, but a child of a deleted entity does not authenticate; one more read."""
+        entity = await self.find_by_unique(unique, wanted, require_leader=require_leader)
+        if entity is None or await self.deleted_parent(entity, require_leader=require_leader) is not None:
+            return None
+        return entity
+
+    async def deleted_parent(self, entity: E, *, require_leader: bool = False) -> Kind[Any] | None:
+        """The kind of the deleted entity that ``entity`` belongs to; ``None`` if all of them live, or never did."""
+        for name, attribute in self.kind.parents:
+            parent: Queries[Any] | None = self.context.collections.get(name)
+            stream = None if parent is None else parent.kind.find(getattr(entity, attribute))
+            event = None if stream is None else await self._streams.newest(stream, require_leader=require_leader)
+            if parent is not None and event is not None and is_tombstone(event.payload):
+                return parent.kind
+        return None
+
+    def living(self, event: Event | None) -> E:
+        entity = None if event is None else self.kind.decode(event)
+        if entity is None:
+            raise self.kind.not_found
+        return entity

@@ -1,0 +1,279 @@
+"""Access to the event streams of a store. All reads and writes of the engine go through here."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import AsyncGenerator, Iterable, Sequence
+from contextlib import aclosing
+from functools import partial
+
+import anyio.to_thread
+
+from allsource_auth.audit import metadata_of
+from allsource_auth.engine.concurrency import concurrently
+from allsource_auth.engine.newest import Newest
+from allsource_auth.engine.ordering import Head, agrees, in_order, is_newer, may_be_outdated, newest_of
+from allsource_auth.engine.settling import MAX_ENTRIES, Settling
+from allsource_auth.engine.store_settings import Settings
+from allsource_auth.errors import InvalidInput, VersionConflict
+from allsource_auth.logs import timed
+from allsource_auth.store.base import Acknowledged, Event, EventStore, Latest, Link, LinkedReads, ManyReads, NewEvent
+from allsource_auth.values import MAX_REQUEST_BYTES
+
+__all__ = ["PAGE", "PENDING", "SECOND", "Streams"]
+
+PAGE = 1000
+
+PENDING = "pending-"
+"""What the ids of events begin with that a transaction has written and that are not stored yet."""
+
+SECOND = 1_000_000_000
+
+
+class Streams:
+    """A store's streams. ``settings`` are held against the store's own before the first read and the first write."""
+
+    def __init__(self, store: EventStore, settings: Settings | None = None) -> None:
+        self.store = store
+        self._linked = store if isinstance(store, LinkedReads) else None
+        self._many = store if isinstance(store, ManyReads) else None
+        self._recent: deque[float] = deque(maxlen=100)
+        self._unread = self._unwritten = settings
+        self._settling = Settling(self)
+        self._refused: dict[str, tuple[int, int]] = {}
+        self._corrected: dict[str, tuple[int, int]] = {}
+
+    @property
+    def slowest_append(self) -> float:
+        """About the 99th percentile of the last appends, in seconds."""
+        return max(self._recent, default=0.0)
+
+    async def append(self, events: Sequence[NewEvent]) -> list[Acknowledged]:
+        """Append in one round trip. Raises `InvalidInput` for more than one request may carry; nothing is sent then."""
+        size = sum(len(event.payload) + len(event.metadata) + len(event.stream) + 200 for event in events)
+        if size > MAX_REQUEST_BYTES:
+            raise InvalidInput(
+                "payload", f"this takes {size} bytes, at most {MAX_REQUEST_BYTES} can be written at once"
+            )
+        if self._unwritten is not None:
+            await self._unwritten.write(self.store, Streams(self.store).head)
+            self._unread = self._unwritten = None
+        began = time.perf_counter()
+        try:
+            stored = await timed("append", events[-1].stream, self.store.append(events))
+        except VersionConflict as conflict:
+            self._learn(events, conflict)
+            raise
+        finally:
+            self._recent.append(time.perf_counter() - began)
+        for event in events if self._refused or self._corrected else ():
+            self._refused.pop(event.stream, None)
+            self._corrected.pop(event.stream, None)
+        return stored
+
+    def _learn(self, events: Sequence[NewEvent], conflict: VersionConflict) -> None:
+        """Remember the version that a refusal named, where the same guard was refused in the same way before.
+
+        What a server reads out as a stream's version can differ from what it holds guards against: after an upgrade, and on
+        a stream id that several tenants use (section 3 of the contract of 0.27). Then the refusal tells the truth.
+        """
+        candidates = [event.stream for event in events if event.guard == conflict.expected]
+        if len(candidates) != 1:
+            return  # nobody knows which of them was refused
+        stream, refusal = candidates[0], (conflict.expected, conflict.actual)
+        if self._corrected.pop(stream, None) is None and self._refused.get(stream) == refusal:
+            self._corrected[stream] = refusal
+        if len(self._refused) >= MAX_ENTRIES:
+            oldest = next(iter(self._refused))
+            del self._refused[oldest]
+            self._corrected.pop(oldest, None)
+        self._refused[stream] = refusal
+
+    async def newest(self, stream: str, *, require_leader: bool = False) -> Event | None:
+        """The newest event, for a reader: one read. ``decisive`` asks the side that accepts writes."""
+        if self._unread is not None:
+            await self._read_settings()
+        latest = await timed("latest", stream, self.store.latest(stream, require_leader=require_leader))
+        if latest.version > 1 and may_be_outdated(latest, ordered=not self.store.time_skew):
+            return newest_of(await self.numbered_highest(stream, latest.version, require_leader=require_leader))
+        return latest.event
+
+    async def newest_many(self, streams: Iterable[str], *, require_leader: bool = False) -> dict[str, Event | None]:
+        """The newest event of each of ``streams``, for a reader: one read for all where the store can, else one for each."""
+        wanted = list(dict.fromkeys(streams))
+        if self._many is None or len(wanted) < 2:
+            return await concurrently(wanted, partial(self.newest, require_leader=require_leader))
+        if self._unread is not None:
+            await self._read_settings()
+        found = await timed("latest_many", wanted[0], self._many.latest_many(wanted))
+        events: dict[str, Event | None] = {}
+        for stream, latest in zip(wanted, found, strict=True):
+            doubtful = latest.version > 1 and may_be_outdated(latest, ordered=not self.store.time_skew)
+            events[stream] = await self.newest(stream, require_leader=require_leader) if doubtful else latest.event
+        return events
+
+    async def newest_linked(self, stream: str, link: Link) -> tuple[Event | None, Event | None]:
+        """The newest event, and if the store can tell it at the same time, that of the stream it leads to.
+
+        Whoever gets the second one has to look whether it is of the right stream.
+        """
+        if self._linked is None:
+            return await self.newest(stream), None
+        if self._unread is not None:
+            await self._read_settings()
+        first, second = await timed("latest", stream, self._linked.latest_linked(stream, link))
+        if first.version > 1 and may_be_outdated(first, ordered=not self.store.time_skew):
+            return newest_of(await self.numbered_highest(stream, first.version, require_leader=False)), None
+        if second is None or (second.version > 1 and may_be_outdated(second, ordered=not self.store.time_skew)):
+            return first.event, None
+        return first.event, second.event
+
+    async def head(self, stream: str) -> Head:
+        """The newest event, for a decision: asked of the side that accepts writes."""
+        if self._unread is not None:
+            await self._read_settings()
+        corrected = self._corrected.get(
+            stream
+        )  # a correction that arrives during the read does not apply to its answer
+        latest = await self.latest_from_leader(stream)
+        version = latest.version
+        if self.store.atomic_batches or agrees(latest):
+            events = await self.newest_events(stream, latest)
+        else:
+            events = await self._settling.events(stream, version)
+        event = newest_of(events)
+        seq = 0
+        if event is not None:
+            known = metadata_of(event).seq
+            seq = known if known is not None else await self.count(stream)
+        guard = max([version, *(other.version for other in events)])
+        if corrected is not None and corrected == self._corrected.get(stream) and corrected[0] == guard:
+            guard = corrected[1]
+        return Head(stream=stream, event=event, guard=guard, seq=seq)
+
+    async def newest_events(self, stream: str, latest: Latest) -> list[Event]:
+        """The newest event, and others where one of them may have been decided later."""
+        if may_be_outdated(latest, ordered=not self.store.time_skew):
+            return await self.numbered_highest(stream, latest.version, require_leader=True)
+        return [] if latest.event is None else [latest.event]
+
+    async def latest_from_leader(self, stream: str) -> Latest:
+        """The newest event and the version of a stream, from the server that accepts writes."""
+        return await timed("latest", stream, self.store.latest(stream, require_leader=True))
+
+    async def numbered_highest(self, stream: str, version: int, *, require_leader: bool) -> list[Event]:
+        """The events of a stream, newest first by time, as far back as the one that is numbered highest may stand."""
+        found: list[Event] = []
+        while True:
+            page = await self.page(stream, newest_first=True, offset=len(found), require_leader=require_leader)
+            found += page
+            if len(page) < PAGE or max((metadata_of(event).seq or 0 for event in found), default=0) >= version:
+                return found
+
+    async def page(
+        self,
+        stream: str,
+        *,
+        newest_first: bool = False,
+        offset: int = 0,
+        limit: int = PAGE,
+        until: int | None = None,
+        require_leader: bool = False,
+    ) -> list[Event]:
+        """A page of a stream as the store orders it."""
+        if self._unread is not None:
+            await self._read_settings()
+        call = self.store.read(
+            stream, until=until, newest_first=newest_first, offset=offset, limit=limit, require_leader=require_leader
+        )
+        return await timed("read", stream, call)
+
+    async def scan(self, type_prefix: str, *, since: int | None = None) -> AsyncGenerator[list[Event]]:
+        """The events whose type starts so, in time order, in pages."""
+        if self._unread is not None:
+            await self._read_settings()
+        async with aclosing(self.store.scan(type_prefix, since=since)) as pages:
+            async for events in pages:
+                yield events
+
+    async def newest_of_each(self, stream_prefix: str, type_prefix: str) -> AsyncGenerator[list[Event]]:
+        """The newest event of every stream that starts so, in any order, in pages; in few bytes for each stream.
+
+        A store in which stored order is not time order is read twice, where it holds more than a page: only its end tells
+        which events are the newest.
+        """
+        if not self.store.time_skew:
+            async with aclosing(self.heads(stream_prefix, type_prefix)) as pages:
+                async for events in pages:
+                    yield events
+            return
+        newest = Newest()
+        first: list[Event] = []
+        count = 0
+        async with aclosing(self.scan(type_prefix)) as pages:
+            async for events in pages:
+                first, count = (events if not count else first), count + 1
+                await anyio.to_thread.run_sync(
+                    newest.add, [one for one in events if one.stream.startswith(stream_prefix)]
+                )
+        if count <= 1:
+            yield [*filter(newest.has, first)]
+            return
+        del first
+        async with aclosing(self.scan(type_prefix)) as pages:
+            async for events in pages:
+                found = await anyio.to_thread.run_sync(lambda page: [*filter(newest.has, page)], events)
+                if found:
+                    yield found
+
+    async def heads(self, stream_prefix: str, type_prefix: str) -> AsyncGenerator[list[Event]]:
+        """The newest event of every stream that starts so, in pages."""
+        if self._unread is not None:
+            await self._read_settings()
+        async with aclosing(self.store.heads(stream_prefix, type_prefix, newer=is_newer)) as pages:
+            async for events in pages:
+                yield events
+
+    async def _read_settings(self) -> None:
+        if self._unread is not None and await self._unread.check(self.store):
+            self._unwritten = None
+        self._unread = None
+
+    async def whole(self, stream: str, *, until: int | None = None, require_leader: bool = False) -> list[Event]:
+        """All events of a stream, oldest first, in the order in which they were decided."""
+        found: list[Event] = []
+        while True:
+            page = await self.page(stream, offset=len(found), until=until, require_leader=require_leader)
+            found += page
+            if len(page) < PAGE:
+                return in_order(found) if self.store.time_skew else found
+
+    async def count(self, stream: str) -> int:
+        count = 0
+        while True:
+            page = await self.page(stream, offset=count, require_leader=True)
+            count += len(page)
+            if len(page) < PAGE:
+                return count
+
+    async def written_since(self, head: Head, op: str, *, since: Event | None) -> Event | None:
+        """The event that operation ``op`` wrote to a stream after ``since`` (``None``: ever), or ``None``.
+
+        ``head`` is the stream as it was just read.
+        """
+        if head.event is None or (since is not None and head.event.id == since.id):
+            return None
+        if head.op == op:
+            return head.event
+        seen = 0
+        while True:
+            page = await self.page(head.stream, newest_first=True, offset=seen, require_leader=True)
+            for event in page:
+                if metadata_of(event).op == op:
+                    return event
+                if since is not None and event.id == since.id and not self.store.time_skew:
+                    return None
+            seen += len(page)
+            if len(page) < PAGE:
+                return None

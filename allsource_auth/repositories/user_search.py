@@ -1,0 +1,114 @@
+"""A page of users with search, filter, order and the true total (section B.1 of the model, ``list_users``).
+
+Every living user is looked at, in pages and in a worker thread; no more than the page that is asked for is kept.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from datetime import datetime
+from typing import Any, Literal
+
+import anyio.to_thread
+
+from allsource_auth import values
+from allsource_auth.entities import Page, User
+from allsource_auth.errors import InvalidInput
+from allsource_auth.kinds import Kind
+from allsource_auth.store.base import Event
+
+__all__ = ["FilterField", "FilterOperator", "SearchField", "SearchOperator", "SortDirection", "SortField", "UserSearch"]
+
+SearchField = Literal["email", "name"]
+SearchOperator = Literal["contains", "starts_with", "ends_with"]
+FilterField = Literal["email", "name", "role"]
+FilterOperator = Literal["contains", "starts_with", "ends_with", "eq", "ne"]
+SortField = Literal["name", "createdAt", "created_at", "email"]
+SortDirection = Literal["asc", "desc"]
+
+Test = Callable[[str, str], bool]
+
+SEARCHES: dict[str, Test] = {
+    "contains": lambda text, wanted: wanted.lower() in text.lower(),
+    "starts_with": lambda text, wanted: text.lower().startswith(wanted.lower()),
+    "ends_with": lambda text, wanted: text.lower().endswith(wanted.lower()),
+}
+FILTERS: dict[str, Test] = SEARCHES | {
+    "eq": lambda text, wanted: text == wanted,
+    "ne": lambda text, wanted: text != wanted,
+}
+SEARCHED = ("email", "name")
+FILTERED = ("email", "name", "role")
+SORTED = {"name": "name", "createdAt": "created_at", "created_at": "created_at"}
+
+Condition = tuple[str, str, str | None]
+"""Field, operator, value; ``None`` as value is no condition."""
+
+
+class UserSearch:
+    """One question for a page of users."""
+
+    def __init__(
+        self,
+        *,
+        limit: int,
+        offset: int,
+        search: Condition,
+        filter: Condition,  # noqa: A002
+        sort_by: str | None,
+        direction: str,
+    ) -> None:
+        self._limit = _count("limit", limit)
+        self._offset = _count("offset", offset)
+        self._tests = [
+            test
+            for test in (_test("search", search, SEARCHED, SEARCHES), _test("filter", filter, FILTERED, FILTERS))
+            if test is not None
+        ]
+        attribute = "created_at" if sort_by is None else SORTED.get(sort_by, "email")
+        self._reverse = direction == "desc" or sort_by is None
+        self._attribute = attribute
+
+    async def page(self, pages: AsyncIterator[list[Event]], kind: Kind[User]) -> Page[User]:
+        """The page, out of the newest events of all users."""
+        best: list[User] = []
+        total = 0
+        async for events in pages:
+            best, matching = await anyio.to_thread.run_sync(self._merge, best, events, kind)
+            total += matching
+        return Page(items=best[self._offset :], total=total, limit=self._limit, offset=self._offset)
+
+    def _merge(self, best: list[User], events: list[Event], kind: Kind[User]) -> tuple[list[User], int]:
+        """The best of what is known and a page of states, and how many of that page match."""
+        users = map(kind.readable, events)
+        matching = [user for user in users if user is not None and all(test(user) for test in self._tests)]
+        best = sorted(best + matching, key=self._place, reverse=self._reverse)
+        return best[: self._offset + self._limit], len(matching)
+
+    def _place(self, user: User) -> tuple[bool, str | datetime, str]:
+        value = getattr(user, self._attribute)
+        return value is None, "" if value is None else value, user.id
+
+
+def _count(name: str, value: object) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+        raise InvalidInput(name, "must be a whole number of at least 0")
+    return value
+
+
+def _test(
+    name: str, condition: Condition, fields: tuple[str, ...], operators: dict[str, Test]
+) -> Callable[[User], bool] | None:
+    field, operator, value = condition
+    if value is None:
+        return None
+    wanted = values.text(f"{name}_value", value)
+    if operator not in operators:
+        raise InvalidInput(f"{name}_operator", f"must be one of {', '.join(operators)}")
+    attribute, test = field if field in fields else "email", operators[operator]
+
+    def matches(user: User) -> bool:
+        found: Any = getattr(user, attribute)
+        return found is not None and test(found, wanted)
+
+    return matches

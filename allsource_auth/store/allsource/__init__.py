@@ -1,0 +1,1 @@
+"""The events of one tenant in an Allsource, over HTTP."""

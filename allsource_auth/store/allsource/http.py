@@ -1,0 +1,403 @@
+"""The seam to HTTP: one pooled client, a method and a URL in, a status, headers and bytes out.
+
+Two engines (section 6 of the design): `PyreqwestEngine`, which sends straight to its pool and shows the same pool as an
+``httpx.AsyncClient``; and `HttpxEngine`, on any ``httpx.AsyncClient``: the caller's own, or one on aiohttp's transport. What
+fails on the way is an `Http` whose ``ambiguous`` says whether the server may have got the request. Never the engine's own
+text about a request is repeated: it quotes the URL, which may hold a session's token.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Callable
+from contextlib import suppress
+from datetime import timedelta
+from importlib.util import find_spec
+from time import monotonic
+from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol
+from urllib.parse import urlsplit
+
+import anyio
+
+from allsource_auth.config import Connection
+from allsource_auth.errors import Http, InvalidInput, StoreClosed
+from allsource_auth.version import __version__
+
+if TYPE_CHECKING:
+    import httpx
+    from pyreqwest.client import Client
+
+__all__ = ["Engine", "HttpxEngine", "PyreqwestEngine", "Reply", "connect", "engine_name"]
+
+POOL_IDLE = 30.0
+"""Seconds that an idle connection is kept; gateways commonly close theirs after a minute."""
+
+HEADERS = {"accept": "application/json", "user-agent": f"allsource_auth/{__version__}"}
+
+
+class Reply(NamedTuple):
+    """A server's answer. ``header`` takes a name in small letters; ``sent`` is when its request left, by ``monotonic``."""
+
+    status: int
+    body: bytes
+    header: Callable[[str], str | None]
+    sent: float
+
+    def __repr__(self) -> str:
+        return f"Reply(status={self.status})"
+
+
+class Engine(Protocol):
+    """Sends one request and reads the whole answer."""
+
+    name: str
+
+    @property
+    def http(self) -> httpx.AsyncClient:
+        """The pool as httpx users know it."""
+        ...
+
+    async def request(self, method: str, url: str, body: bytes | None, consistency: str | None) -> Reply:
+        """Raises `Http`; `StoreClosed` after `close`. ``body`` is JSON; ``consistency`` goes into ``X-Consistency``."""
+        ...
+
+    async def close(self) -> None: ...
+
+
+def engine_name(connection: Connection) -> str:
+    """Which engine these options choose."""
+    if connection.http_client is not None:
+        return "httpx, the caller's client"
+    if find_spec("pyreqwest") is not None and not connection.tls.ca_only:
+        return PyreqwestEngine.name
+    return "httpx on aiohttp"
+
+
+def connect(connection: Connection) -> Engine:
+    """The engine that these options choose. Raises `InvalidInput` where what it needs is not installed."""
+    name = engine_name(connection)
+    if connection.http_client is not None:
+        return HttpxEngine(connection.http_client, connection, name=name)
+    if name == PyreqwestEngine.name:
+        return PyreqwestEngine(connection)
+    if find_spec("httpx_aiohttp") is None:
+        wish = "tls" if connection.tls.ca_only else "http_client"
+        raise InvalidInput(wish, "this needs the aiohttp transport here; install allsource-auth[aiohttp]")
+    return _on_aiohttp(connection, name)
+
+
+class PyreqwestEngine:
+    """One pyreqwest pool, and the same pool as an ``httpx.AsyncClient``."""
+
+    name = "pyreqwest"
+
+    def __init__(self, connection: Connection) -> None:
+        from pyreqwest import exceptions
+        from pyreqwest.client import ClientBuilder
+
+        timeouts, tls = connection.timeouts, connection.tls
+        builder = (
+            ClientBuilder()
+            .default_headers(HEADERS)
+            .user_agent(HEADERS["user-agent"])
+            .connect_timeout(timedelta(seconds=timeouts.connect))
+            .read_timeout(timedelta(seconds=timeouts.read))
+            .timeout(timedelta(seconds=timeouts.total))
+            .pool_idle_timeout(timedelta(seconds=POOL_IDLE))
+            .pool_max_idle_per_host(connection.max_in_flight)
+            .no_proxy()  # what the environment names would get to see passwords; the other engine does not look there
+            .follow_redirects(False)
+            .referer(False)
+            .runtime_multithreaded(False)  # one thread for all pools: `close` waits for it
+        )
+        # An answer of Core 0.27 to a request that offers compression is compressed, chunked and slower (section 4 of its
+        # contract).
+        for offer in (builder.gzip, builder.brotli, builder.zstd, builder.deflate):
+            offer(False)
+        root = None if tls.ca_file is None else tls.read("ca_file")
+        identity = None if tls.client_cert is None else tls.read("client_key") + b"\n" + tls.read("client_cert")
+        try:
+            if root is not None:
+                builder.add_root_certificate_pem(root)
+            if identity is not None:
+                builder.identity_pem(identity)
+            self._client: Client = builder.build()
+        except Exception:
+            refused = True
+        else:
+            refused = False
+        if refused:
+            raise InvalidInput("tls", "the certificates cannot be used; they must be PEM files")
+        self._connection = connection
+        self._errors = exceptions
+        # The API key goes with our requests only, not with those that a user of the pool sends to wherever it may be.
+        credentials = dict(connection.credentials)
+        self._headers: dict[str | None, dict[str, str]] = {
+            None: credentials,
+            connection.consistency: credentials | {"x-consistency": connection.consistency},
+        }
+        self._http: httpx.AsyncClient | None = None
+
+    @property
+    def http(self) -> httpx.AsyncClient:
+        if self._http is None:
+            import httpx
+            from pyreqwest.compatibility.httpx import HttpxTransport
+
+            self._http = httpx.AsyncClient(
+                transport=HttpxTransport(self._client, close_client=False),
+                base_url=self._connection.core_url,
+                timeout=httpx.Timeout(0.0, read=self._connection.timeouts.total),  # the transport adds the four up
+            )
+        return self._http
+
+    async def request(self, method: str, url: str, body: bytes | None, consistency: str | None) -> Reply:
+        exceptions = self._errors
+        builder = self._client.request(method, url).headers(self._headers[consistency])
+        if body is not None:
+            builder = builder.header("content-type", "application/json").body_bytes(body)
+        began = monotonic()
+        try:
+            response = await builder.build().send()
+            content = await response.bytes()
+            return Reply(response.status, content, response.get_header, began)  # type: ignore[arg-type]  # a buffer
+        except exceptions.ClientClosedError:
+            failure = None
+        except exceptions.PyreqwestError as error:
+            failure = error
+        # Outside the handler: what the engine says would else be chained.
+        if failure is None:
+            raise StoreClosed
+        origin, timeouts = _origin(url), self._connection.timeouts
+        # The classes do not tell whether anything was sent: a connection that breaks before the answer is a ConnectError,
+        # an answer that does not come a ConnectTimeoutError.
+        causes = [str(cause["message"]) for cause in (getattr(failure, "details", None) or {}).get("causes") or []]
+        unsent = "client error (Connect)" in causes
+        if isinstance(failure, exceptions.RequestTimeoutError):
+            if unsent:
+                raise _connect_timeout(origin, timeouts.connect)
+            over = monotonic() - began >= timeouts.total
+            raise _timeout(origin, "total" if over else "read", timeouts.total if over else timeouts.read)
+        raise _unreachable(origin, causes[-1]) if unsent else _broken(origin)
+
+    async def close(self) -> None:
+        if self._http is not None:
+            await self._http.aclose()
+        await self._client.close()
+        _pool_left()
+
+
+def _pool_left() -> None:
+    """Wait until the thread of all pools is out of what it did last: waking a loop that waited for an answer.
+
+    If the process ended while it is in there, it would come back to an interpreter that is gone, and abort the process. It
+    does one thing after another, so it is out once it has looked at a request; this one it refuses without sending anything.
+    """
+    from pyreqwest.client import SyncClientBuilder
+    from pyreqwest.exceptions import PyreqwestError
+
+    with suppress(
+        PyreqwestError, RuntimeError
+    ):  # the latter in a process that was forked off, which has no such thread
+        # It has no use for certificates, and need not load any.
+        builder = SyncClientBuilder().runtime_multithreaded(False).danger_accept_invalid_certs(True)
+        with builder.build() as client:
+            client.get("nowhere://pool").build().send()
+
+
+class HttpxEngine:
+    """Any ``httpx.AsyncClient``; with a ``transport`` it is one of our own on that transport, and is closed here.
+
+    Our own requests go straight to the transport: a client logs the URL of each, in which there may be a session's token.
+    The time limits of a client of the caller's are its own, unless the options give some.
+    """
+
+    def __init__(
+        self,
+        client: httpx.AsyncClient,
+        connection: Connection,
+        *,
+        name: str,
+        transport: httpx.AsyncBaseTransport | None = None,
+    ) -> None:
+        import httpx
+
+        self.name = name
+        self.http = client
+        self._transport = transport
+        self._headers = {**HEADERS, "accept-encoding": "identity", **connection.credentials}
+        self._total: float | None = None
+        self._limits: httpx.Timeout | None = None
+        if transport is not None or connection.timeouts_given:
+            timeouts = connection.timeouts
+            self._total = timeouts.total
+            self._limits = httpx.Timeout(timeouts.read, connect=timeouts.connect, pool=timeouts.total)
+
+    async def request(self, method: str, url: str, body: bytes | None, consistency: str | None) -> Reply:
+        import httpx
+
+        headers = dict(self._headers)
+        if body is not None:
+            headers["content-type"] = "application/json"
+        if consistency is not None:
+            headers["x-consistency"] = consistency
+        began = monotonic()
+        if body is not None:
+            # Let the loop notice what has arrived, the end of an idle connection among it: aiohttp would send on that one.
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
+        with anyio.move_on_after(self._total) as scope:
+            try:
+                response = await self._sent(method, url, body, headers)
+                return Reply(response.status_code, response.content, response.headers.get, began)
+            except (httpx.HTTPError, RuntimeError, OSError) as error:
+                failure: Exception = error  # the latter two: a closed client; what a transport did not translate
+            except Exception as error:
+                if not _is_aiohttp(error):
+                    raise
+                failure = error
+        origin, limits = _origin(url), self._limits
+        if scope.cancelled_caught:
+            raise _timeout(origin, "total", self._total or 0)
+        if self.http.is_closed:
+            raise StoreClosed
+        match _where(failure):
+            case "unsent":
+                raise _unreachable(origin, _words(failure))
+            case "connect":
+                raise _connect_timeout(origin, limits.connect if limits else None)
+            case "read":
+                raise _timeout(origin, "read", limits.read if limits else None)
+            case _:
+                raise _broken(origin)
+
+    async def _sent(self, method: str, url: str, body: bytes | None, headers: dict[str, str]) -> httpx.Response:
+        """The whole response."""
+        import httpx
+
+        if self._transport is None:
+            timeout = httpx.USE_CLIENT_DEFAULT if self._limits is None else self._limits
+            return await self.http.request(
+                method, url, content=body, headers=headers, timeout=timeout, follow_redirects=False
+            )
+        assert self._limits is not None
+        limits = {"timeout": self._limits.as_dict()}
+        request = httpx.Request(method, url, content=body, headers=headers, extensions=limits)
+        response = await self._transport.handle_async_request(request)
+        try:
+            await response.aread()
+        finally:
+            await response.aclose()
+        return response
+
+    async def close(self) -> None:
+        if self._transport is not None:
+            await self.http.aclose()
+
+
+def _on_aiohttp(connection: Connection, name: str) -> HttpxEngine:
+    import httpx
+    from httpx_aiohttp import AiohttpTransport
+
+    transport = AiohttpTransport(
+        verify=connection.tls.context(),
+        limits=httpx.Limits(
+            max_connections=None, max_keepalive_connections=connection.max_in_flight, keepalive_expiry=POOL_IDLE
+        ),
+    )
+    client = httpx.AsyncClient(transport=transport, base_url=connection.core_url)
+    return HttpxEngine(client, connection, name=name, transport=transport)
+
+
+def _is_aiohttp(error: BaseException | None) -> bool:
+    return type(error).__module__.startswith("aiohttp")
+
+
+def _where(failure: Exception) -> Literal["unsent", "connect", "read", "broken"]:
+    """Where a request failed: before a byte was sent, at the time limit for that, at that for the answer, or later.
+
+    The aiohttp transport reports nearly all of it as a connect that took too long; what it stems from tells the truth.
+    """
+    import httpx
+
+    cause = failure if _is_aiohttp(failure) else failure.__cause__
+    if _is_aiohttp(cause):
+        import aiohttp
+
+        if isinstance(cause, aiohttp.ConnectionTimeoutError):
+            return "connect"
+        if isinstance(cause, aiohttp.ClientConnectorError):
+            return "unsent"
+        return "read" if isinstance(cause, aiohttp.ServerTimeoutError) else "broken"
+    if isinstance(failure, httpx.ConnectTimeout):
+        return "connect"
+    if isinstance(failure, httpx.ConnectError | httpx.PoolTimeout):
+        return "unsent"
+    return "read" if isinstance(failure, httpx.TimeoutException) else "broken"
+
+
+def _words(failure: BaseException) -> str:
+    """What the system said of a connection that failed, without what the clients made of it."""
+    found = []
+    step: BaseException | None = failure
+    while step is not None:
+        if isinstance(step, BaseExceptionGroup):  # one for each address of the host
+            step = step.exceptions[0]
+        if isinstance(step, OSError) and step.errno is not None and step.errno > 0:
+            found.append(os.strerror(step.errno))
+        if not _is_aiohttp(step) and not _is_aiohttp(step.__cause__):
+            found.append(str(step))
+        step = step.__cause__ or step.__context__
+    return "; ".join(found)
+
+
+def _origin(url: str) -> str:
+    parts = urlsplit(url)
+    return f"{parts.scheme}://{parts.netloc}"
+
+
+def _unreachable(origin: str, words: str) -> Http:
+    small = words.lower()
+    reason = "the connection could not be made"
+    for mark, sentence in _REASONS.items():
+        if mark in small:
+            reason = sentence
+            break
+    return Http(f"cannot connect to {origin}: {reason}")
+
+
+_REASONS = {
+    "certificate": "its TLS certificate is not trusted or does not fit",  # first: the text may speak of names as well
+    "refused": "the connection was refused; is the server running there?",
+    "lookup": "the host name does not resolve",
+    "dns": "the host name does not resolve",
+    "name or service": "the host name does not resolve",
+    "getaddrinfo": "the host name does not resolve",
+    "nodename": "the host name does not resolve",
+    "no address": "the host name does not resolve",
+    "temporary failure in name": "the host name does not resolve",
+    "ssl": "TLS could not be negotiated",
+    "tls": "TLS could not be negotiated",
+    "invalidmessage": "TLS could not be negotiated",
+    "corrupt message": "TLS could not be negotiated",
+    "unreachable": "the network is unreachable",
+}
+"""What systems and TLS libraries say when a connection fails, in lower case, and what we say."""
+
+
+def _connect_timeout(origin: str, seconds: float | None) -> Http:
+    return Http(f"no connection to {origin}{_within(seconds)} (connect timeout)", timeout="connect")
+
+
+def _timeout(origin: str, which: str, seconds: float | None) -> Http:
+    words = f"no complete answer from {origin}{_within(seconds)} ({which} timeout)"
+    return Http(words, ambiguous=True, timeout=which)
+
+
+def _within(seconds: float | None) -> str:
+    return "" if seconds is None else f" within {seconds:g} s"
+
+
+def _broken(origin: str) -> Http:
+    return Http(f"the connection to {origin} broke before the answer was complete", ambiguous=True)

@@ -1,0 +1,1 @@
+"""The embedded store: events in one SQLite file, or in memory."""

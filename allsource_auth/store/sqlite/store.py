@@ -1,0 +1,375 @@
+"""``SqliteStore``: the embedded event store: the events of one tenant in a SQLite file, or in memory.
+
+What it reads is here, one statement per question. How calls meet the file is in `allsource_auth.store.sqlite.log`, the
+file itself, its format and its errors in `allsource_auth.store.sqlite.file`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+from collections.abc import AsyncGenerator, Callable, Sequence
+from functools import partial
+from typing import Any, Final
+
+import msgspec
+
+from allsource_auth.errors import InvalidInput, StoreClosed
+from allsource_auth.store.base import Acknowledged, Event, Info, Latest, Link, NewEvent, later
+from allsource_auth.store.sqlite.append import Batch, Record
+from allsource_auth.store.sqlite.file import snapshot
+from allsource_auth.store.sqlite.log import SqliteLog
+
+__all__ = ["SqliteLog", "SqliteStore"]
+
+PAGE: Final = 1000
+
+_EVENT_BYTES: Final = 500_000_000
+"""SQLite refuses a row of 1,000,000,000 bytes, and would fail everything else in the transaction with it."""
+
+_TIMES: Final = (-(2**63), 2**63 - 1)
+"""The integers that SQLite can hold."""
+
+# Plain placeholders: Python 3.12.0 to 3.12.3 warn of numbered ones.
+
+# The head names the newest event. Where another tenant appended last, the index finds this tenant's newest one.
+_LATEST = """
+    SELECT e.id, e.type, CAST(e.payload AS BLOB), CAST(e.metadata AS BLOB), e.time, e.version, h.version
+    FROM head h LEFT JOIN event e ON e.position = CASE WHEN h.tenant = ? THEN h.position ELSE (
+        SELECT position FROM event WHERE tenant = ? AND stream = ? ORDER BY time DESC LIMIT 1
+    ) END
+    WHERE h.stream = ?
+"""
+
+# The same, twice: the second stream is the one that a member of the first one's payload names.
+_LATEST_LINKED = """
+    SELECT e.id, e.type, CAST(e.payload AS BLOB), CAST(e.metadata AS BLOB), e.time, e.version, h.version,
+           f.id, f.type, CAST(f.payload AS BLOB), CAST(f.metadata AS BLOB), f.time, f.version, g.version, g.stream
+    FROM head h LEFT JOIN event e ON e.position = CASE WHEN h.tenant = ? THEN h.position ELSE (
+        SELECT position FROM event WHERE tenant = ? AND stream = ? ORDER BY time DESC LIMIT 1
+    ) END
+    LEFT JOIN head g ON g.stream = ? || json_extract(e.payload, ?)
+    LEFT JOIN event f ON f.position = CASE WHEN g.tenant = ? THEN g.position ELSE (
+        SELECT position FROM event WHERE tenant = ? AND stream = g.stream ORDER BY time DESC LIMIT 1
+    ) END
+    WHERE h.stream = ?
+"""
+
+# The same for several streams.
+_LATEST_MANY = """
+    SELECT e.id, e.type, CAST(e.payload AS BLOB), CAST(e.metadata AS BLOB), e.time, e.version, h.version, h.stream
+    FROM head h LEFT JOIN event e ON e.position = CASE WHEN h.tenant = ? THEN h.position ELSE (
+        SELECT position FROM event WHERE tenant = ? AND stream = h.stream ORDER BY time DESC LIMIT 1
+    ) END
+    WHERE h.stream IN ({places})
+"""
+_STREAMS_AT_ONCE: Final = 100
+"""Streams that one statement reads: a fraction of a millisecond, after which others get the event loop."""
+
+_COLUMNS = "e.id, e.type, e.stream, CAST(e.payload AS BLOB), CAST(e.metadata AS BLOB), e.time, e.version"
+
+_READ = f"""
+    SELECT {_COLUMNS} FROM event e WHERE tenant = ? AND stream = ? AND time <= ?
+    ORDER BY time {{direction}} LIMIT ? OFFSET ?
+"""  # noqa: S608
+_READ_OLDEST_FIRST = _READ.format(direction="ASC")
+_READ_NEWEST_FIRST = _READ.format(direction="DESC")
+
+# One step down the index per distinct value, however many events share it.
+_TYPES = """
+    WITH RECURSIVE known (type) AS (
+        SELECT (SELECT type FROM event WHERE tenant = ? AND type >= ? AND type < ? ORDER BY type LIMIT 1)
+        UNION ALL
+        SELECT (SELECT type FROM event WHERE tenant = ? AND type > known.type AND type < ? ORDER BY type LIMIT 1)
+        FROM known WHERE known.type IS NOT NULL
+    )
+    SELECT type FROM known WHERE type IS NOT NULL
+"""
+_HEADS = f"""
+    WITH RECURSIVE known (stream) AS (
+        SELECT (SELECT stream FROM event WHERE tenant = ? AND stream >= ? AND stream < ? ORDER BY stream LIMIT 1)
+        UNION ALL
+        SELECT (SELECT stream FROM event WHERE tenant = ? AND stream > known.stream AND stream < ?
+                ORDER BY stream LIMIT 1)
+        FROM known WHERE known.stream IS NOT NULL LIMIT {PAGE}
+    )
+    SELECT {_COLUMNS} FROM known CROSS JOIN event e ON e.position = (
+        SELECT position FROM event WHERE tenant = ? AND stream = known.stream ORDER BY time DESC LIMIT 1
+    )
+"""  # noqa: S608
+
+# Each part comes out of the index in time order, and SQLite merges them as far as the limit: a page costs a page.
+_SCAN_PART = "SELECT time, position FROM event WHERE tenant = ? AND type = ? AND time >= ? AND time <= ?"
+_SCAN = f"""
+    SELECT {_COLUMNS} FROM ({{parts}} ORDER BY 1 LIMIT {PAGE}) AS page
+    CROSS JOIN event e ON e.position = page.position
+"""  # noqa: S608
+_SCAN_PARTS: Final = 100
+"""SQLite is built to join at most 500 selects; more types than this take several statements."""
+
+
+class SqliteStore:
+    """The events of one tenant in a `SqliteLog`: the embedded `EventStore`.
+
+    Args:
+        log: the file. Another store on the same log sees the same file, under its own tenant.
+        tenant: whose events this store appends and reads. Versions count per stream over all tenants, as on Allsource.
+        owns_log: whether `close` closes the log, too.
+
+    A batch is atomic, and stored order is time order.
+    """
+
+    atomic_batches: Final = True
+    time_skew: Final = 0
+    loses_versions_on_restart: Final = False
+
+    def __init__(self, log: SqliteLog, tenant: str = "default", *, owns_log: bool = True) -> None:
+        self._log = log
+        self._tenant = tenant
+        self._owns_log = owns_log
+        self._closed = False
+
+    @property
+    def tenant(self) -> str:
+        """The tenant whose events this store sees."""
+        return self._tenant
+
+    def __repr__(self) -> str:
+        return f"SqliteStore(path={self._log.path!r}, tenant={self._tenant!r})"
+
+    async def append(self, events: Sequence[NewEvent]) -> list[Acknowledged]:
+        """Append ``events`` in order, all or none; see `EventStore.append`.
+
+        Raises:
+            VersionConflict: a guard failed; nothing was stored. ``actual`` counts earlier events of the same batch.
+            InvalidInput: text that is not UTF-8, or an event of more than 500 MB; nothing was stored.
+            Storage: the file cannot be written; nothing was stored unless ``ambiguous``.
+            StoreClosed: after `close`.
+        """
+        if self._closed or self._log.closed:
+            raise StoreClosed
+        records = [_record(event) for event in events]
+        if not records:
+            return []
+        size = sum(len(event.payload) + len(event.metadata) for event in events)
+        return await self._log.append(Batch(self._tenant, records), size)
+
+    async def latest(self, stream: str, *, require_leader: bool = False) -> Latest:
+        """The newest event of ``stream`` and its version; see `EventStore.latest`. Every read is decisive here.
+
+        Raises `Storage` if the file cannot be read, `StoreClosed` after `close`.
+        """
+        if self._closed:
+            raise StoreClosed
+        log = self._log
+        arguments = (self._tenant, self._tenant, stream, stream)
+        try:
+            row = (log.reader or await log.open()).execute(_LATEST, arguments).fetchone()
+        except sqlite3.Error:
+            rows = await log.read(_LATEST, arguments)
+            row = rows[0] if rows else None
+        if row is None:
+            return Latest(event=None, version=0)
+        return self._seen(stream, row)
+
+    async def latest_linked(self, stream: str, link: Link) -> tuple[Latest, Latest | None]:
+        """One statement for both streams; see `LinkedReads.latest_linked`. Raises what `latest` raises."""
+        if self._closed:
+            raise StoreClosed
+        log, tenant = self._log, self._tenant
+        path = f'$."{link.member}"'
+        arguments = (tenant, tenant, stream, link.prefix, path, tenant, tenant, stream)
+        try:
+            row = (log.reader or await log.open()).execute(_LATEST_LINKED, arguments).fetchone()
+        except sqlite3.Error:  # busy; or the payload is no JSON, or this SQLite knows none
+            return await self.latest(stream), None
+        if row is None:
+            return Latest(event=None, version=0), None
+        return self._seen(stream, row[:7]), None if row[14] is None else self._seen(row[14], row[7:14])
+
+    async def latest_many(self, streams: Sequence[str]) -> list[Latest]:
+        """One statement for up to 100 streams; see `ManyReads.latest_many`. Raises what `latest` raises."""
+        found: dict[str, Latest] = {}
+        for start in range(0, len(streams), _STREAMS_AT_ONCE):
+            if start:
+                await asyncio.sleep(0)
+            if self._closed:
+                raise StoreClosed
+            part = streams[start : start + _STREAMS_AT_ONCE]
+            statement = _LATEST_MANY.format(places=", ".join("?" * len(part)))
+            arguments = (self._tenant, self._tenant, *part)
+            try:
+                rows = (self._log.reader or await self._log.open()).execute(statement, arguments).fetchall()
+            except sqlite3.Error:  # busy
+                found |= {stream: await self.latest(stream) for stream in part}
+            else:
+                found |= {row[7]: self._seen(row[7], row[:7]) for row in rows}
+        missing = Latest(event=None, version=0)
+        return [found.get(stream, missing) for stream in streams]
+
+    def _seen(self, stream: str, row: tuple[Any, ...]) -> Latest:
+        """The newest event of a stream, from the columns of `_LATEST`."""
+        event_id, kind, payload, metadata, at, version, head = row
+        if event_id is None:
+            return Latest(event=None, version=head)
+        if at > self._log.newest:
+            self._log.newest = at
+        event = _event((event_id, kind, stream, payload, metadata, at, version))
+        return Latest(event=event, version=head)
+
+    async def read(
+        self,
+        stream: str,
+        *,
+        until: int | None = None,
+        newest_first: bool = False,
+        offset: int = 0,
+        limit: int = PAGE,
+        require_leader: bool = False,
+    ) -> list[Event]:
+        """A page of the events of ``stream``; see `EventStore.read`. Every read is decisive here.
+
+        Raises `Storage` if the file cannot be read, `StoreClosed` after `close`.
+        """
+        arguments = (
+            self._tenant,
+            stream,
+            _within(until, _TIMES[1]),
+            min(max(limit, 0), PAGE),
+            min(max(offset, 0), _TIMES[1]),
+        )
+        if self._closed:
+            raise StoreClosed
+        rows = await self._log.read(_READ_NEWEST_FIRST if newest_first else _READ_OLDEST_FIRST, arguments)
+        events = [_event(row) for row in rows]
+        for event in events[:1] + events[-1:]:
+            self._log.newest = max(self._log.newest, event.time)
+        return events
+
+    async def scan(
+        self, type_prefix: str, *, since: int | None = None, until: int | None = None
+    ) -> AsyncGenerator[list[Event], None]:
+        """The events whose type starts with ``type_prefix``; see `EventStore.scan`.
+
+        Pages hold up to 1,000 events. What is appended during the scan may be seen or not. Raises `Storage` if the
+        file cannot be read, `StoreClosed` after `close`.
+        """
+        since, until = _within(since, _TIMES[0]), _within(until, _TIMES[1])
+        while True:
+            if self._closed:
+                raise StoreClosed
+            page = await self._log.page(partial(_scan_page, self._tenant, type_prefix, since, until))
+            if page:
+                since = page[-1].time + 1
+                self._log.newest = max(self._log.newest, page[-1].time)
+                yield page
+            if len(page) < PAGE:
+                return
+
+    async def heads(
+        self, stream_prefix: str, type_prefix: str, *, newer: Callable[[Event, Event], bool] = later
+    ) -> AsyncGenerator[list[Event], None]:
+        """The newest event of every stream that starts with ``stream_prefix``; see `EventStore.heads`.
+
+        Pages hold up to 1,000 events, ordered by stream. Stored order is time order here, and streams are found by name, so
+        ``type_prefix`` and ``newer`` are not needed. Raises `Storage` if the
+        file cannot be read, `StoreClosed` after `close`.
+        """
+        start, end = stream_prefix, _end(stream_prefix)
+        while True:
+            if self._closed:
+                raise StoreClosed
+            page = await self._log.page(partial(_heads_page, self._tenant, start, end))
+            if page:
+                start = page[-1].stream + "\0"  # the next text there can be
+                self._log.newest = max(self._log.newest, *(event.time for event in page))
+                yield page
+            if len(page) < PAGE:
+                return
+
+    def server_time(self) -> int:
+        """The clock, or the newest event time seen here if that is later; in nanoseconds."""
+        return max(self._log.clock_ns(), self._log.newest)
+
+    async def info(self) -> Info:
+        """What this store is: the file, the tenant, the version of SQLite."""
+        return Info(
+            store="SQLite",
+            tenant=self._tenant,
+            where=self._log.path,
+            server="SQLite",
+            server_version=sqlite3.sqlite_version,
+            durable=self._log.path is not None,
+        )
+
+    async def close(self) -> None:
+        """Wait for accepted appends, then close the log, too, if this store owns it. May be called again."""
+        self._closed = True
+        if self._owns_log:
+            await self._log.close()
+        else:
+            await self._log.flush()
+
+
+def _record(event: NewEvent) -> Record:
+    """The event as text. Refused here, where it fails one caller, and not later, where it would fail a whole group."""
+    if len(event.payload) + len(event.metadata) > _EVENT_BYTES:
+        raise InvalidInput("payload", f"an event of more than {_EVENT_BYTES} bytes cannot be stored")
+    field = "stream"
+    try:
+        event.stream.encode()
+        field = "type"
+        event.type.encode()
+        field = "metadata"
+        metadata = event.metadata.decode() or "null"
+        field = "payload"
+        payload = event.payload.decode()
+    except UnicodeError:
+        raise InvalidInput(field, "is not UTF-8") from None
+    return Record(event.stream, event.type, metadata, payload, event.guard)
+
+
+def _event(row: tuple[Any, ...]) -> Event:
+    event_id, kind, stream, payload, metadata, at, version = row
+    return Event(
+        id=event_id,
+        type=kind,
+        stream=stream,
+        payload=msgspec.Raw(payload),
+        metadata=msgspec.Raw(metadata),
+        time=at,
+        version=version,
+    )
+
+
+def _within(at: int | None, default: int) -> int:
+    return default if at is None else min(max(at, _TIMES[0]), _TIMES[1])
+
+
+def _end(prefix: str) -> str | bytes:
+    """The first value, in SQLite's order, after all text that starts with ``prefix``."""
+    stem = prefix.rstrip("\U0010ffff")
+    if not stem:
+        return b""  # a blob comes after every text
+    following = ord(stem[-1]) + 1
+    # Surrogates are no characters of UTF-8, whose byte order is the order of code points.
+    return stem[:-1] + chr(0xE000 if following == 0xD800 else following)
+
+
+def _scan_page(tenant: str, prefix: str, since: int, until: int, connection: sqlite3.Connection) -> list[Event]:
+    rows: list[tuple[Any, ...]] = []
+    end = _end(prefix)
+    # One snapshot for all statements: an event that only a later one could see would lie behind the next page's start.
+    with snapshot(connection):
+        types = [kind for (kind,) in connection.execute(_TYPES, (tenant, prefix, end, tenant, end))]
+        for start in range(0, len(types), _SCAN_PARTS):
+            chosen = types[start : start + _SCAN_PARTS]
+            parts = " UNION ALL ".join([_SCAN_PART] * len(chosen))
+            arguments = [value for kind in chosen for value in (tenant, kind, since, until)]
+            rows += connection.execute(_SCAN.format(parts=parts), arguments).fetchall()
+    rows.sort(key=lambda row: row[5])
+    return [_event(row) for row in rows[:PAGE]]
+
+
+def _heads_page(tenant: str, start: str, end: str | bytes, connection: sqlite3.Connection) -> list[Event]:
+    return [_event(row) for row in connection.execute(_HEADS, (tenant, start, end, tenant, end, tenant))]

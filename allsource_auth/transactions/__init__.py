@@ -1,0 +1,1 @@
+"""Transactions: several mutations as one."""

@@ -1,0 +1,179 @@
+"""What streams learn from refusals, and from versions that count more than can be read."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Sequence
+from typing import Any
+
+import msgspec
+import pytest
+
+from allsource_auth import Acknowledged, Event, Latest, NewEvent, SqliteLog, SqliteStore, VersionConflict
+from allsource_auth.audit import encode_metadata
+from allsource_auth.engine.settling import LONGEST_PATIENCE, LONGEST_PAUSE, PATIENCE
+from allsource_auth.engine.streams import Streams
+from tests.support.events import new_event
+from tests.support.wrappers import WrappedStore
+
+TAKEN = "auth-idx:user.email:taken"
+FREE = "auth-idx:user.username:free"
+PERSON = "auth-user:ada"
+
+
+def numbered_event(stream: str, seq: int) -> NewEvent:
+    return msgspec.structs.replace(new_event(stream), metadata=encode_metadata(op=f"op{seq}", seq=seq))
+
+
+async def test_refusal_of_one_stream_says_nothing_of_another_in_the_same_batch() -> None:
+    store = SqliteStore(SqliteLog(None))
+    streams = Streams(store)
+    await store.append([new_event(TAKEN)])
+    for _ in range(3):
+        with pytest.raises(VersionConflict):
+            await streams.append([new_event(TAKEN, guard=0), new_event(FREE, guard=0)])
+    assert (await streams.head(FREE)).guard == 0
+    assert (await streams.head(TAKEN)).guard == 1
+    await store.close()
+
+
+class Misreporting(WrappedStore):
+    """Reads out the version 1 of a stream, and holds guards against 7."""
+
+    async def append(self, events: Sequence[NewEvent]) -> list[Acknowledged]:
+        for event in events:
+            if event.guard not in (None, 7):
+                raise VersionConflict(expected=event.guard or 0, actual=7, stream=event.stream)
+        return [Acknowledged(id="e", time=0, version=8) for _ in events]
+
+
+async def test_version_that_a_refusal_names_twice_is_believed() -> None:
+    store = SqliteStore(SqliteLog(None))
+    await store.append([new_event(TAKEN)])
+    streams = Streams(Misreporting(store))
+    guards = []
+    for _ in range(2):
+        guards.append((await streams.head(TAKEN)).guard)
+        with pytest.raises(VersionConflict):
+            await streams.append([new_event(TAKEN, guard=guards[-1])])
+    assert guards == [1, 1]
+    assert (await streams.head(TAKEN)).guard == 7
+    await streams.append([new_event(TAKEN, guard=7)])
+    await store.close()
+
+
+class Lagging(WrappedStore):
+    """Counts an event a while before it can be read, as Core does: for so many reads. Not atomic, as Core."""
+
+    atomic_batches = False
+
+    def __init__(self, store: SqliteStore) -> None:
+        super().__init__(store)
+        self.hidden: dict[str, int] = {}
+        self.pages = 0
+
+    async def latest(self, stream: str, *, require_leader: bool = False) -> Latest:
+        latest = await super().latest(stream, require_leader=require_leader)
+        if not self._hides(stream):
+            return latest
+        events = await super().read(stream, newest_first=True)
+        return Latest(event=events[1] if len(events) > 1 else None, version=latest.version)
+
+    async def read(self, stream: str, **options: Any) -> list[Event]:
+        self.pages += 1
+        events = await super().read(stream, **options)
+        return events[1:] if self._hides(stream) else events
+
+    def _hides(self, stream: str) -> bool:
+        self.hidden[stream] = self.hidden.get(stream, 0) - 1
+        return self.hidden[stream] >= 0
+
+
+@pytest.mark.parametrize("reads", [1, 2, 3, 4, 9])
+@pytest.mark.parametrize("before", [0, 1, 2])
+async def test_decision_waits_for_an_event_that_is_counted_and_cannot_be_read_yet(before: int, reads: int) -> None:
+    store = SqliteStore(SqliteLog(None))
+    lagging = Lagging(store)
+    for number in range(before + 1):
+        await store.append([numbered_event(TAKEN, number + 1)])
+    lagging.hidden[TAKEN] = reads
+    head = await Streams(lagging).head(TAKEN)
+    assert head.event is not None
+    assert head.event == (await store.latest(TAKEN)).event
+    assert (head.guard, head.seq) == (before + 1, before + 1)
+    await store.close()
+
+
+@pytest.fixture
+def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """The pauses between two looks, which are noted and not made."""
+    made: list[float] = []
+
+    async def sleep(seconds: float) -> None:
+        made.append(seconds)
+
+    monkeypatch.setattr("allsource_auth.engine.settling.asyncio.sleep", sleep)
+    return made
+
+
+Shared = tuple[SqliteStore, Streams, Callable[[], Streams]]
+
+
+@pytest.fixture
+async def shared() -> AsyncIterator[Shared]:
+    """What another tenant appends with, and streams that never see it: one that stays, and what opens further ones."""
+    store = SqliteStore(SqliteLog(None))
+    for stream in (TAKEN, PERSON):
+        await store.append([numbered_event(stream, 1)])
+    lagging = Lagging(store)
+    yield SqliteStore(store._log, "other", owns_log=False), Streams(lagging), lambda: Streams(lagging)
+    await store.close()
+
+
+@pytest.mark.parametrize("stream", [TAKEN, PERSON])
+async def test_what_is_never_seen_is_waited_for_once(shared: Shared, pauses: list[float], stream: str) -> None:
+    theirs, _, opened = shared
+    for count in (2, 3):
+        await theirs.append([new_event(stream)])
+        streams = opened()
+        for again in (False, True):
+            pauses.clear()
+            head = await streams.head(stream)
+            assert (head.guard, head.seq) == (count, 1)
+            assert sum(pauses) == 0 if again else PATIENCE <= sum(pauses) < 2 * PATIENCE
+
+
+@pytest.mark.parametrize(("stream", "shortly"), [(PERSON, True), (TAKEN, False)])
+async def test_an_id_that_another_tenant_is_known_to_use_is_waited_for_shortly(
+    shared: Shared, pauses: list[float], stream: str, shortly: bool
+) -> None:
+    """An index stream is nobody else's: what is not seen there is no habit of another tenant."""
+    theirs, streams, _ = shared
+    for number in range(3):
+        await theirs.append([new_event(stream)])
+        pauses.clear()
+        assert (await streams.head(stream)).guard == number + 2
+        if number and shortly:
+            assert 0 < sum(pauses) <= 2 * LONGEST_PAUSE
+        else:
+            assert sum(pauses) >= PATIENCE
+
+
+async def test_appends_that_took_minutes_do_not_make_a_decision_wait_for_minutes(
+    shared: Shared, pauses: list[float]
+) -> None:
+    theirs, streams, _ = shared
+    streams._recent.append(60.0)
+    await theirs.append([new_event(PERSON)])
+    assert (await streams.head(PERSON)).guard == 2
+    assert LONGEST_PATIENCE <= sum(pauses) < LONGEST_PATIENCE + 2 * LONGEST_PAUSE
+
+
+async def test_long_streams_are_not_read_again_with_every_look(pauses: list[float]) -> None:
+    store = SqliteStore(SqliteLog(None))
+    await store.append([numbered_event(PERSON, number + 1) for number in range(2500)])
+    await SqliteStore(store._log, "other", owns_log=False).append([new_event(PERSON)])
+    lagging = Lagging(store)
+    assert (await Streams(lagging).head(PERSON)).guard == 2501
+    assert len(pauses) > 5
+    assert lagging.pages <= 2 * 3
+    await store.close()

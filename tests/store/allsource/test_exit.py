@@ -1,0 +1,59 @@
+"""Closing a store ends what its pool still does in the interpreter."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+
+import pytest
+
+from allsource_auth import StoreClosed, Tls
+from tests.store.local import Local
+
+
+async def test_close_waits_until_the_pool_has_left_the_interpreter(
+    newer: Local, engine: Tls | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The thread that hands an answer over loses the interpreter's lock when it wakes the loop; here for long.
+
+    Were the process to end then, the thread would come back into an interpreter that is gone, and abort the process.
+    """
+    loop = asyncio.get_running_loop()
+    wake = loop._write_to_self  # type: ignore[attr-defined]
+    entered = left = 0
+
+    def slowly() -> None:
+        nonlocal entered, left
+        if threading.current_thread() is threading.main_thread():
+            wake()
+            return
+        entered += 1
+        wake()
+        time.sleep(0.1)
+        left += 1
+
+    adapter = newer.adapter()
+    assert await adapter.users.get("nobody") is None
+    monkeypatch.setattr(loop, "_write_to_self", slowly)
+    assert await adapter.users.get("nobody") is None
+    await adapter.aclose()
+    assert entered == left
+    if engine is None:
+        assert entered
+
+
+async def test_store_that_a_forked_process_inherits_can_be_closed_in_it(
+    newer: Local, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The pool refuses to make another client there."""
+
+    def refused() -> None:
+        raise RuntimeError("A pyreqwest runtime was initialized before fork().")
+
+    adapter = newer.adapter()
+    assert await adapter.users.get("nobody") is None
+    monkeypatch.setattr("pyreqwest.client.SyncClientBuilder", refused)
+    await adapter.aclose()
+    with pytest.raises(StoreClosed):
+        await adapter.users.get("nobody")

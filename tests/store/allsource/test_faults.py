@@ -1,0 +1,241 @@
+"""Connections that break: no read fails for it, and a mutation whose reply is lost has one effect, which its caller gets."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+import pytest
+
+from allsource_auth import AllsourceAuthAdapter, Conflict, Http, RateLimited, Session, User
+from tests.store.local import Local
+from tests.support.canaries import email, token
+from tests.support.clocks import START
+from tests.support.events import new_event
+from tests.support.ownership import assert_sound
+from tests.support.proxy import FaultProxy
+
+pytestmark = [pytest.mark.usefixtures("watch"), pytest.mark.heavy]
+
+T = TypeVar("T")
+
+PLACES = 16
+
+
+@pytest.fixture
+def adapter(newer: Local, proxy: FaultProxy) -> AllsourceAuthAdapter:
+    """An adapter that reaches everything through the proxy."""
+    return newer.adapter(core_url=proxy.url, query_url=proxy.url)
+
+
+@pytest.fixture
+async def people(adapter: AllsourceAuthAdapter) -> list[User]:
+    return [await adapter.users.create(id=f"u{number}", email=email(f"u{number}")) for number in range(PLACES)]
+
+
+async def at_once(call: Callable[[int], Awaitable[T]]) -> list[T]:
+    return list(await asyncio.gather(*(call(number) for number in range(PLACES))))
+
+
+async def fill_the_pool(adapter: AllsourceAuthAdapter, proxy: FaultProxy) -> None:
+    """Have as many idle connections as there are places."""
+    gate = asyncio.Event()
+    proxy.delay(gate)
+    reads = asyncio.create_task(at_once(lambda number: adapter.users.get(f"u{number}")))
+    await proxy.held(PLACES)
+    gate.set()
+    await reads
+    proxy.delay(None)
+
+
+async def test_connection_closed_after_each_reply(
+    newer: Local, adapter: AllsourceAuthAdapter, proxy: FaultProxy, people: list[User]
+) -> None:
+    proxy.close_after_reply()
+    for turn in range(3):
+        assert await at_once(lambda number: adapter.users.get(f"u{number}")) == people
+        people = await at_once(lambda number: adapter.users.update(f"u{number}", name=f"turn {turn}"))  # noqa: B023
+    user = await adapter.users.create(email=email("Ada"))
+    session = await adapter.sessions.create(user_id=user.id, expires_at=START)
+    await adapter.sessions.delete(session.token)
+    await adapter.users.delete(user.id)
+    assert Counter(await newer.types("auth-user:u")) == {
+        "auth.user.created": PLACES,
+        "auth.user.updated": 3 * PLACES,
+    }
+    assert await newer.types(f"auth-session:{session.token}") == ["auth.session.created", "auth.session.deleted"]
+
+
+async def test_pool_full_of_idle_connections_that_the_server_closed(
+    newer: Local, adapter: AllsourceAuthAdapter, proxy: FaultProxy, people: list[User]
+) -> None:
+    for turn in range(3):
+        await fill_the_pool(adapter, proxy)
+        assert proxy.close_idle() >= PLACES
+        assert await at_once(lambda number: adapter.users.get(f"u{number}")) == people
+        await fill_the_pool(adapter, proxy)
+        assert proxy.close_idle() >= PLACES
+        people = await at_once(lambda number: adapter.users.update(f"u{number}", name=f"turn {turn}"))  # noqa: B023
+    assert Counter(await newer.types("auth-user:u"))["auth.user.updated"] == 3 * PLACES
+
+
+async def test_pool_full_of_connections_that_close_when_they_are_used(
+    newer: Local, adapter: AllsourceAuthAdapter, proxy: FaultProxy, people: list[User]
+) -> None:
+    """The worst moment: the client has begun to send, and cannot know what the server got."""
+    for _ in range(3):
+        await fill_the_pool(adapter, proxy)
+        proxy.close_idle_on_next_request(PLACES)
+        assert await at_once(lambda number: adapter.users.get(f"u{number}")) == people
+
+
+async def test_mutations_on_connections_that_close_when_they_are_used(
+    newer: Local, adapter: AllsourceAuthAdapter, proxy: FaultProxy, people: list[User]
+) -> None:
+    await fill_the_pool(adapter, proxy)
+    proxy.close_idle_on_next_request(PLACES)
+    updated = await at_once(lambda number: adapter.users.update(f"u{number}", name="x"))
+    await fill_the_pool(adapter, proxy)
+    proxy.close_idle_on_next_request(PLACES)
+    sessions = await at_once(lambda number: adapter.sessions.create(user_id=f"u{number}", expires_at=START))
+    await fill_the_pool(adapter, proxy)
+    proxy.close_idle_on_next_request(PLACES)
+    created = await at_once(lambda number: adapter.users.create(email=email(f"new{number}")))
+    assert await at_once(lambda number: adapter.users.get(f"u{number}")) == updated
+    assert await at_once(lambda number: adapter.users.get_by_email(email(f"new{number}"))) == created
+    for number, session in enumerate(sessions):
+        assert await adapter.sessions.list_for_user(f"u{number}") == [session]
+    kinds = Counter(await newer.types("auth-user:"))
+    assert kinds == {"auth.user.created": 2 * PLACES, "auth.user.updated": PLACES}
+    assert Counter(await newer.types("auth-session:"))["auth.session.created"] == PLACES
+
+
+# Replies that are lost
+
+
+@pytest.mark.heavy
+async def test_two_hundred_lost_replies_have_one_effect_each(
+    newer: Local, adapter: AllsourceAuthAdapter, proxy: FaultProxy
+) -> None:
+    await adapter.users.create(id="first")
+    proxy.lose_reply(200)
+
+    async def live(number: int) -> tuple[User, Session, Session]:
+        """Five mutations, each of which loses its reply."""
+        user = await adapter.users.create(email=email(f"u{number}"), name="old")
+        changed = await adapter.users.update(user.id, name="new")
+        made = await adapter.sessions.create(user_id=user.id, expires_at=START)
+        given = await adapter.sessions.create(user_id=user.id, expires_at=START, token=token(str(number)))
+        if number % 2:
+            await adapter.users.delete(user.id)
+        else:
+            await adapter.sessions.delete(given.token)
+        return changed, made, given
+
+    lives = []
+    for first in range(0, 40, 8):
+        lives += await asyncio.gather(*(live(number) for number in range(first, first + 8)))
+    assert [method for method, _ in proxy.requests].count("POST") > 200
+    for number, (user, made, given) in enumerate(lives):
+        assert (user.email, user.name) == (email(f"u{number}"), "new")
+        deleted = bool(number % 2)
+        assert await adapter.users.get(user.id) == (None if deleted else user)
+        assert await adapter.users.get_by_email(email(f"u{number}")) == (None if deleted else user)
+        assert await adapter.sessions.get(made.token) == (None if deleted else made)
+        assert await adapter.sessions.get(given.token) is None
+        assert await newer.types(f"auth-user:{user.id}") == [
+            "auth.user.created",
+            "auth.user.updated",
+            *["auth.user.deleted"] * deleted,
+        ]
+    told = Counter((event.stream, event.type) for event in await newer.events("auth-session:"))
+    assert set(told.values()) == {1}
+    assert Counter(await newer.types("auth-session:"))["auth.session.created"] == 80
+    assert Counter(await newer.types("auth-idx:user.email"))["auth.index.claimed"] == 40
+    await assert_sound(adapter)
+
+
+@pytest.mark.parametrize("fault", ["reset_before", "truncate"])
+async def test_request_or_reply_that_is_cut_off(
+    newer: Local, adapter: AllsourceAuthAdapter, proxy: FaultProxy, people: list[User], fault: str
+) -> None:
+    """Now the request did not arrive, now it was carried out."""
+    for _ in range(10):
+        getattr(proxy, fault)(1)
+        user = await adapter.users.create(email=email("Ada"))
+        getattr(proxy, fault)(1)
+        assert await adapter.users.get(user.id) == user
+        getattr(proxy, fault)(2)
+        assert await adapter.users.get_by_email(email("Ada")) == user
+        getattr(proxy, fault)(1)
+        session = await adapter.sessions.create(user_id=user.id, expires_at=START)
+        assert await adapter.sessions.list_for_user(user.id) == [session]
+        getattr(proxy, fault)(1)
+        await adapter.users.delete(user.id)
+        assert await newer.types(f"auth-user:{user.id}") == ["auth.user.created", "auth.user.deleted"]
+    assert Counter(await newer.types("auth-session:"))["auth.session.created"] == 10
+
+
+async def test_append_whose_reply_was_lost_is_not_sent_again(
+    newer: Local, adapter: AllsourceAuthAdapter, proxy: FaultProxy
+) -> None:
+    """Whoever appended must look for it first."""
+    store = newer.store(core_url=proxy.url, query_url=proxy.url)
+    proxy.lose_reply(1)
+    with pytest.raises(Http) as caught:
+        await store.append([new_event("auth-user:ada")])
+    assert caught.value.ambiguous
+    assert caught.value.timeout is None
+    assert str(caught.value) == f"the connection to {proxy.url} broke before the answer was complete"
+    assert [method for method, _ in proxy.requests].count("POST") == 1
+    assert len(await newer.events("auth-user:ada")) == 1
+
+
+GONE = "http://127.0.0.1:1"
+
+
+@pytest.mark.parametrize("call", ["get", "create", "create-without-a-value", "sign-in", "update", "delete"])
+async def test_server_that_is_gone_is_said_to_be(newer: Local, call: str) -> None:
+    adapter = newer.adapter(core_url=GONE, query_url=GONE)
+    users, sessions = adapter.users, adapter.sessions
+    calls: dict[str, Callable[[], Awaitable[object]]] = {
+        "get": lambda: users.get("ada"),
+        "create": lambda: users.create(email=email("Ada")),
+        "create-without-a-value": lambda: users.create(),
+        "sign-in": lambda: sessions.create(user_id="ada", expires_at=START),
+        "update": lambda: users.update("ada", name="Ada"),
+        "delete": lambda: users.delete("ada"),
+    }
+    with pytest.raises(Http) as caught:
+        await calls[call]()
+    assert str(caught.value) == f"cannot connect to {GONE}: the connection was refused; is the server running there?"
+    assert (caught.value.ambiguous, caught.value.timeout) == (False, None)
+
+
+async def test_server_that_goes_after_it_has_put_an_append_off_leaves_it_open(newer: Local) -> None:
+    """Of a batch that it puts off a server has stored what comes before the event in question (section 5.2)."""
+    store = newer.store()
+    events = [new_event("a"), new_event("b", guard=0)]
+    newer.faults.refuse(503, b'{"error":"Queue full: Conditional archive admission timed out"}', on="batch")
+    newer.faults.refuse(429, headers={"Retry-After": "300"}, on="batch")
+    with pytest.raises(RateLimited) as limited:
+        await store.append(events)
+    assert limited.value.ambiguous
+    newer.faults.refuse(429, headers={"Retry-After": "300"}, on="batch")
+    with pytest.raises(RateLimited) as limited:
+        await store.append(events)
+    assert not limited.value.ambiguous
+
+
+async def test_server_that_comes_back_is_met_again(
+    newer: Local, adapter: AllsourceAuthAdapter, proxy: FaultProxy, people: list[User]
+) -> None:
+    await fill_the_pool(adapter, proxy)
+    newer.faults.restart(cold=False)
+    assert await at_once(lambda number: adapter.users.get(f"u{number}")) == people
+    proxy.reset_before(3)
+    assert await adapter.users.get("u1") == people[1]
+    with pytest.raises(Conflict):
+        await adapter.users.create(email=email("u1"))

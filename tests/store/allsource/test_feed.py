@@ -1,0 +1,138 @@
+"""The feed, which is called so that guards stay quick (section 2 of the contract of 0.27, "Three ways out")."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+
+from allsource_auth import AllsourceStore, Tls
+from allsource_auth.store.allsource import store as allsource
+from tests.store.conftest import Time
+from tests.store.local import KEY, Local, Pauses, running_local
+from tests.support.events import new_event
+
+pytestmark = [pytest.mark.usefixtures("watch"), pytest.mark.heavy]
+
+FEED = "/api/v1/event-feed"
+
+
+@pytest.fixture
+async def local(engine: Tls | None) -> AsyncIterator[Local]:
+    """One whose keys are known, so that the feed can be read."""
+    async with running_local("0.27", engine, api_keys={KEY: "default"}) as opened:
+        yield opened
+
+
+async def appended(local: Local, store: AllsourceStore) -> int:
+    """Append an event with a guard; how often the feed was called for it."""
+    guard = len(await local.events("s"))
+    local.arrived.clear()
+    await store.append([new_event("s", guard=guard)])
+    assert len(await local.events("s")) == guard + 1
+    assert local.arrived[-1].method == "POST"
+    return [request.path for request in local.arrived].count(FEED)
+
+
+async def after_a_failed_connection(local: Local, store: AllsourceStore) -> None:
+    local.faults.lose_replies(2, on="GET")  # aiohttp passes over the first by itself
+    await store.latest("s", require_leader=True)
+
+
+async def test_feed_is_called_once_in_a_while(local: Local, time: Time) -> None:
+    store = local.store()
+    assert await appended(local, store) == 1
+    (call,) = [request for request in local.arrived if request.path == FEED]
+    assert call.parameters == {"tenant_id": ["default"], "limit": ["0"]}
+    assert (call.port, call.headers["x-api-key"]) == ("core", KEY)
+    for _ in range(3):
+        assert await appended(local, store) == 0
+    for _ in range(2):
+        time.now += allsource.FEED_EVERY + 1
+        assert await appended(local, store) == 1
+        assert await appended(local, store) == 0
+
+
+async def test_feed_is_called_after_a_reconnect(local: Local, time: Time) -> None:
+    store = local.store()
+    assert await appended(local, store) == 1
+    await after_a_failed_connection(local, store)
+    assert await appended(local, store) == 1
+    assert await appended(local, store) == 0
+
+
+async def test_append_without_a_guard_does_not_call_it(local: Local) -> None:
+    store = local.store()
+    await store.append([new_event("s")])
+    await store.latest("s")
+    assert [request.path for request in local.arrived].count(FEED) == 0
+
+
+@pytest.mark.parametrize("status", [400, 401, 403, 404])
+async def test_feed_that_is_not_for_us_is_left_alone_until_a_reconnect(local: Local, time: Time, status: int) -> None:
+    store = local.store()
+    local.faults.refuse(status, b'{"error":"tenant_forbidden"}', on=FEED)
+    assert await appended(local, store) == 1
+    for _ in range(3):
+        time.now += allsource.FEED_EVERY + 1
+        assert await appended(local, store) == 0
+    await after_a_failed_connection(local, store)
+    assert await appended(local, store) == 1
+    time.now += allsource.FEED_EVERY + 1
+    assert await appended(local, store) == 1
+
+
+async def test_credential_that_may_not_read_it_is_not_used_again(newer: Local, time: Time) -> None:
+    """In dev mode the feed serves one tenant of its own."""
+    store = newer.store()
+    assert await appended(newer, store) == 1
+    time.now += allsource.FEED_EVERY + 1
+    assert await appended(newer, store) == 0
+
+
+async def test_older_server_has_none(older: Local) -> None:
+    assert await appended(older, older.store()) == 0
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        {"status": 500, "body": b'{"error":"Storage error: index evicted"}'},
+        {"status": 502, "body": b"<html>"},
+        {"status": 503, "body": b'{"error":"read_model_busy"}', "headers": {"Retry-After": "1"}},
+        {"status": 503, "body": b'{"error":"archive_budget_exceeded"}', "headers": {"Retry-After": "300"}},
+        {"status": 429, "body": b""},
+        {"status": 409, "body": b'{"error":"version_conflict","expected_version":1,"current_version":2}'},
+        {"status": 301, "body": b""},
+    ],
+    ids=lambda fault: str(fault["status"]),
+)
+async def test_feed_that_fails_fails_no_append_and_holds_none_up(
+    local: Local, time: Time, pauses: Pauses, fault: dict[str, Any]
+) -> None:
+    store = local.store()
+    local.faults.refuse(**fault, count=1000, on=FEED)
+    assert await appended(local, store) == 1
+    assert await appended(local, store) == 0
+    time.now += allsource.FEED_EVERY + 1
+    assert await appended(local, store) == 1
+    assert pauses.made == []
+
+
+async def test_feed_whose_reply_is_lost_fails_no_append_and_is_no_reconnect(
+    local: Local, time: Time, pauses: Pauses
+) -> None:
+    store = local.store()
+    local.faults.lose_replies(1000, on=FEED)
+    assert await appended(local, store) in (1, 2)  # aiohttp asks once more by itself
+    assert await appended(local, store) == 0
+    time.now += allsource.FEED_EVERY + 1
+    assert await appended(local, store) in (1, 2)  # aiohttp asks once more by itself
+    assert pauses.made == []
+
+
+async def test_feed_that_answers_nonsense_fails_no_append(local: Local) -> None:
+    store = local.store()
+    local.faults.garble(b"<html>", "text/html", on=FEED)
+    assert await appended(local, store) == 1

@@ -1,0 +1,149 @@
+"""When a guard can be trusted: reads that warm a server, servers that change, versions that a server misreports."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import httpx
+import pytest
+from starlette.types import Receive, Scope, Send
+
+from allsource_auth import AllsourceStore, SqliteLog
+from allsource_auth.server import LocalAllsource
+from allsource_auth.store.allsource import http
+from allsource_auth.store.allsource import store as allsource
+from tests.store.conftest import Time
+from tests.store.local import Local, Pauses
+from tests.support.events import new_event, stored_user
+
+pytestmark = pytest.mark.usefixtures("watch")
+
+CORE, QUERY, APPEND = "GET core", "GET query", "POST core"
+
+
+async def test_guarded_append_comes_right_after_a_read(older: Local, time: Time) -> None:
+    store = older.store()
+
+    async def append(stream: str = "s", *, guard: int | None = None) -> list[str]:
+        await store.append([new_event(stream, guard=guard)])
+        return older.requests()
+
+    assert (await append(guard=0))[-2:] == [CORE, APPEND]
+    assert await append(guard=1) == [APPEND], "the server was read in this moment"
+    time.now += allsource.WARM_FOR / 2
+    assert await append(guard=2) == [APPEND]
+    time.now += allsource.WARM_FOR
+    assert await append(guard=3) == [CORE, APPEND]
+    time.now += 60
+    assert await append() == [APPEND], "without a guard there is nothing to forget"
+    assert await append(guard=5) == [CORE, APPEND]
+    time.now += 60
+    await store.latest("s")
+    assert older.requests() == [QUERY]
+    assert await append(guard=6) == [CORE, APPEND], "the read went elsewhere"
+    time.now += 60
+    await store.latest("s", require_leader=True)
+    assert older.requests() == [CORE]
+    assert await append(guard=7) == [APPEND]
+    time.now += 60
+    await store.append([new_event("a"), new_event("s", guard=8), new_event("b")])
+    assert older.requests() == [CORE, APPEND]
+    assert older.arrived == []
+
+
+async def test_each_attempt_of_a_guarded_append_comes_right_after_a_read(
+    older: Local, pauses: Pauses, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in (allsource, http):
+        monkeypatch.setattr(module, "monotonic", pauses.monotonic)
+    store = older.store()
+    await store.append([new_event("s", guard=0)])
+    older.requests()
+    older.faults.refuse(429, count=3, on="POST")
+    await store.append([new_event("s", guard=1)])
+    assert older.requests() == [APPEND, *[CORE, APPEND] * 3]
+
+
+async def test_server_is_read_and_asked_what_it_can_after_a_connection_failed(older: Local, time: Time) -> None:
+    store = older.store()
+    await store.append([new_event("s", guard=0)])
+    assert store.loses_versions_on_restart
+    older.faults.lose_replies(2, on="GET")  # aiohttp passes over the first by itself
+    await store.latest("s", require_leader=True)
+    older.arrived.clear()
+    await store.append([new_event("s", guard=1)])
+    asked, read, append = older.arrived
+    assert asked.parameters["integrity"] == ["retained-entity-v1"]
+    assert (read.method, read.parameters["entity_id"]) == ("GET", ["s"])
+    assert append.method == "POST"
+
+
+async def test_newer_server_is_not_read_before_each_append(newer: Local, time: Time) -> None:
+    store = newer.store()
+    at_first = store.loses_versions_on_restart
+    await store.append([new_event("s", guard=0)])
+    assert (at_first, store.loses_versions_on_restart) == (True, False)
+    newer.requests()
+    time.now += 1
+    await store.append([new_event("s", guard=1)])
+    assert newer.requests() == [APPEND]
+
+
+@pytest.mark.parametrize("generation", ["0.23", "0.27"])
+async def test_server_of_another_age_that_takes_the_place_is_noticed(generation: str, time: Time) -> None:
+    """An upgrade, or the way back, behind one address and without a connection that failed."""
+    log = SqliteLog(None)
+    both = {"0.23": LocalAllsource(log, generation="0.23").core, "0.27": LocalAllsource(log, generation="0.27").core}
+    order = ["0.23", "0.27"] if generation == "0.23" else ["0.27", "0.23"]
+
+    async def serve(scope: Scope, receive: Receive, send: Send) -> None:
+        await both[order[0]](scope, receive, send)
+
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(serve)) as client:
+        store = AllsourceStore("http://localhost", http_client=client)
+        await store.append([new_event("s", guard=0)])
+        assert store.loses_versions_on_restart == (generation == "0.23")
+        order.reverse()
+        time.now += 60
+        await store.latest("s", require_leader=True)
+        await store.append([new_event("s", guard=1)])
+        assert store.loses_versions_on_restart == (generation == "0.27")
+    await log.close()
+
+
+# Versions that a server misreports
+
+
+def all_ones(answer: Any) -> Any:
+    """As after an upgrade: every event says version 1, and so does the counter (section 3 of the contract of 0.27)."""
+    if "events" not in answer or "entity_version" not in answer:
+        return answer
+    events = [event | {"version": 1} for event in answer["events"]]
+    return answer | {"events": events, "entity_version": min(1, answer["entity_version"])}
+
+
+@pytest.mark.parametrize("fresh", [False, True], ids=["same-adapter", "fresh-adapter"])
+async def test_refusals_tell_the_version_that_reads_do_not(newer: Local, fresh: bool) -> None:
+    await newer.append(*(new_event("auth-user:ada", stored_user("ada", name=str(number))) for number in range(3)))
+    newer.faults.rewrite(all_ones, on="GET")
+    adapter = newer.adapter()
+    for turn in range(3):
+        reader = newer.adapter() if fresh else adapter
+        changed = await reader.users.update("ada", name=f"turn {turn}")
+        assert await reader.users.get("ada") == changed
+    assert len(await newer.events("auth-user:ada")) == 6
+    await adapter.users.delete("ada")
+    assert await adapter.users.get("ada") is None
+
+
+async def test_guard_that_was_told_is_not_used_once_the_stream_moves(newer: Local) -> None:
+    await newer.append(*(new_event("auth-user:ada", stored_user("ada", name=str(number))) for number in range(3)))
+    newer.faults.rewrite(all_ones, on="GET")
+    adapter, other = newer.adapter(), newer.adapter()
+    for turn in range(4):
+        await adapter.users.update("ada", name=f"turn {turn}")
+        await other.users.update("ada", role=f"turn {turn}")
+    user = await adapter.users.get("ada")
+    assert user is not None
+    assert (user.name, user.role) == ("turn 3", "turn 3")
+    assert len(await newer.events("auth-user:ada")) == 11

@@ -1,0 +1,216 @@
+"""What fails on the way to a server, on every engine: what is said of it, and whether a write is left open."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import httpx
+import pytest
+
+from allsource_auth import AllsourceStore, Http, Timeouts
+from tests.store.answers import PAGE, RIGHT, Answer, answering, ending, reset, right, silent
+from tests.store.local import KEY, Local
+from tests.support.canaries import CANARY, token
+from tests.support.clocks import START
+from tests.support.events import new_event
+
+pytestmark = pytest.mark.usefixtures("watch", "pauses")
+
+STREAM = f"auth-session:{token('a')}"
+
+
+# What fails on the way
+
+BROKEN: dict[str, Answer] = {
+    "closed": ending(),
+    "reset": reset,
+    "not-http": ending(f"{CANARY} {KEY}\r\n\r\n".encode()),
+    "half-of-the-head": ending(RIGHT[:30]),
+    "half-of-the-body": ending(RIGHT[:-20]),
+    "half-of-a-chunk": ending(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n31\r\n", PAGE[:20]),
+    "bad-chunk": ending(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\nzz\r\n", PAGE),
+}
+
+
+@pytest.mark.parametrize("answer", BROKEN.values(), ids=BROKEN)
+async def test_connection_that_breaks_leaves_an_append_open_and_is_not_used_for_it_again(
+    options: dict[str, Any], answer: Answer
+) -> None:
+    async with answering(answer) as server:
+        store = AllsourceStore(server.url, api_key=KEY, **options)
+        with pytest.raises(Http) as caught:
+            await store.append([new_event(STREAM)])
+        assert server.methods == ["POST"]
+        assert str(caught.value) == f"the connection to {server.url} broke before the answer was complete"
+        assert (caught.value.ambiguous, caught.value.timeout) == (True, None)
+        assert caught.value.__cause__ is None
+        await store.close()
+
+
+@pytest.mark.parametrize("answer", BROKEN.values(), ids=BROKEN)
+async def test_connection_that_breaks_is_passed_over_by_a_read(options: dict[str, Any], answer: Answer) -> None:
+    turns = iter([answer, answer, answer])
+
+    async def at_first(writer: asyncio.StreamWriter) -> None:
+        await next(turns, right)(writer)
+
+    async with answering(at_first) as server:
+        store = AllsourceStore(server.url, **options)
+        assert (await store.latest(STREAM)).event is None
+        assert next(turns, None) is None
+        await store.close()
+
+
+async def test_read_of_a_server_that_always_breaks_off_fails_and_is_not_ambiguous(options: dict[str, Any]) -> None:
+    async with answering(ending()) as server:
+        store = AllsourceStore(server.url, api_key=KEY, **options)
+        with pytest.raises(Http) as caught:
+            await store.latest(STREAM)
+        assert not caught.value.ambiguous
+        assert 5 <= len(server.requests) <= 10
+        await store.close()
+
+
+async def test_host_that_does_not_resolve_is_said_to(options: dict[str, Any]) -> None:
+    # The resolver of the system may take its time to say so.
+    store = AllsourceStore("http://no-such-host.invalid:3900/base", timeout=Timeouts(connect=60), **options)
+    for call in (store.latest(STREAM), store.append([new_event(STREAM)])):
+        with pytest.raises(Http) as caught:
+            await call
+        reason = "the host name does not resolve"
+        assert str(caught.value) == f"cannot connect to http://no-such-host.invalid:3900: {reason}"
+        assert (caught.value.ambiguous, caught.value.timeout) == (False, None)
+    await store.close()
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
+async def test_connection_that_is_refused_is_said_to_be(options: dict[str, Any], host: str) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        url = f"http://{host}:{taken.getsockname()[1]}"
+        store = AllsourceStore(url, api_key=KEY, **options)
+        for call in (store.latest(STREAM), store.append([new_event(STREAM)])):
+            with pytest.raises(Http) as caught:
+                await call
+            reason = "the connection was refused; is the server running there?"
+            assert str(caught.value) == f"cannot connect to {url}: {reason}"
+            assert (caught.value.ambiguous, caught.value.timeout) == (False, None)
+        await store.close()
+
+
+async def test_proxy_of_the_environment_gets_nothing_to_see(newer: Local, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with answering(right) as proxy:
+        for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
+            monkeypatch.setenv(name, proxy.url)
+        adapter = newer.adapter()
+        assert await adapter.users.get("ada") is None
+        assert newer.arrived
+        assert proxy.requests == []
+
+
+# Time limits
+
+
+async def drip(writer: asyncio.StreamWriter) -> None:
+    """Bytes come for ever, and soon enough for the read timeout."""
+    writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 1000000\r\n\r\n")
+    while True:
+        writer.write(b" ")
+        await writer.drain()
+        await asyncio.sleep(0.02)
+
+
+LIMITS = [
+    pytest.param(silent, Timeouts(connect=30, read=0.2, total=30), "read", "0.2", id="read"),
+    pytest.param(silent, Timeouts(connect=30, read=30, total=0.25), "total", "0.25", id="total"),
+    pytest.param(drip, Timeouts(connect=30, read=30, total=0.3), "total", "0.3", id="total-of-a-drip"),
+    pytest.param(silent, 0.2, "total", "0.2", id="one-number"),
+]
+
+
+@pytest.mark.parametrize(("answer", "timeout", "name", "seconds"), LIMITS)
+async def test_answer_that_does_not_come_names_the_time_limit(
+    options: dict[str, Any], answer: Answer, timeout: object, name: str, seconds: str
+) -> None:
+    async with answering(answer) as server:
+        store = AllsourceStore(server.url, api_key=KEY, timeout=timeout, **options)  # type: ignore[arg-type]
+        calls: dict[str, Callable[[], Awaitable[object]]] = {
+            "GET": lambda: store.latest(STREAM),
+            "POST": lambda: store.append([new_event(STREAM)]),
+        }
+        for method, call in calls.items():
+            server.requests.clear()
+            with pytest.raises(Http) as caught:
+                await call()
+            # On a slow machine the time may be over before the request has arrived.
+            assert server.methods in ([], [method]), "asking again would take as long"
+            named = {caught.value.timeout, str(caught.value).rpartition(" (")[2].removesuffix(" timeout)")}
+            if isinstance(timeout, float):
+                # All of them are over at once; any of them may be the one that is seen.
+                assert named <= {"read", "total"}
+            else:
+                assert named == {name}
+            assert f"no complete answer from {server.url} within {seconds} s" in str(caught.value)
+            assert caught.value.ambiguous == (method == "POST")
+        await store.close()
+
+
+async def test_connection_that_does_not_stand_names_the_time_limit(options: dict[str, Any]) -> None:
+    """A server that takes the connection and says nothing to the offer of TLS."""
+    taken: list[asyncio.StreamWriter] = []
+    server = await asyncio.start_server(lambda reader, writer: taken.append(writer), "127.0.0.1", 0)
+    url = f"https://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    store = AllsourceStore(url, api_key=KEY, timeout=Timeouts(connect=0.2, read=30, total=30), **options)
+    for call in (store.latest(STREAM), store.append([new_event(STREAM)])):
+        with pytest.raises(Http) as caught:
+            await call
+        assert str(caught.value) == f"no connection to {url} within 0.2 s (connect timeout)"
+        assert (caught.value.ambiguous, caught.value.timeout) == (False, "connect")
+    await store.close()
+    server.close()
+    for writer in taken:
+        writer.close()
+    await server.wait_closed()
+
+
+async def test_limits_of_an_own_client_hold_where_none_are_given() -> None:
+    async with answering(silent) as server, httpx.AsyncClient(timeout=0.2) as client:
+        store = AllsourceStore(server.url, http_client=client)
+        with pytest.raises(Http) as caught:
+            await store.latest(STREAM)
+        assert caught.value.timeout == "read"
+        assert str(caught.value) == f"no complete answer from {server.url} (read timeout)"
+
+
+async def test_bytes_that_keep_coming_keep_the_read_timeout_away(options: dict[str, Any]) -> None:
+    async def slowly(writer: asyncio.StreamWriter) -> None:
+        for part in (RIGHT[:40], RIGHT[40:80], RIGHT[80:]):
+            writer.write(part)
+            await writer.drain()
+            await asyncio.sleep(0.05)
+
+    async with answering(slowly) as server:
+        store = AllsourceStore(server.url, timeout=Timeouts(connect=30, read=20, total=30), **options)
+        assert (await store.latest(STREAM)).event is None
+        await store.close()
+
+
+# What the libraries beneath are told
+
+
+async def test_no_logger_of_the_libraries_beneath_gets_a_token_or_key(
+    newer: Local, caplog: pytest.LogCaptureFixture
+) -> None:
+    for name in ("httpx", "httpcore", "aiohttp", "pyreqwest", "asyncio"):
+        caplog.set_level("DEBUG", logger=name)
+    adapter = newer.adapter()
+    user = await adapter.users.create(email=f"{CANARY}@example.org")
+    session = await adapter.sessions.create(user_id=user.id, expires_at=START, token=token("a"))
+    assert await adapter.sessions.get(session.token) == session
+    told = [
+        record.getMessage() for record in caplog.records if record.name.startswith(("http", "aiohttp", "pyreqwest"))
+    ]
+    assert not any(CANARY in line or "auth-session" in line for line in told)

@@ -1,0 +1,344 @@
+"""The line: a bounded number of requests at a time, the others in order; and calls that are cancelled in it."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections import Counter
+from collections.abc import Awaitable
+from typing import Any
+from urllib.parse import unquote
+
+import pytest
+
+from allsource_auth import AllsourceAuthAdapter, Overloaded, StoreClosed, Timeouts, User
+from tests.store.local import Arrived, Local
+from tests.support.canaries import email
+from tests.support.clocks import START
+from tests.support.ownership import assert_sound
+from tests.support.proxy import FaultProxy
+
+pytestmark = [pytest.mark.usefixtures("watch"), pytest.mark.heavy]
+
+
+async def people(local: Local, count: int) -> list[User]:
+    adapter = local.adapter()
+    return list(await asyncio.gather(*(adapter.users.create(id=f"u{number}") for number in range(count))))
+
+
+def asked_for(request: Arrived) -> str:
+    """The key of the user that a request is about."""
+    return request.parameters["entity_id"][0].removeprefix("auth-user:")
+
+
+def behind(proxy: FaultProxy, local: Local, **options: Any) -> AllsourceAuthAdapter:
+    return local.adapter(core_url=proxy.url, query_url=proxy.url, **options)
+
+
+class Gate(asyncio.Event):
+    """Holds replies from the moment it is hung into the proxy."""
+
+    def __init__(self, proxy: FaultProxy) -> None:
+        super().__init__()
+        proxy.delay(self)
+
+
+def started(*calls: Awaitable[object]) -> list[asyncio.Future[object]]:
+    return [asyncio.ensure_future(call) for call in calls]
+
+
+# How many, and in which order
+
+
+@pytest.mark.heavy
+@pytest.mark.parametrize("places", [1, 16])
+async def test_many_callers_never_have_more_requests_out_than_places(
+    newer: Local, proxy: FaultProxy, places: int
+) -> None:
+    users = await people(newer, 20)
+    adapter = behind(proxy, newer, max_in_flight=places)
+    found = await asyncio.gather(*(adapter.users.get(f"u{number % 20}") for number in range(500)))
+    assert found == [users[number % 20] for number in range(500)]
+    assert proxy.most_in_flight <= places
+    assert newer.faults.most_at_once <= 16
+
+
+async def test_all_places_are_used(newer: Local, proxy: FaultProxy) -> None:
+    await people(newer, 1)
+    adapter = behind(proxy, newer)
+    await adapter.users.get("u0")
+    gate = Gate(proxy)
+    calls = started(*(adapter.users.get("u0") for _ in range(500)))
+    await proxy.held(16)
+    assert proxy.in_flight == 16
+    gate.set()
+    assert None not in await asyncio.gather(*calls)
+    assert proxy.most_in_flight == 16
+
+
+@pytest.mark.parametrize("places", [1, 4])
+async def test_callers_are_served_in_the_order_in_which_they_came(newer: Local, places: int) -> None:
+    adapter = newer.adapter(max_in_flight=places)
+    await adapter.users.get("nobody")
+    newer.arrived.clear()
+    await asyncio.gather(*(adapter.users.get(f"u{number}") for number in range(200)))
+    numbers = [int(asked_for(request)[1:]) for request in newer.arrived]
+    assert sorted(numbers) == list(range(200))
+    # Those that are out together may overtake each other on the way.
+    assert all(abs(number - place) < 2 * places for place, number in enumerate(numbers))
+    assert numbers == list(range(200)) or places > 1
+
+
+async def test_reads_and_appends_stand_in_one_line(newer: Local) -> None:
+    adapter = newer.adapter(max_in_flight=1)
+    await adapter.users.create(id="first")
+    newer.arrived.clear()
+    calls: list[Awaitable[object]] = []
+    for number in range(20):
+        calls.append(adapter.users.get(f"u{number}"))
+        calls.append(adapter.users.create())
+    await asyncio.gather(*calls)
+    assert newer.requests() == ["GET query", "POST core"] * 20
+
+
+async def test_server_that_holds_its_replies_gets_no_more_than_the_places(newer: Local, proxy: FaultProxy) -> None:
+    users = await people(newer, 4)
+    adapter = behind(proxy, newer, max_in_flight=4)
+    await adapter.users.get("u0")
+    proxy.requests.clear()
+    for _ in range(3):
+        gate = Gate(proxy)
+        reads = started(*(adapter.users.get(f"u{number % 4}") for number in range(100)))
+        signed_up = started(*(adapter.users.create(email=email(str(number))) for number in range(10)))
+        await proxy.held(4)
+        assert proxy.in_flight == 4
+        gate.set()
+        assert await asyncio.gather(*reads) == [users[number % 4] for number in range(100)]
+        created = await asyncio.gather(*signed_up)
+        proxy.delay(None)
+        for user in created:
+            assert isinstance(user, User)
+            await adapter.users.delete(user.id)
+    assert proxy.most_in_flight == 4
+
+
+# Too many
+
+
+@pytest.mark.parametrize("queued", [0, 5])
+async def test_one_caller_more_than_may_wait_is_refused_at_once(newer: Local, proxy: FaultProxy, queued: int) -> None:
+    await people(newer, 1)
+    adapter = behind(proxy, newer, max_in_flight=2, max_queued=queued)
+    await adapter.users.get("u0")
+    proxy.requests.clear()
+    gate = Gate(proxy)
+    out = started(*(adapter.users.get("u0") for _ in range(2)))
+    await proxy.held(2)
+    waiting = started(*(adapter.users.get("u0") for _ in range(queued)))
+    await asyncio.sleep(0)
+    for call in (
+        adapter.users.get("u0"),
+        adapter.users.create(email=email("Ada")),
+        adapter.sessions.create(user_id="u0", expires_at=START),
+    ):
+        with pytest.raises(Overloaded, match="max_queued") as caught:
+            await call
+        assert not caught.value.ambiguous
+    assert len(proxy.requests) == 2
+    gate.set()
+    assert None not in await asyncio.gather(*out, *waiting)
+    assert len(proxy.requests) == 2 + min(queued, 1)  # those who wait ask the same: one request answers them all
+    assert await adapter.users.get("u0") is not None
+    assert await newer.types("auth-idx:user.") == []
+
+
+async def test_caller_who_leaves_the_line_makes_room(newer: Local, proxy: FaultProxy) -> None:
+    await people(newer, 3)
+    adapter = behind(proxy, newer, max_in_flight=1, max_queued=2)
+    await adapter.users.get("u0")
+    proxy.requests.clear()
+    gate = Gate(proxy)
+    (out,) = started(adapter.users.get("u0"))
+    await proxy.held(1)
+    first, second = started(adapter.users.get("u1"), adapter.users.get("u2"))
+    await asyncio.sleep(0)
+    first.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await first
+    (third,) = started(adapter.users.get("u0"))
+    await asyncio.sleep(0)
+    with pytest.raises(Overloaded):
+        await adapter.users.get("u0")
+    gate.set()
+    assert None not in await asyncio.gather(out, second, third)
+    assert [unquote(target).rpartition(":")[2] for _, target in proxy.requests] == ["u0", "u2", "u0"]
+
+
+async def test_waiting_in_line_is_not_held_against_a_time_limit(newer: Local, proxy: FaultProxy) -> None:
+    adapter = behind(proxy, newer, max_in_flight=1, timeout=Timeouts(read=60, total=60))
+    await adapter.users.get("u0")
+    gate = Gate(proxy)
+    calls = started(*(adapter.users.get("u0") for _ in range(3)))
+    await proxy.held(1)
+    assert not any(call.done() for call in calls)
+    gate.set()
+    assert await asyncio.gather(*calls) == [None] * 3
+
+
+# Closing
+
+
+async def test_closing_finishes_what_is_out_and_refuses_what_waits(newer: Local, proxy: FaultProxy) -> None:
+    users = await people(newer, 2)
+    adapter = behind(proxy, newer, max_in_flight=2)
+    await adapter.users.get("u0")
+    proxy.requests.clear()
+    gate = Gate(proxy)
+    out = started(adapter.users.get("u0"), adapter.users.get("u1"))
+    await proxy.held(2)
+    waiting = started(
+        *(adapter.users.get("u0") for _ in range(5)),
+        adapter.users.create(email=email("Ada")),
+        adapter.sessions.create(user_id="u0", expires_at=START),
+    )
+    await asyncio.sleep(0)
+    closing, again = started(adapter.aclose(), adapter.aclose())
+    await asyncio.sleep(0)
+    with pytest.raises(StoreClosed):
+        await adapter.users.get("u0")
+    assert not closing.done()
+    gate.set()
+    assert await asyncio.gather(*out) == users
+    await asyncio.gather(closing, again)
+    for outcome in await asyncio.gather(*waiting, return_exceptions=True):
+        assert isinstance(outcome, StoreClosed)
+    assert len(proxy.requests) == 2
+    await adapter.aclose()
+    with pytest.raises(StoreClosed):
+        _ = adapter.http
+
+
+async def test_closing_that_is_cancelled_can_be_repeated(newer: Local, proxy: FaultProxy) -> None:
+    adapter = behind(proxy, newer)
+    await adapter.users.get("u0")
+    gate = Gate(proxy)
+    (out,) = started(adapter.users.get("u0"))
+    await proxy.held(1)
+    (closing,) = started(adapter.aclose())
+    await asyncio.sleep(0)
+    closing.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await closing
+    with pytest.raises(StoreClosed):
+        await adapter.users.get("u0")
+    gate.set()
+    assert await out is None
+    await adapter.aclose()
+
+
+async def test_adapter_that_was_never_used_is_closed(newer: Local) -> None:
+    adapter = newer.adapter()
+    await adapter.aclose()
+    await adapter.aclose()
+    with pytest.raises(StoreClosed):
+        await adapter.users.get("u0")
+    with pytest.raises(StoreClosed):
+        await adapter.info()
+    assert newer.arrived == []
+
+
+# Cancelled
+
+
+async def all_places_work(adapter: AllsourceAuthAdapter, proxy: FaultProxy, users: list[User], places: int) -> None:
+    """All places are taken at once, and no reply reaches another caller."""
+    gate = Gate(proxy)
+    calls = started(*(adapter.users.get(user.id) for user in users))
+    await proxy.held(places)
+    assert proxy.in_flight == places
+    gate.set()
+    proxy.delay(None)
+    assert await asyncio.gather(*calls) == users
+
+
+@pytest.mark.heavy
+async def test_thousand_calls_cancelled_at_random_moments_leave_nothing_behind(newer: Local, proxy: FaultProxy) -> None:
+    users = await people(newer, 40)
+    adapter = behind(proxy, newer, max_in_flight=10)
+    drawn = random.Random(20261123)
+    outcomes: Counter[str] = Counter()
+
+    async def one(number: int) -> None:
+        user = users[number % len(users)]
+        kind = drawn.choice(["get", "get", "get_by_email", "create", "update", "session"])
+        call: Awaitable[object]
+        if kind == "get":
+            call = adapter.users.get(user.id)
+        elif kind == "get_by_email":
+            call = adapter.users.get_by_email(email(f"taken{number % 50}"))
+        elif kind == "create":
+            call = adapter.users.create(email=email(f"taken{number % 50}"), username=f"name{number % 50}")
+        elif kind == "update":
+            call = adapter.users.update(user.id, name=f"by {number}", email=email(f"mail{number}"))
+        else:
+            call = adapter.sessions.create(user_id=user.id, expires_at=START)
+        task = asyncio.ensure_future(call)
+        for _ in range(drawn.choice([0, 1, 3, 10, 30, 100])):
+            await asyncio.sleep(0)
+        task.cancel()
+        (outcome,) = await asyncio.gather(task, return_exceptions=True)
+        outcomes[type(outcome).__name__] += 1
+        if kind == "get" and isinstance(outcome, User):
+            assert outcome.id == user.id
+
+    for first in range(0, 1000, 50):
+        await asyncio.gather(*(one(number) for number in range(first, first + 50)))
+    assert outcomes["CancelledError"] > 300
+    assert sum(outcomes.values()) == 1000
+    now = [await adapter.users.get(user.id) for user in users]
+    known = [user for user in now if user is not None]
+    assert [user.id for user in known] == [user.id for user in users]
+    for _ in range(3):
+        await all_places_work(adapter, proxy, known, 10)
+    await assert_sound(adapter)
+    await assert_sound(newer.adapter())
+
+
+async def test_cancelled_reads_do_not_mix_up_replies(newer: Local, proxy: FaultProxy) -> None:
+    """Each is cancelled while its reply is on the way."""
+    users = await people(newer, 30)
+    adapter = behind(proxy, newer, max_in_flight=3)
+    for turn in range(10):
+        gate = Gate(proxy)
+        calls = started(*(adapter.users.get(user.id) for user in users))
+        await proxy.held(3)
+        for call in calls[: 3 + turn]:
+            call.cancel()
+        await asyncio.sleep(0)
+        gate.set()
+        proxy.delay(None)
+        outcomes = await asyncio.gather(*calls, return_exceptions=True)
+        assert outcomes[3 + turn :] == users[3 + turn :]
+        assert all(isinstance(outcome, asyncio.CancelledError) for outcome in outcomes[: 3 + turn])
+    await all_places_work(adapter, proxy, users, 3)
+
+
+async def test_cancelled_sign_up_that_was_stored_is_whole(newer: Local, proxy: FaultProxy) -> None:
+    adapter = behind(proxy, newer)
+    await adapter.users.create(id="first")
+    proxy.requests.clear()
+    gate = Gate(proxy)
+    (call,) = started(adapter.users.create(email=email("Ada")))
+    await proxy.held(1)
+    gate.set()
+    gate = Gate(proxy)
+    while ("POST", "/api/v1/events/batch") not in proxy.requests:
+        await asyncio.sleep(0)
+    await proxy.held(1)
+    call.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await call
+    gate.set()
+    proxy.delay(None)
+    assert await adapter.users.get_by_email(email("Ada")) is not None
+    await assert_sound(adapter)

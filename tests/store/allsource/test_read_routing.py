@@ -1,0 +1,665 @@
+"""Several read URLs: plain reads in turn over those that answer, past those that do not, and at Core when none is left."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AsyncExitStack
+from typing import Any
+
+import pytest
+
+from allsource_auth import AllsourceAuthAdapter, AllsourceStore, Api, Http, RateLimited, Timeouts, Unavailable
+from allsource_auth.store.allsource import client as allsource_client
+from allsource_auth.store.allsource.read_routing import FIRST_PAUSE, LONGEST_PAUSE, Reads
+from tests.store.answers import Answer, answering, ending, right, silent
+from tests.store.conftest import Time
+from tests.store.local import KEY, Local, Pauses
+from tests.store.refusals import PAGE, error_body
+from tests.support.canaries import email
+from tests.support.clocks import START
+from tests.support.events import new_event
+from tests.support.proxy import FaultProxy
+
+pytestmark = pytest.mark.usefixtures("watch")
+
+CORE = "http://core.example"
+URLS = ("http://a.example", "http://b.example", "http://c.example")
+
+
+@pytest.fixture
+async def services(newer: Local) -> AsyncIterator[list[FaultProxy]]:
+    """Three ways to the Query Service of `newer`, each with faults of its own."""
+    async with AsyncExitStack() as opened:
+        yield [await opened.enter_async_context(FaultProxy(newer.query_url)) for _ in range(3)]
+
+
+@pytest.fixture
+def gone() -> Iterator[str]:
+    """A URL at which every connection is refused."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        yield f"http://127.0.0.1:{taken.getsockname()[1]}"
+
+
+def urls(services: list[FaultProxy]) -> list[str]:
+    return [service.url for service in services]
+
+
+def asked(services: list[FaultProxy]) -> list[int]:
+    """How many requests each has got since this was last asked."""
+    found = [len(service.requests) for service in services]
+    for service in services:
+        service.requests.clear()
+    return found
+
+
+async def adapter_on(local: Local, query_urls: list[str], **options: Any) -> AllsourceAuthAdapter:
+    """An adapter that has met Core, and knows the user ``ada``; what was asked for that is forgotten."""
+    adapter = local.adapter(query_url=query_urls, **options)
+    await adapter.users.create(id="ada")
+    local.requests()
+    return adapter
+
+
+async def reads(adapter: AllsourceAuthAdapter, count: int) -> None:
+    for _ in range(count):
+        user = await adapter.users.get("ada")
+        assert user is not None
+        assert user.id == "ada"
+
+
+# In turn
+
+
+async def test_reads_go_to_all_of_them_evenly(newer: Local, services: list[FaultProxy]) -> None:
+    adapter = await adapter_on(newer, urls(services))
+    await reads(adapter, 30)
+    assert asked(services) == [10, 10, 10]
+    await asyncio.gather(*(adapter.users.get(f"u{number}") for number in range(60)))
+    assert asked(services) == [20, 20, 20]
+    assert set(newer.requests()) == {"GET query"}
+
+
+async def test_reads_go_evenly_to_those_that_are_left(
+    newer: Local, services: list[FaultProxy], gone: str, time: Time
+) -> None:
+    adapter = await adapter_on(newer, [*urls(services), gone])
+    await reads(adapter, 4)
+    asked(services)
+    await reads(adapter, 30)
+    assert asked(services) == [10, 10, 10]
+
+
+def test_first_read_of_a_process_goes_to_any_of_them() -> None:
+    begun = Counter(Reads(URLS, CORE).turn() for _ in range(300))
+    assert set(begun) == set(URLS)
+
+
+# Past those that fail
+
+Arm = Callable[[FaultProxy], None]
+
+ONCE = 2
+"""How often a connection breaks, so that one read fails on every engine: aiohttp sends a query once more by itself."""
+
+FAULTS: dict[str, Arm] = {
+    "reset": lambda service: service.reset_before(ONCE),
+    "no-reply": lambda service: service.lose_reply(ONCE, "GET"),
+    "half-a-reply": lambda service: service.truncate(1),
+    "429": lambda service: service.answer(429, {"Retry-After": "1"}, b"", count=1),
+    "429-for-long": lambda service: service.answer(429, {"Retry-After": "3000"}, b"", count=1),
+    "502": lambda service: service.answer(502, {}, PAGE, count=1),
+    "503": lambda service: service.answer(503, {}, PAGE, count=1),
+    "503-not-ready": lambda service: service.answer(503, {}, error_body(error="read_model_busy"), count=1),
+    "504": lambda service: service.answer(504, {}, b"", count=1),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+async def test_read_goes_on_at_once_where_the_next_one_answers(
+    newer: Local, services: list[FaultProxy], time: Time, pauses: Pauses, fault: str
+) -> None:
+    adapter = await adapter_on(newer, urls(services))
+    FAULTS[fault](services[1])
+    await reads(adapter, 3)
+    assert 1 <= asked(services)[1] <= ONCE
+    await reads(adapter, 30)
+    assert asked(services) == [15, 0, 15], "the one that failed is left out"
+    assert pauses.made == []
+    assert set(newer.requests()) == {"GET query"}
+
+
+async def test_read_goes_on_at_once_where_a_connection_is_refused(
+    newer: Local, services: list[FaultProxy], gone: str, time: Time, pauses: Pauses
+) -> None:
+    adapter = await adapter_on(newer, [gone, services[0].url])
+    await reads(adapter, 20)
+    assert asked(services[:1]) == [20]
+    assert pauses.made == []
+
+
+BROKEN: dict[str, tuple[Answer, Timeouts]] = {
+    "closed": (ending(), Timeouts()),
+    "read": (silent, Timeouts(connect=30, read=0.2, total=30)),
+    "total": (silent, Timeouts(connect=30, read=30, total=0.2)),
+}
+
+
+@pytest.mark.parametrize("fault", BROKEN)
+async def test_every_engine_goes_on_after_a_break_and_a_time_limit(
+    options: dict[str, Any], time: Time, pauses: Pauses, fault: str
+) -> None:
+    answer, timeout = BROKEN[fault]
+    async with answering(answer) as bad, answering(right) as good, answering(right) as core:
+        store = AllsourceStore(core.url, [bad.url, good.url], KEY, timeout=timeout, **options)
+        for _ in range(10):
+            assert (await store.latest("s")).event is None
+        assert 1 <= len(bad.requests) <= ONCE
+        assert len(good.requests) == 10
+        assert core.requests == []
+        assert pauses.made == []
+        await store.close()
+
+
+async def test_every_engine_goes_on_after_a_connect_that_takes_too_long(
+    options: dict[str, Any], time: Time, pauses: Pauses
+) -> None:
+    """A server that takes the connection and says nothing to the offer of TLS."""
+    taken: list[asyncio.StreamWriter] = []
+    server = await asyncio.start_server(lambda reader, writer: taken.append(writer), "127.0.0.1", 0)
+    bad = f"https://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    async with answering(right) as good, answering(right) as core:
+        limits = Timeouts(connect=0.2, read=30, total=30)
+        store = AllsourceStore(core.url, [bad, good.url], timeout=limits, **options)
+        for _ in range(10):
+            assert (await store.latest("s")).event is None
+        assert (len(taken), len(good.requests), core.requests) == (1, 10, [])
+        await store.close()
+    server.close()
+    for writer in taken:
+        writer.close()
+    await server.wait_closed()
+
+
+@pytest.mark.parametrize("status", [400, 401, 403, 404, 409, 413, 422, 500])
+async def test_refusal_of_the_request_itself_is_raised_at_once(
+    newer: Local, services: list[FaultProxy], pauses: Pauses, status: int
+) -> None:
+    adapter = await adapter_on(newer, urls(services))
+    for service in services:
+        service.answer(status, {}, b"", count=1)
+    for _ in services:
+        with pytest.raises(Api) as caught:
+            await adapter.users.get("ada")
+        assert caught.value.status == status
+    assert asked(services) == [1, 1, 1]
+    await reads(adapter, 30)
+    assert asked(services) == [10, 10, 10]
+    assert (pauses.made, newer.requests()) == ([], ["GET query"] * 30)
+
+
+# Back again
+
+
+async def test_one_read_asks_again_after_a_pause_that_doubles(
+    newer: Local, services: list[FaultProxy], time: Time
+) -> None:
+    adapter = await adapter_on(newer, urls(services))
+    bad = services[0]
+    bad.answer(503, {}, b"", count=8)
+    await reads(adapter, 3)
+    assert len(bad.requests) == 1
+    for turn in range(7):
+        pause = min(FIRST_PAUSE * 2**turn, LONGEST_PAUSE)
+        time.now += pause - 0.01
+        await reads(adapter, 6)
+        assert len(bad.requests) == 1 + turn, "too early"
+        time.now += 0.02
+        await reads(adapter, 6)
+        assert len(bad.requests) == 2 + turn, "one read asks, and the others do not"
+    assert pause == LONGEST_PAUSE
+    time.now += LONGEST_PAUSE
+    await reads(adapter, 1)
+    asked(services)
+    await reads(adapter, 30)
+    assert asked(services) == [10, 10, 10], "it has answered"
+    bad.answer(503, {}, b"", count=1)
+    await reads(adapter, 3)
+    time.now += FIRST_PAUSE + 0.01
+    await reads(adapter, 1)
+    asked(services)
+    await reads(adapter, 30)
+    assert asked(services) == [10, 10, 10], "the next time begins with a short pause"
+
+
+@pytest.mark.parametrize(("asked_for", "kept"), [("20", 20.0), ("3000", LONGEST_PAUSE)])
+async def test_pause_that_a_server_asks_for_is_kept_within_reason(
+    newer: Local, services: list[FaultProxy], time: Time, asked_for: str, kept: float
+) -> None:
+    adapter = await adapter_on(newer, urls(services))
+    services[0].answer(429, {"Retry-After": asked_for}, b"", count=1)
+    await reads(adapter, 3)
+    asked(services)
+    time.now += kept - 0.1
+    await reads(adapter, 10)
+    assert asked(services) == [0, 5, 5]
+    time.now += 0.2
+    await reads(adapter, 1)
+    assert asked(services) == [1, 0, 0]
+
+
+async def test_others_do_not_wait_for_the_read_that_asks_again(
+    newer: Local, services: list[FaultProxy], time: Time
+) -> None:
+    adapter = await adapter_on(newer, urls(services))
+    services[0].answer(503, {}, b"", count=1)
+    await reads(adapter, 3)
+    time.now += FIRST_PAUSE + 0.01
+    gate = asyncio.Event()
+    services[0].delay(gate)
+    asks = asyncio.ensure_future(reads(adapter, 1))
+    await services[0].held(1)
+    asked(services)
+    await reads(adapter, 10)
+    assert asked(services) == [0, 5, 5]
+    gate.set()
+    services[0].delay(None)
+    await asks
+    await reads(adapter, 30)
+    assert asked(services) == [10, 10, 10]
+
+
+async def test_read_that_asks_again_and_is_cancelled_leaves_it_to_a_later_one(
+    newer: Local, services: list[FaultProxy], time: Time
+) -> None:
+    adapter = await adapter_on(newer, urls(services), max_in_flight=1)
+    services[0].answer(503, {}, b"", count=1)
+    await reads(adapter, 3)
+    time.now += FIRST_PAUSE + 0.01
+    gate = asyncio.Event()
+    services[0].delay(gate)
+    asks = asyncio.ensure_future(reads(adapter, 1))
+    await services[0].held(1)
+    asks.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await asks
+    gate.set()
+    services[0].delay(None)
+    asked(services)
+    await reads(adapter, 10)
+    assert asked(services) == [0, 5, 5]
+    time.now += 2 * FIRST_PAUSE + 0.01
+    await reads(adapter, 1)
+    asked(services)
+    await reads(adapter, 30)
+    assert asked(services) == [10, 10, 10]
+
+
+async def test_many_reads_that_fail_together_count_as_one(newer: Local, services: list[FaultProxy], time: Time) -> None:
+    adapter = await adapter_on(newer, urls(services))
+    gate = asyncio.Event()
+    services[0].answer(503, {}, b"", count=5)
+    services[0].delay(gate)
+    out = [asyncio.ensure_future(reads(adapter, 1)) for _ in range(15)]
+    await services[0].held(5)
+    gate.set()
+    services[0].delay(None)
+    await asyncio.gather(*out)
+    asked(services)
+    time.now += FIRST_PAUSE + 0.01
+    await reads(adapter, 1)
+    assert asked(services) == [1, 0, 0]
+
+
+def test_late_failures_and_answers_of_a_url_that_is_set_aside(time: Time) -> None:
+    rotation = Reads(URLS, CORE)
+    a, b, c = URLS
+    lost = Http("lost")
+    assert rotation.instead((a,), lost) in (b, c)
+    time.now += 0.9
+    assert rotation.instead((a,), lost) in (b, c)
+    time.now += 0.9
+    assert {rotation.turn() for _ in range(4)} == {b, c}, "it was seen to fail less than a second ago"
+    rotation.answered(a)
+    assert not rotation.aside
+    assert {rotation.turn() for _ in range(3)} == set(URLS)
+    rotation.instead((CORE,), lost)
+    assert not rotation.aside, "Core is none of the read URLs"
+    rotation.instead((a,), RateLimited("busy"), 20.0)
+    rotation.instead((a,), lost)
+    time.now += 19.0
+    assert {rotation.turn() for _ in range(4)} == {b, c}, "the longer pause holds"
+    time.now += 1.1
+    assert rotation.turn() == a
+
+
+def test_read_never_returns_to_where_it_failed_while_others_succeed_there() -> None:
+    """It would go round for as long as they do."""
+    rotation = Reads(URLS, CORE)
+    tried: list[str] = [rotation.turn()]
+    while (url := rotation.instead(tried, Http("lost"))) is not None:
+        rotation.answered(tried[-1])
+        tried.append(url)
+        assert len(tried) <= 4
+    assert (sorted(tried[:3]), tried[3:]) == (list(URLS), [CORE])
+
+
+# Core, when none is left
+
+
+@pytest.mark.parametrize("count", [1, 3])
+async def test_core_answers_when_no_read_url_does(
+    newer: Local, services: list[FaultProxy], time: Time, pauses: Pauses, count: int
+) -> None:
+    adapter = await adapter_on(newer, urls(services[:count]))
+    for service in services:
+        service.answer(503, {}, PAGE, count=1)
+    await reads(adapter, 20)
+    assert asked(services)[:count] == [1] * count, "each was found out once"
+    assert newer.requests() == ["GET core"] * 20
+    assert pauses.made == []
+    time.now += FIRST_PAUSE + 0.01
+    await reads(adapter, count)
+    newer.requests()
+    await reads(adapter, 20)
+    assert newer.requests() == ["GET query"] * 20
+
+
+async def test_read_urls_that_are_set_aside_are_asked_where_core_fails(
+    newer: Local, services: list[FaultProxy], proxy: FaultProxy, time: Time, pauses: Pauses
+) -> None:
+    adapter = await adapter_on(newer, urls(services[:2]), core_url=proxy.url)
+    for service in services[:2]:
+        service.answer(503, {}, PAGE, count=1)
+    await reads(adapter, 1)
+    asked(services)
+    proxy.answer(502, {}, PAGE, count=1)
+    await reads(adapter, 1)
+    assert sorted(asked(services)) == [0, 0, 1]
+    assert pauses.made == []
+
+
+async def test_read_that_waits_goes_where_the_next_one_would(
+    newer: Local, services: list[FaultProxy], proxy: FaultProxy, time: Time, pauses: Pauses
+) -> None:
+    async def sleep(seconds: float) -> None:
+        pauses.made.append(seconds)
+        time.now += seconds
+
+    pauses.sleep = sleep  # type: ignore[method-assign]
+    adapter = await adapter_on(newer, [services[0].url], core_url=proxy.url)
+    services[0].answer(503, {}, PAGE, count=1)
+    proxy.answer(502, {}, PAGE, count=10_000)
+    await reads(adapter, 1)
+    assert FIRST_PAUSE <= sum(pauses.made) <= 4 * FIRST_PAUSE
+    assert asked(services) == [2, 0, 0]
+
+
+async def test_query_service_that_is_gone_stops_no_sign_in(newer: Local, gone: str, pauses: Pauses) -> None:
+    adapter = newer.adapter(query_url=gone)
+    user = await adapter.users.create(email=email("Ada"))
+    assert await adapter.users.get_by_email(email("Ada")) == user
+    session = await adapter.sessions.create(user_id=user.id, expires_at=START.replace(year=2999))
+    loaded = await adapter.load_session(session.token)
+    assert loaded is not None
+    assert loaded.user == user
+    assert pauses.made == []
+
+
+async def test_core_gets_no_reads_of_query_services_that_are_overloaded(
+    newer: Local, services: list[FaultProxy], time: Time, pauses: Pauses
+) -> None:
+    adapter = await adapter_on(newer, urls(services))
+    for service in services:
+        service.answer(429, {"Retry-After": "1"}, b"", count=2)
+    await reads(adapter, 1)
+    assert asked(services) == [2, 2, 2] or 1.0 <= pauses.made[0] <= 1.5
+    await reads(adapter, 5)
+    assert pauses.made
+    assert set(newer.requests()) == {"GET query"}
+
+
+async def test_core_gets_no_reads_while_one_of_them_is_overloaded_and_another_gone(
+    newer: Local, services: list[FaultProxy], gone: str, time: Time, pauses: Pauses
+) -> None:
+    adapter = await adapter_on(newer, [gone, services[0].url])
+    await reads(adapter, 2)
+    newer.requests()
+    services[0].answer(429, {"Retry-After": "2"}, b"", count=10_000)
+    with pytest.raises(RateLimited) as caught:
+        await adapter.users.get("ada")
+    assert caught.value.retry_after == 2.0
+    assert 2 <= len(services[0].requests) <= 8
+    assert newer.requests() == []
+
+
+async def test_core_in_the_list_takes_its_turn(newer: Local, services: list[FaultProxy], time: Time) -> None:
+    adapter = await adapter_on(newer, [newer.core_url, services[0].url])
+    await reads(adapter, 20)
+    assert Counter(newer.requests()) == {"GET core": 10, "GET query": 10}
+
+
+# When nothing answers
+
+
+async def test_number_of_attempts_is_bounded(options: dict[str, Any], time: Time, pauses: Pauses) -> None:
+    """As many as with one URL, and one for each further place."""
+    async with AsyncExitStack() as opened:
+        bad = [await opened.enter_async_context(answering(ending())) for _ in range(3)]
+        core = await opened.enter_async_context(answering(ending()))
+        store = AllsourceStore(core.url, [server.url for server in bad], **options)
+        with pytest.raises(Http) as caught:
+            await store.latest("s")
+        assert not caught.value.ambiguous
+        attempts = [1, 1, 1, 1 + len(allsource_client.RECONNECTS)]
+        counted = [len(server.requests) for server in (*bad, core)]
+        assert counted in (attempts, [ONCE * count for count in attempts])
+        assert pauses.made == list(allsource_client.RECONNECTS)
+        await store.close()
+
+
+async def test_error_names_every_url_that_was_tried(newer: Local, gone: str, pauses: Pauses) -> None:
+    other = "http://127.0.0.1:1"
+    store = newer.store(core_url="http://127.0.0.1:2", query_url=[gone, other])
+    with pytest.raises(Http) as caught:
+        await store.latest("s")
+    last = "cannot connect to http://127.0.0.1:2: the connection was refused; is the server running there?"
+    both = {
+        f"{last}; the read failed at {first}, http://127.0.0.1:2" for first in (f"{gone}, {other}", f"{other}, {gone}")
+    }
+    assert str(caught.value) in both
+    assert (caught.value.ambiguous, caught.value.timeout) == (False, None)
+
+
+async def test_error_of_an_answer_names_them_as_well(
+    newer: Local, services: list[FaultProxy], time: Time, pauses: Pauses
+) -> None:
+    adapter = await adapter_on(newer, [services[0].url])
+    newer.faults.refuse(502, PAGE, count=10_000)
+    with pytest.raises(Unavailable) as caught:
+        await adapter.users.get("ada")
+    said = f"a gateway could not reach the server (502); the read failed at {services[0].url}, {newer.core_url}"
+    assert (str(caught.value), caught.value.message) == (said, said)
+    assert asked(services) == [1, 0, 0]
+    assert sum(pauses.made) <= allsource_client.RETRY_FOR * 2
+
+
+async def test_time_limit_is_waited_for_once_at_each(options: dict[str, Any], time: Time, pauses: Pauses) -> None:
+    async with answering(silent) as one, answering(silent) as two, answering(silent) as core:
+        limits = Timeouts(connect=30, read=0.2, total=30)
+        store = AllsourceStore(core.url, [one.url, two.url], timeout=limits, **options)
+        with pytest.raises(Http) as caught:
+            await store.latest("s")
+        assert caught.value.timeout == "read"
+        assert [len(server.requests) for server in (one, two, core)] == [1, 1, 1]
+        assert pauses.made == []
+        await store.close()
+
+
+# What stays at Core
+
+
+async def test_writes_and_decisive_reads_never_go_to_a_read_url(newer: Local, services: list[FaultProxy]) -> None:
+    adapter = newer.adapter(query_url=urls(services))
+    user = await adapter.users.create(email=email("Ada"), username="ada")
+    session = await adapter.sessions.create(user_id=user.id, expires_at=START)
+    await adapter.users.update(user.id, email=email("new"))
+    await adapter.sessions.delete(session.token)
+    await adapter.users.delete(user.id)
+    await adapter._store.latest("auth-user:x", require_leader=True)
+    await adapter._store.read("auth-user:x", require_leader=True)
+    plain = {(method, target.partition("?")[0]) for service in services for method, target in service.requests}
+    assert plain <= {("GET", "/api/v1/events/query")}
+    assert {request.port for request in newer.arrived if request.method == "POST"} == {"core"}
+    asked(services)
+    store = newer.store(core_url="http://127.0.0.1:1", query_url=urls(services))
+    for call in (store.latest("s", require_leader=True), store.append([new_event("s")]), store.info()):
+        with pytest.raises(Http) as caught:
+            await call
+        assert "the read failed at" not in str(caught.value)
+    assert asked(services) == [0, 0, 0]
+
+
+async def test_key_tenant_and_consistency_go_wherever_a_read_goes(
+    newer: Local, services: list[FaultProxy], time: Time
+) -> None:
+    tenants = ("acme", "shop")
+    adapters = [
+        newer.adapter(query_url=urls(services), tenant_id=tenant, read_consistency="eventual") for tenant in tenants
+    ]
+    users = [await adapter.users.create() for adapter in adapters]
+    await asyncio.gather(*(adapter.users.get("nobody") for adapter in adapters))
+    newer.arrived.clear()
+    asked(services)
+
+    async def read(times: int) -> None:
+        for _ in range(times):
+            for user, own, other in zip(users, adapters, adapters[::-1], strict=True):
+                assert await own.users.get(user.id) == user
+                assert await other.users.get(user.id) is None
+
+    await read(3)
+    assert asked(services) == [4, 4, 4]
+    for service in services:
+        service.answer(502, {}, b"", count=2)
+    await read(3)
+    assert {request.port for request in newer.arrived} == {"core", "query"}
+    assert {request.headers["x-api-key"] for request in newer.arrived} == {KEY}
+    plain = [request for request in newer.arrived if "integrity" not in request.parameters]
+    assert {request.port for request in plain} == {"core", "query"}
+    assert {request.headers["x-consistency"] for request in plain} == {"eventual"}
+    assert Counter(request.parameters["tenant_id"][0] for request in plain) == {"acme": 12, "shop": 12}
+
+
+async def test_failing_read_url_does_not_make_the_store_forget_what_core_can_do(
+    newer: Local, services: list[FaultProxy], time: Time
+) -> None:
+    adapter = await adapter_on(newer, urls(services))
+    for service in services:
+        service.reset_before(1)
+    await reads(adapter, 3)
+    newer.requests()
+    await adapter.users.update("ada", name="Ada")
+    assert newer.requests() == ["GET core", "POST core"]
+
+
+async def test_core_that_fails_as_the_last_resort_is_met_again(
+    newer: Local, proxy: FaultProxy, gone: str, time: Time, pauses: Pauses
+) -> None:
+    adapter = await adapter_on(newer, [gone], core_url=proxy.url)
+    proxy.reset_before(ONCE)
+    await reads(adapter, 1)
+    newer.arrived.clear()
+    await adapter.users.update("ada", name="Ada")
+    assert "integrity" in newer.arrived[1].parameters, "what it can do is asked again"
+    assert newer.requests() == ["GET core", "GET core", "GET core", "POST core"]
+
+
+async def test_plain_read_that_core_answers_in_place_of_another_warms_nothing(
+    older: Local, gone: str, time: Time
+) -> None:
+    """Which server is behind a read URL is not known, and who answered is not noted; so no such answer counts."""
+    store = older.store(query_url=gone)
+    await store.append([new_event("first", guard=0)])
+    time.now += 60
+    older.requests()
+    await store.latest("s")
+    await store.append([new_event("second", guard=0)])
+    assert older.requests() == ["GET core", "GET core", "POST core"]
+
+
+async def test_core_as_the_only_read_url_counts_as_core(older: Local, time: Time) -> None:
+    for query_url in (older.core_url, [older.core_url + "/"]):
+        store = older.store(query_url=query_url)
+        await store.append([new_event("first")])
+        await store.append([new_event(f"second {len(query_url)}", guard=0)])
+        time.now += 60
+        older.requests()
+        await store.latest("s")
+        await store.append([new_event(f"third {len(query_url)}", guard=0)])
+        assert older.requests() == ["GET core", "POST core"]
+
+
+# The line
+
+
+async def test_caller_who_is_cancelled_on_the_way_elsewhere_gives_the_place_back(
+    newer: Local, services: list[FaultProxy], gone: str
+) -> None:
+    adapter = await adapter_on(newer, [gone, services[0].url], max_in_flight=2)
+    for _ in range(5):
+        gate = asyncio.Event()
+        services[0].delay(gate)
+        out = [asyncio.ensure_future(adapter.users.get("ada")) for _ in range(4)]
+        await services[0].held(2)
+        for call in out:
+            call.cancel()
+        assert {type(end) for end in await asyncio.gather(*out, return_exceptions=True)} == {asyncio.CancelledError}
+        gate.set()
+        services[0].delay(None)
+    gate = asyncio.Event()
+    services[0].delay(gate)
+    out = [asyncio.ensure_future(adapter.users.get("ada")) for _ in range(4)]
+    await services[0].held(2)
+    gate.set()
+    assert None not in await asyncio.gather(*out)
+    await adapter.aclose()
+
+
+async def test_read_that_goes_elsewhere_keeps_its_place(newer: Local, services: list[FaultProxy], time: Time) -> None:
+    adapter = await adapter_on(newer, urls(services), max_in_flight=1)
+    for service in services[:2]:
+        service.answer(503, {}, b"", count=1)
+    newer.arrived.clear()
+    await asyncio.gather(*(adapter.users.get(f"u{number}") for number in range(20)))
+    ids = [request.parameters["entity_id"][0].removeprefix("auth-user:") for request in newer.arrived]
+    assert ids == [f"u{number}" for number in range(20)]
+
+
+# What is said of it
+
+
+async def test_log_says_once_that_a_url_is_left_out_and_when_it_is_back(
+    newer: Local, services: list[FaultProxy], time: Time, watch: Any
+) -> None:
+    adapter = await adapter_on(newer, urls(services))
+    services[0].answer(503, {}, PAGE, count=3)
+    services[1].answer(429, {}, b"", count=1)
+    for _ in range(3):
+        await reads(adapter, 6)
+        time.now += 10
+    await reads(adapter, 6)
+    said = [
+        (record.levelno, record.getMessage())
+        for record in watch.records
+        if record.levelno > logging.DEBUG and "plain reads" in record.getMessage()
+    ]
+    url = services[0].url
+    assert said == [
+        (logging.WARNING, f"plain reads leave out {url} for now: the server cannot serve this now (503)"),
+        (logging.INFO, f"{url} answers plain reads again"),
+    ]

@@ -1,0 +1,199 @@
+"""What goes wrong with an embedded file that is open: the error says so, and what was stored before is still there."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sqlite3
+import subprocess
+import sys
+import tempfile
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from allsource_auth.errors import Storage
+from allsource_auth.store.base import NewEvent
+from allsource_auth.store.sqlite.log import SqliteLog
+from allsource_auth.store.sqlite.store import SqliteStore
+
+CANARY = "hunter2-canary"
+
+
+def event(stream: str = "s", *, guard: int | None = None, payload: str = f'"{CANARY}"') -> NewEvent:
+    return NewEvent(type="auth.user.updated", stream=stream, payload=payload.encode(), metadata=b"", guard=guard)
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "events.db"
+
+
+@pytest.fixture
+async def store(path: Path) -> AsyncIterator[SqliteStore]:
+    store = SqliteStore(SqliteLog(path, busy_timeout=0.05))
+    yield store
+    await store.close()
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    """What is in a folder, but for the shared memory of SQLite, which holds locks and no content."""
+    return {entry.name: entry.read_bytes() for entry in folder.iterdir() if not entry.name.endswith("-shm")}
+
+
+async def test_a_lock_that_stays_is_an_error_and_stores_nothing(store: SqliteStore, path: Path) -> None:
+    await store.append([event(guard=0)])
+    other = sqlite3.connect(path, isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    outcomes = await asyncio.gather(*(store.append([event(guard=1)]) for _ in range(3)), return_exceptions=True)
+    for outcome in outcomes:
+        assert isinstance(outcome, Storage)
+        assert (outcome.reason, outcome.ambiguous) == ("locked", False)
+        assert str(path) in str(outcome)
+    assert (await store.latest("s")).version == 1  # readers are not held up
+    other.execute("ROLLBACK")
+    other.close()
+    assert (await store.append([event(guard=1)]))[0].version == 2
+
+
+async def test_a_full_disk_stores_nothing_and_is_not_final(store: SqliteStore) -> None:
+    await store.append([event(guard=0)])
+    writer = store._log._file._writer
+    assert writer is not None
+    (pages,) = writer.execute("PRAGMA page_count").fetchone()
+    writer.execute(f"PRAGMA max_page_count = {pages}")
+    large = event(guard=1, payload=f'"{"x" * 100_000}"')
+    outcomes = await asyncio.gather(store.append([event("t"), large]), store.append([large]), return_exceptions=True)
+    for outcome in outcomes:
+        assert isinstance(outcome, Storage)
+        assert (outcome.reason, outcome.ambiguous) == ("full", False)
+    assert [(await store.latest(stream)).version for stream in "st"] == [1, 0]
+    writer.execute("PRAGMA max_page_count = 1000000")
+    assert (await store.append([large]))[0].version == 2
+
+
+@pytest.mark.parametrize("where", ["middle", "first page"])
+async def test_damage_is_reported_and_not_repaired(path: Path, where: str) -> None:
+    store = SqliteStore(SqliteLog(path))
+    await store.append([event(f"s{n}", payload='"' + "x" * 300 + '"') for n in range(400)])
+    await store.close()
+    size = path.stat().st_size
+    start = 100 if where == "first page" else 4_096
+    with path.open("r+b") as file:
+        file.seek(start)
+        file.write(b"\xa5" * (3_900 if where == "first page" else size - 2 * 4_096))
+    before = files(path.parent)
+    store = SqliteStore(SqliteLog(path))
+    uses: list[Callable[[], Any]] = [
+        lambda: store.latest("s7"),
+        lambda: store.read("s7"),
+        lambda: store.append([event("s7")]),
+        lambda: anext(store.scan("")),
+        lambda: anext(store.heads("", "")),
+    ]
+    for use in uses:
+        with pytest.raises(Storage) as caught:
+            await use()
+        assert (caught.value.reason, caught.value.ambiguous) == ("corrupt", False)
+        assert str(path) in str(caught.value)
+    await store.close()
+    assert {name: content for name, content in files(path.parent).items() if content} == before
+
+
+async def test_what_is_not_damaged_can_still_be_read(path: Path) -> None:
+    store = SqliteStore(SqliteLog(path))
+    await store.append([event("early")])
+    for n in range(20):
+        await store.append([event(f"s{n}", payload='"' + "x" * 9_000 + '"')])
+    await store.close()
+    with path.open("r+b") as file:
+        file.seek(-4_096, os.SEEK_END)
+        file.write(b"\xa5" * 4_096)
+    store = SqliteStore(SqliteLog(path))
+    latest = await store.latest("early")
+    assert latest.event is not None
+    assert bytes(latest.event.payload) == f'"{CANARY}"'.encode()
+    await store.close()
+
+
+@pytest.fixture
+def open_to_all() -> Iterator[Path]:
+    """A folder that any user can enter, unlike those of ``tmp_path``."""
+    with tempfile.TemporaryDirectory() as name:
+        Path(name).chmod(0o777)
+        yield Path(name)
+
+
+# Runs in a process of its own: the uid and the limit on file sizes cannot be taken back or would hit the other tests.
+CHILD = """
+import asyncio, os, resource, sys, urllib.parse  # now: later the interpreter's own files may be out of reach
+from allsource_auth.errors import Storage
+from allsource_auth.store.base import NewEvent
+from allsource_auth.store.sqlite.store import SqliteLog, SqliteStore
+
+def event(guard=None, size=1):
+    payload = b'"' + b"x" * size + b'"'
+    return NewEvent(type="auth.user.updated", stream="s", payload=payload, metadata=b"", guard=guard)
+
+async def attempt(call):
+    try:
+        await call
+    except Storage as error:
+        print(error.reason, error.ambiguous)
+    else:
+        print("done")
+
+async def main():
+    store = SqliteStore(SqliteLog(sys.argv[2]))
+    if sys.argv[1] == "unprivileged":
+        if os.geteuid() == 0:
+            os.setuid(65534)
+        await attempt(store.latest("s"))
+        await attempt(store.append([event()]))
+    else:
+        await attempt(store.append([event(guard=0)]))
+        resource.setrlimit(resource.RLIMIT_FSIZE, (300_000, resource.RLIM_INFINITY))
+        await attempt(store.append([event(guard=1, size=400_000)]))
+        resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+        print((await store.latest("s")).version)
+        await attempt(store.append([event(guard=1)]))
+    await store.close()
+
+asyncio.run(main())
+"""
+
+
+def child(what: str, path: Path) -> list[str]:
+    # The child is not measured: without privileges it could not write its coverage data.
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("COVERAGE_")}
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", CHILD, what, str(path)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        env={**environment, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+    )
+    assert done.stderr == ""
+    return done.stdout.splitlines()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="users and modes of POSIX")
+@pytest.mark.parametrize("protected", ["file", "folder"])
+async def test_a_file_that_may_only_be_read_is_refused_untouched(open_to_all: Path, protected: str) -> None:
+    path = open_to_all / "events.db"
+    store = SqliteStore(SqliteLog(path))
+    await store.append([event()])
+    await store.close()
+    path.chmod(0o444 if protected == "file" else 0o666)
+    open_to_all.chmod(0o777 if protected == "file" else 0o555)
+    before = files(open_to_all)
+    assert child("unprivileged", path) == ["read-only False", "read-only False"]
+    assert files(open_to_all) == before
+    open_to_all.chmod(0o777)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="limits of POSIX")
+def test_a_disk_error_while_committing_is_ambiguous_and_not_final(path: Path) -> None:
+    assert child("limited", path) == ["done", "input/output True", "1", "done"]
