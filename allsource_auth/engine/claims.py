@@ -30,7 +30,7 @@ from allsource_auth.engine.streams import PENDING, SECOND, Streams
 from allsource_auth.entities import Entity
 from allsource_auth.errors import Conflict, VersionConflict
 from allsource_auth.kinds import CLAIMED, RELEASED, Kind, Unique
-from allsource_auth.store.base import Event, NewEvent, Quiet
+from allsource_auth.store.base import Event, NewEvent, OpaqueStruct
 
 __all__ = ["Claims"]
 
@@ -43,7 +43,7 @@ GRACE_APPENDS = 20
 """... and at least so many times as long as this client's slow appends take."""
 
 
-class Claim(Quiet, frozen=True, rename="camel"):
+class Claim(OpaqueStruct, frozen=True, rename="camel"):
     """The payload of a claim or of its release."""
 
     owner: str
@@ -57,7 +57,7 @@ class Claim(Quiet, frozen=True, rename="camel"):
         return self.decision is not None and self.decision != self.owner
 
 
-class ClaimState(Quiet, frozen=True, kw_only=True):
+class ClaimState(OpaqueStruct, frozen=True, kw_only=True):
     """What a claim comes to: its owner's stream (``None``: nobody claims the value), and the owner's state if it has the value.
 
     ``pending``: it does not, but may come to have it by the very mutation that claimed it; ``young``: no grace period is over.

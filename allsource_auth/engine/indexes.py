@@ -19,7 +19,7 @@ from allsource_auth.engine.streams import PAGE, Streams
 from allsource_auth.errors import AllsourceAuthError
 from allsource_auth.kinds import ADDED, REMOVED, SNAPSHOT
 from allsource_auth.logs import log_suppressed
-from allsource_auth.store.base import Event, NewEvent, Quiet
+from allsource_auth.store.base import Event, NewEvent, OpaqueStruct
 
 __all__ = ["Indexes"]
 
@@ -35,18 +35,18 @@ FIRST_READ = 256
 """Entries that are read first; a list is rarely longer than this beyond its snapshot."""
 
 
-class Entry(Quiet, frozen=True):
+class Entry(OpaqueStruct, frozen=True):
     stream: str
 
 
-class Snapshot(Quiet, frozen=True):
+class Snapshot(OpaqueStruct, frozen=True):
     until: str
     streams: list[str]
     part: int
     parts: int
 
 
-class Fold(Quiet, frozen=True):
+class Fold(OpaqueStruct, frozen=True):
     """A list as it was read: the streams of its newest snapshot, and the entries beyond its horizon in time order."""
 
     base: dict[str, None]

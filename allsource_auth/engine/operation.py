@@ -12,7 +12,7 @@ from allsource_auth.audit import encode_metadata
 from allsource_auth.engine.ordering import Head
 from allsource_auth.entities import Entity
 from allsource_auth.ids import operation_id
-from allsource_auth.store.base import Acknowledged, NewEvent, Quiet
+from allsource_auth.store.base import Acknowledged, NewEvent, OpaqueStruct
 
 __all__ = ["NO_LINKS", "Decide", "Done", "Operation", "Plan"]
 
@@ -20,7 +20,7 @@ __all__ = ["NO_LINKS", "Decide", "Done", "Operation", "Plan"]
 NO_LINKS: Mapping[str, Any] = MappingProxyType({})
 
 
-class Plan(Quiet, frozen=True, kw_only=True):
+class Plan(OpaqueStruct, frozen=True, kw_only=True):
     """The events of one mutation. ``head`` is the commit stream as it was when the plan was made.
 
     ``state`` is the entity that the commit's payload decodes to. ``instead`` belongs to a commit without a guard: the events
@@ -68,7 +68,7 @@ class Operation:
         return NewEvent(type=type, stream=stream, payload=payload, metadata=metadata, guard=guard)
 
 
-class Done(Quiet, frozen=True, kw_only=True):
+class Done(OpaqueStruct, frozen=True, kw_only=True):
     """What a mutation came to: the commit event's payload; where a reply says so, its state and what was stored."""
 
     operation: Operation

@@ -13,7 +13,7 @@ import msgspec
 
 from allsource_auth.audit import metadata_of
 from allsource_auth.errors import Json
-from allsource_auth.store.base import Event, Latest, Quiet
+from allsource_auth.store.base import Event, Latest, OpaqueStruct
 
 __all__ = [
     "Head",
@@ -30,7 +30,7 @@ __all__ = [
 S = TypeVar("S", bound=msgspec.Struct)
 
 
-class Head(Quiet, frozen=True, kw_only=True):
+class Head(OpaqueStruct, frozen=True, kw_only=True):
     """The newest event of a stream, as a decision uses it.
 
     ``guard`` is the version that the next append must expect. It is the larger of the store's counter and the highest

@@ -17,12 +17,12 @@ from allsource_auth.engine.ordering import Head
 from allsource_auth.engine.streams import Streams
 from allsource_auth.errors import VersionConflict
 from allsource_auth.kinds import FENCED
-from allsource_auth.store.base import Event, NewEvent, Quiet
+from allsource_auth.store.base import Event, NewEvent, OpaqueStruct
 
 __all__ = ["RemainingEvent", "outstanding", "remaining", "roll_forward"]
 
 
-class RemainingEvent(Quiet, frozen=True, kw_only=True, omit_defaults=True):
+class RemainingEvent(OpaqueStruct, frozen=True, kw_only=True, omit_defaults=True):
     """One remaining event. ``after`` is the id of the event that it was decided on; ``said``: what its metadata adds."""
 
     type: str

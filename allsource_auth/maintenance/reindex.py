@@ -27,7 +27,7 @@ from allsource_auth.entities import Entity
 from allsource_auth.errors import Json
 from allsource_auth.kinds import ADDED, CLAIMED, Index, Unique
 from allsource_auth.maintenance.findings import Finding, Reindexed, Undecodable
-from allsource_auth.store.base import Event, NewEvent, Quiet
+from allsource_auth.store.base import Event, NewEvent, OpaqueStruct
 
 __all__ = ["Index", "Progress", "reindex"]
 
@@ -61,7 +61,7 @@ async def reindex(context: EngineContext, progress: Progress | None) -> Reindexe
     )
 
 
-class OwnedValue(Quiet, frozen=True):
+class OwnedValue(OpaqueStruct, frozen=True):
     """A unique value that a living entity has, by the stream of its claim."""
 
     unique: Unique
@@ -69,7 +69,7 @@ class OwnedValue(Quiet, frozen=True):
     stream: str
 
 
-class Look(Quiet, frozen=True, kw_only=True):
+class Look(OpaqueStruct, frozen=True, kw_only=True):
     """A value whose claim does not lead to the living entity that has it: the claim's stream, and what it comes to."""
 
     head: Head

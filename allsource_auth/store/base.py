@@ -19,7 +19,7 @@ import msgspec
 __all__ = ["Acknowledged", "Event", "EventStore", "Info", "Latest", "Link", "LinkedReads", "ManyReads", "NewEvent"]
 
 
-class Quiet(msgspec.Struct, frozen=True):
+class OpaqueStruct(msgspec.Struct, frozen=True):
     """A struct whose ``repr`` tells nothing but its class: streams of sessions hold tokens."""
 
     def __repr__(self) -> str:
@@ -121,7 +121,7 @@ class Info(msgspec.Struct, frozen=True, kw_only=True):
     durable: bool | None = None
 
 
-def later(event: Event, other: Event) -> bool:
+def is_newer_by_time(event: Event, other: Event) -> bool:
     """Whether ``event`` is not older than ``other`` by the store's time."""
     return event.time >= other.time
 
@@ -178,7 +178,7 @@ class EventStore(Protocol):
         ...
 
     def heads(
-        self, stream_prefix: str, type_prefix: str, *, newer: Callable[[Event, Event], bool] = later
+        self, stream_prefix: str, type_prefix: str, *, newer: Callable[[Event, Event], bool] = is_newer_by_time
     ) -> AsyncGenerator[list[Event], None]:
         """The newest event of every stream that starts with ``stream_prefix``, in pages, ordered by stream, each once.
 

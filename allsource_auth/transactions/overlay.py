@@ -16,7 +16,7 @@ from allsource_auth.engine.ordering import Head
 from allsource_auth.engine.streams import PAGE, PENDING, Streams
 from allsource_auth.errors import StoreClosed, VersionConflict
 from allsource_auth.kinds import SNAPSHOT, SWEPT
-from allsource_auth.store.base import Acknowledged, Event, Info, Latest, NewEvent, later
+from allsource_auth.store.base import Acknowledged, Event, Info, Latest, NewEvent, is_newer_by_time
 
 __all__ = ["Overlay"]
 
@@ -155,7 +155,7 @@ class Overlay:
             yield ours
 
     async def heads(
-        self, stream_prefix: str, type_prefix: str, *, newer: Callable[[Event, Event], bool] = later
+        self, stream_prefix: str, type_prefix: str, *, newer: Callable[[Event, Event], bool] = is_newer_by_time
     ) -> AsyncGenerator[list[Event], None]:
         self._check()
         ours = {stream: self.written[stream][-1] for stream in sorted(self.written) if stream.startswith(stream_prefix)}

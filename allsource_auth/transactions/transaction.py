@@ -37,7 +37,7 @@ from allsource_auth.entities import Entity
 from allsource_auth.errors import AllsourceAuthError, Conflict, InvalidInput, NotFound, StoreClosed, VersionConflict
 from allsource_auth.kinds import ADDED, FENCED, REMOVED, Kind, Unique, shown
 from allsource_auth.repositories import Repositories
-from allsource_auth.store.base import Event, NewEvent, Quiet
+from allsource_auth.store.base import Event, NewEvent, OpaqueStruct
 from allsource_auth.transactions.overlay import Overlay
 
 __all__ = ["Transaction"]
@@ -52,7 +52,7 @@ MAX_REMAINING_BYTES = 400_000
 """Of what the decision carries of the other events (section 3 of the design)."""
 
 
-class Commit(Quiet, frozen=True, kw_only=True):
+class Commit(OpaqueStruct, frozen=True, kw_only=True):
     """What a transaction does to one entity: the event that follows ``base``, and the states before and after it.
 
     ``once``: only on the very state that ``base`` is.

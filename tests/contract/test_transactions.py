@@ -26,7 +26,7 @@ from allsource_auth import (
     audit,
 )
 from allsource_auth.audit import metadata_of
-from allsource_auth.store.base import later
+from allsource_auth.store.base import is_newer_by_time
 from tests.contract.conftest import MakeAdapter
 from tests.support.canaries import email
 from tests.support.clocks import ManualClock
@@ -350,7 +350,7 @@ class AgeingStore(PatientStore):
         return super().server_time() if self._old else self._store.server_time()
 
     def heads(
-        self, stream_prefix: str, type_prefix: str, *, newer: Callable[[Event, Event], bool] = later
+        self, stream_prefix: str, type_prefix: str, *, newer: Callable[[Event, Event], bool] = is_newer_by_time
     ) -> AsyncGenerator[list[Event], None]:
         self._old = self._old or stream_prefix.startswith("auth-idx:")
         return super().heads(stream_prefix, type_prefix, newer=newer)

@@ -10,7 +10,7 @@ from collections.abc import AsyncGenerator, Callable, Sequence
 from typing import Protocol, cast
 
 from allsource_auth.errors import AllsourceAuthError, Http, StoreClosed, VersionConflict
-from allsource_auth.store.base import Acknowledged, Event, Info, Latest, NewEvent, later
+from allsource_auth.store.base import Acknowledged, Event, Info, Latest, NewEvent, is_newer_by_time
 from tests.protocol.core import Answer, Interner, SimCore
 
 __all__ = ["Append", "Network", "Read", "SimStore"]
@@ -298,7 +298,7 @@ class SimStore:
             cursor, skip = last, repeated | {event.id for event in page if event.time == last}
 
     async def heads(
-        self, stream_prefix: str, type_prefix: str, *, newer: Callable[[Event, Event], bool] = later
+        self, stream_prefix: str, type_prefix: str, *, newer: Callable[[Event, Event], bool] = is_newer_by_time
     ) -> AsyncGenerator[list[Event], None]:
         types = "" if self.atomic_batches else type_prefix
         after = ""

@@ -7,7 +7,7 @@ from collections.abc import AsyncGenerator, Callable, Sequence
 from typing import Any
 
 from allsource_auth import Acknowledged, Event, EventStore, Http, Info, Latest, NewEvent, StoreClosed
-from allsource_auth.store.base import later
+from allsource_auth.store.base import is_newer_by_time
 
 __all__ = ["ContendedStore", "CountingStore", "Dying", "FailingStore", "PatientStore", "WrappedStore"]
 
@@ -62,7 +62,7 @@ class WrappedStore:
         return self._store.scan(type_prefix, since=since, until=until)
 
     def heads(
-        self, stream_prefix: str, type_prefix: str, *, newer: Callable[[Event, Event], bool] = later
+        self, stream_prefix: str, type_prefix: str, *, newer: Callable[[Event, Event], bool] = is_newer_by_time
     ) -> AsyncGenerator[list[Event], None]:
         return self._store.heads(stream_prefix, type_prefix, newer=newer)
 
@@ -120,7 +120,7 @@ class CountingStore(WrappedStore):
             yield page
 
     def heads(
-        self, stream_prefix: str, type_prefix: str, *, newer: Callable[[Event, Event], bool] = later
+        self, stream_prefix: str, type_prefix: str, *, newer: Callable[[Event, Event], bool] = is_newer_by_time
     ) -> AsyncGenerator[list[Event], None]:
         self.scans.append(stream_prefix)
         return super().heads(stream_prefix, type_prefix, newer=newer)

@@ -28,7 +28,7 @@ from allsource_auth.errors import AllsourceAuthError, Api, Overloaded, VersionCo
 from allsource_auth.store.allsource.client import Client
 from allsource_auth.store.allsource.http import Reply, engine_name
 from allsource_auth.store.allsource.wire import Page, Wire
-from allsource_auth.store.base import Acknowledged, Event, Info, Latest, Link, NewEvent, later
+from allsource_auth.store.base import Acknowledged, Event, Info, Latest, Link, NewEvent, is_newer_by_time
 
 if TYPE_CHECKING:
     import httpx
@@ -323,7 +323,7 @@ class AllsourceStore:
             seen = {event_id: time for event_id, time in seen.items() if time >= last}
 
     async def heads(
-        self, stream_prefix: str, type_prefix: str, *, newer: Callable[[Event, Event], bool] = later
+        self, stream_prefix: str, type_prefix: str, *, newer: Callable[[Event, Event], bool] = is_newer_by_time
     ) -> AsyncGenerator[list[Event], None]:
         """The newest event of every stream that starts with ``stream_prefix``; see `EventStore.heads`.
 

@@ -12,7 +12,7 @@ from urllib.parse import quote
 import msgspec
 
 from allsource_auth.errors import Json
-from allsource_auth.store.base import Acknowledged, Event, NewEvent, Quiet
+from allsource_auth.store.base import Acknowledged, Event, NewEvent, OpaqueStruct
 
 __all__ = ["Health", "Page", "Wire", "instant", "instant_text"]
 
@@ -28,7 +28,7 @@ _NOT_JSON = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 """What a decoder raises for text of the wrong shape; the last for more nesting than it can follow."""
 
 
-class _WireEvent(Quiet, frozen=True, gc=False):
+class _WireEvent(OpaqueStruct, frozen=True, gc=False):
     id: str
     event_type: str
     entity_id: str
@@ -39,13 +39,13 @@ class _WireEvent(Quiet, frozen=True, gc=False):
     version: int = 1
 
 
-class _Integrity(Quiet, frozen=True):
+class _Integrity(OpaqueStruct, frozen=True):
     """What marks the answer to a strict read (section 8.5 of the contract)."""
 
     protocol: str
 
 
-class _Answer(Quiet, frozen=True):
+class _Answer(OpaqueStruct, frozen=True):
     """Core's envelope; ``data`` is that of older Query Services (section 14.2 of the contract)."""
 
     events: list[_WireEvent] | None = None
@@ -55,21 +55,21 @@ class _Answer(Quiet, frozen=True):
     archive_integrity: _Integrity | None = None
 
 
-class _Acknowledgement(Quiet, frozen=True):
+class _Acknowledgement(OpaqueStruct, frozen=True):
     event_id: str
     timestamp: str
     version: int
 
 
-class _Acknowledgements(Quiet, frozen=True):
+class _Acknowledgements(OpaqueStruct, frozen=True):
     events: list[_Acknowledgement]
 
 
-class _Streams(Quiet, frozen=True):
+class _Streams(OpaqueStruct, frozen=True):
     mode: str | None = None
 
 
-class Health(Quiet, frozen=True):
+class Health(OpaqueStruct, frozen=True):
     """What is read of ``/health`` (section 4 of the contract)."""
 
     service: str | None = None
@@ -82,7 +82,7 @@ class Health(Quiet, frozen=True):
         return {"event-sourced": True, "in-memory": False}.get(self.system_streams.mode or "")
 
 
-class Page(Quiet, frozen=True):
+class Page(OpaqueStruct, frozen=True):
     """The answer to a query. ``more`` is ``None`` where the server does not say whether there is more."""
 
     events: list[Event]

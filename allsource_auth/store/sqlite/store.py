@@ -15,7 +15,7 @@ from typing import Any, Final
 import msgspec
 
 from allsource_auth.errors import InvalidInput, StoreClosed
-from allsource_auth.store.base import Acknowledged, Event, Info, Latest, Link, NewEvent, later
+from allsource_auth.store.base import Acknowledged, Event, Info, Latest, Link, NewEvent, is_newer_by_time
 from allsource_auth.store.sqlite.append import Batch, Record
 from allsource_auth.store.sqlite.file import snapshot
 from allsource_auth.store.sqlite.log import SqliteLog
@@ -267,7 +267,7 @@ class SqliteStore:
                 return
 
     async def heads(
-        self, stream_prefix: str, type_prefix: str, *, newer: Callable[[Event, Event], bool] = later
+        self, stream_prefix: str, type_prefix: str, *, newer: Callable[[Event, Event], bool] = is_newer_by_time
     ) -> AsyncGenerator[list[Event], None]:
         """The newest event of every stream that starts with ``stream_prefix``; see `EventStore.heads`.
 
