@@ -55,6 +55,10 @@ INTEGRATED = (
 """What the library is integrated with, and what the tests of that need."""
 
 
+SITE = ("furo", "myst-parser", "sphinx>=8", "sphinx-copybutton")
+"""What builds the documentation site."""
+
+
 ELSEWHERE = "not crash and not long and not core and not modes and not matrix and not integrations"
 """The tests without those that have a session of their own."""
 
@@ -130,14 +134,14 @@ def lowest(session: nox.Session) -> None:
 
 @nox.session(python=PYTHONS[:1])
 def core(session: nox.Session) -> None:
-    """Real Allsource Cores, the oldest supported and the newest; the second HTTP engine; the README's commands with a Core.
+    """Real Allsource Cores, the oldest supported and the newest; the second HTTP engine; the commands of the pages with a Core.
 
     Builds the Cores once, which needs Rust.
     """
     _install(session, *TEST_TOOLS)
     session.run("python", "-m", "tests.support.cores", "build")
     session.run("pytest", "-n", "2", "--dist", "worksteal", "-m", CORES, *session.posargs)
-    session.run("python", "tests/docs/readme_commands.py", "--core")
+    session.run("python", "tests/docs/commands.py", "--core")
 
 
 @nox.session(python=PYTHONS[:1])
@@ -145,7 +149,8 @@ def integrations(session: nox.Session) -> None:
     """Frameworks on the library, as published and over HTTP, on every store; on real Cores as well, which are built once."""
     _install(session, *INTEGRATED, *TEST_TOOLS)
     session.run("python", "-m", "tests.support.cores", "build")
-    session.run("pytest", "-n", "2", "--dist", "worksteal", "-m", "integrations", *session.posargs)
+    run = ("pytest", "-n", "2", "--dist", "worksteal", "--ignore", "tests/docs")
+    session.run(*run, "-m", "integrations", *session.posargs)
 
 
 @nox.session(python=PYTHONS[:1])
@@ -241,10 +246,16 @@ def dist(session: nox.Session) -> None:
 
 @nox.session(python=PYTHONS[:1])
 def docs(session: nox.Session) -> None:
-    """The README's commands on a fresh copy, its snippets, and the examples."""
-    _install(session, *TEST_TOOLS)
-    session.run("pytest", "-m", "not integrations", "tests/docs", *session.posargs)
-    session.run("python", "tests/docs/readme_commands.py")
+    """The documentation site, its links, and all snippets, examples and commands on its pages and in the README.
+
+    ``-- site`` only builds the site and checks its links. It is in docs/_build/html.
+    """
+    _install(session, *SITE, *INTEGRATED, *TEST_TOOLS)
+    session.run("sphinx-build", "-W", "--keep-going", "-n", "-q", "-a", "-E", "docs", "docs/_build/html")
+    session.run("python", "tests/docs/links.py", "docs/_build/html")
+    if session.posargs != ["site"]:
+        session.run("pytest", "tests/docs", *session.posargs)
+        session.run("python", "tests/docs/commands.py")
 
 
 # What is measured: the quick form, which shows that it works, and the full one, whose figures and plots go to docs.
