@@ -54,7 +54,7 @@ def nanoseconds(moment: datetime) -> int:
     return ((delta.days * 86_400 + delta.seconds) * 1_000_000 + delta.microseconds) * 1000
 
 
-def moment(time: int) -> datetime:
+def datetime_of(time: int) -> datetime:
     """The microsecond that a time in nanoseconds lies in."""
     seconds, rest = divmod(time, 1_000_000_000)
     return datetime.fromtimestamp(seconds, UTC).replace(microsecond=rest // 1000)
@@ -78,7 +78,7 @@ def to_raw(value: Any) -> msgspec.Raw:
 class Codec(Generic[E]):
     """The payloads of one entity type.
 
-    ``left_out`` names the attributes that are not written when they are ``None``; ``tombstone`` the attributes that a
+    ``omitted_when_none`` names the attributes that are not written when they are ``None``; ``tombstone`` the attributes that a
     tombstone repeats beside ``_deleted`` and ``id``. ``secret_key``: the stream's id holds a secret, so errors hide it.
     """
 
@@ -86,7 +86,7 @@ class Codec(Generic[E]):
         self,
         entity: type[E],
         *,
-        left_out: Iterable[str] = (),
+        omitted_when_none: Iterable[str] = (),
         tombstone: Iterable[str] = (),
         secret_key: bool = False,
     ) -> None:
@@ -95,7 +95,7 @@ class Codec(Generic[E]):
         fields = msgspec.structs.fields(entity)
         self.names = {field.name: field.encode_name for field in fields}
         self._defaults = {field.name: None if field.default is msgspec.NODEFAULT else field.default for field in fields}
-        self._left_out = frozenset(left_out)
+        self._omitted_when_none = frozenset(omitted_when_none)
         self._tombstone = tuple(tombstone)
         self._decode = msgspec.json.Decoder(entity).decode
         self._times = tuple(field.name for field in fields if "datetime" in str(field.type))
@@ -105,7 +105,7 @@ class Codec(Generic[E]):
         members = {}
         for name, default in self._defaults.items():
             value = values.get(name, default)
-            if value is not None or name not in self._left_out:
+            if value is not None or name not in self._omitted_when_none:
                 members[self.names[name]] = instant_text(value) if isinstance(value, datetime) else value
         return _encode(members)
 
@@ -130,7 +130,7 @@ class Codec(Generic[E]):
         return msgspec.Raw(_encode(members))
 
     def _put(self, members: RawMembers, name: str, value: Any) -> None:
-        if value is None and name in self._left_out:
+        if value is None and name in self._omitted_when_none:
             members.pop(self.names[name], None)
         else:
             members[self.names[name]] = to_raw(value)

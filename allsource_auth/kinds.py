@@ -1,7 +1,8 @@
-"""The mission's table as code: one declaration per kind of entity.
+"""The kinds of entities, one declaration each.
 
-A kind says how its streams are called, which values are unique, in which lists it stands, whose child it is, when it
-expires and what may be shown. The repositories read this table; an eleventh entity is a struct and one more declaration.
+A `Kind` declares the names of the streams and events, the unique values, the indexes, the parents, the expiry and the secret
+attributes of an entity. The engine and the repositories read these declarations. A new kind of entity needs a struct in
+``entities.py`` and one declaration here.
 """
 
 from __future__ import annotations
@@ -75,7 +76,7 @@ Check = Callable[[str, object], Any]
 """Takes a field's name and a value; returns the value to store or raises `InvalidInput`."""
 
 INDEX_PREFIX = "auth-idx:"
-"""What the ids of index streams begin with: claims, lists, checkpoints, settings. A hash in them tells the tenant."""
+"""Prefix of the ids of index streams (claims, index entries, checkpoints, settings). A hash in the id includes the tenant."""
 
 FENCED = "auth.index.fenced"
 CLAIMED = "auth.index.claimed"
@@ -88,7 +89,7 @@ CONFIGURED = "auth.index.configured"
 
 
 class EventLabel(StrEnum):
-    """The events as people read them; the dotted names travel (``auth.user.created``)."""
+    """Readable names of event types, as in `Change.event`. Stores use dotted types such as ``auth.user.created``."""
 
     USER_CREATED = "UserCreated"
     USER_UPDATED = "UserUpdated"
@@ -125,49 +126,76 @@ class EventLabel(StrEnum):
 
 
 def digest(*parts: str) -> str:
-    """The hash in the names of index streams: SHA-256 of the parts joined by a zero byte (``format.md``)."""
+    """Hash in the ids of index streams: SHA-256 in hexadecimal of the parts, joined by a zero byte.
+
+    See "Index streams" in docs/reference/stored-format.md.
+    """
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()
 
 
 @dataclass(frozen=True, slots=True)
 class Unique:
-    """Values that only one living entity of a tenant may have. ``normal`` brings a value to the form that is compared.
+    """A unique constraint: at most one living entity of a tenant has the same values of ``attributes``.
 
-    With ``owner``, the single attribute names an entity of that kind, and deleting it deletes the one that has the value.
+    Attributes:
+        field: name of the constraint, in stream ids and in `Conflict`.
+        attributes: the attributes that are compared together.
+        normalize: converts each value to the form that is compared.
+        owner: name of the parent kind, if the single attribute holds the key of a parent. Deleting the parent deletes the
+            entity.
     """
 
     field: str
     attributes: tuple[str, ...]
-    normal: Callable[[str], str] = str
+    normalize: Callable[[str], str] = str
     owner: str | None = None
 
-    def of(self, entity: Entity | None) -> tuple[str, ...] | None:
-        """The compared values of ``entity``; ``None`` where it has none, and so takes nothing."""
+    def value_of(self, entity: Entity | None) -> tuple[str, ...] | None:
+        """Return the normalized values of ``entity``, or ``None`` if one is missing. Missing values are not constrained."""
         found = [getattr(entity, name, None) for name in self.attributes]
-        return None if None in found else tuple(self.normal(value) for value in found if value is not None)
+        return None if None in found else tuple(self.normalize(value) for value in found if value is not None)
 
 
 @dataclass(frozen=True, slots=True)
 class Index:
-    """A list of the entities that share ``attribute``. With ``owner``, deleting that kind's entity deletes them.
+    """A secondary index: finds the entities with a given value of ``attribute``.
 
-    ``normal`` brings a value to the form that is compared.
+    Attributes:
+        field: name of the index, in stream ids.
+        attribute: the indexed attribute.
+        owner: name of the parent kind, if the attribute holds the key of a parent. Deleting the parent deletes the entities.
+        normalize: converts a value to the form that is compared.
     """
 
     field: str
     attribute: str
     owner: str | None = None
-    normal: Callable[[str], str] = str
+    normalize: Callable[[str], str] = str
 
 
 @dataclass(frozen=True)
 class Kind(Generic[E]):
     """One kind of entity.
 
-    ``checks`` has the updatable and creatable attributes and what they accept. ``make_key`` makes the key of a new
-    entity. ``unguarded`` marks the kind whose keys, made here, cannot collide, and whose creation is therefore not
-    guarded. Of a kind that is not ``restorable`` a removal is final. ``kept`` are attributes that `revert` leaves as they are:
-    used-up codes, counters and secrets never come back, and what an id meant in an earlier life does not change whose it is.
+    Attributes:
+        name: name of the kind, in event types and errors.
+        entity: the struct that payloads are decoded into.
+        prefix: prefix of the ids of entity streams.
+        checks: the attributes that can be given, each with the function that validates its values.
+        not_found: the error that is raised if an entity does not exist.
+        key: the attribute whose value follows ``prefix`` in the id of the stream.
+        unique: the unique constraints.
+        indexes: the secondary indexes.
+        expiry: the attribute with the time of expiry, if the kind has one.
+        secrets: attributes whose values are hidden in histories and errors.
+        omitted_when_none: attributes that a payload omits if they are ``None``, instead of writing ``null``.
+        tombstone: attributes that a tombstone repeats besides the id.
+        make_key: generates the key of a new entity.
+        unguarded_creation: whether a creation under a generated key is appended without a guard. Only for keys that are too
+            random to collide.
+        restorable: whether a deleted entity can be restored. Otherwise a deletion is final.
+        kept_on_revert: attributes that keep their current values in `revert`: secrets, used codes and counters, which must
+            not return, and the owner. An id that was deleted and created again may have had another owner before.
     """
 
     name: str
@@ -180,24 +208,27 @@ class Kind(Generic[E]):
     indexes: tuple[Index, ...] = ()
     expiry: str | None = None
     secrets: frozenset[str] = frozenset()
-    left_out: tuple[str, ...] = ()
+    omitted_when_none: tuple[str, ...] = ()
     tombstone: tuple[str, ...] = ()
     make_key: Callable[[], str] = uuid_text
-    unguarded: bool = False
+    unguarded_creation: bool = False
     restorable: bool = True
-    kept: tuple[str, ...] = ()
+    kept_on_revert: tuple[str, ...] = ()
     codec: Codec[E] = field(init=False, repr=False)
     parents: tuple[tuple[str, str], ...] = field(init=False, repr=False)
-    """The kinds whose entities this one belongs to, each with the attribute that names the parent."""
-    _room: int = field(init=False, repr=False)
+    """The kinds of the parents, each with the attribute that holds the key of the parent."""
+    _max_key_length: int = field(init=False, repr=False)
     _optional: frozenset[str] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         codec = Codec(
-            self.entity, left_out=self.left_out, tombstone=self.tombstone, secret_key=self.key in self.secrets
+            self.entity,
+            omitted_when_none=self.omitted_when_none,
+            tombstone=self.tombstone,
+            secret_key=self.key in self.secrets,
         )
         object.__setattr__(self, "codec", codec)
-        object.__setattr__(self, "_room", values.MAX_ID_BYTES - len(self.prefix))
+        object.__setattr__(self, "_max_key_length", values.MAX_ID_BYTES - len(self.prefix))
         optional = frozenset(f.name for f in msgspec.structs.fields(self.entity) if f.default is None)
         object.__setattr__(self, "_optional", optional)
         parents = [(found.owner, found.attribute) for found in self.indexes if found.owner is not None]
@@ -206,21 +237,25 @@ class Kind(Generic[E]):
 
     @property
     def types(self) -> str:
-        """What the types of this kind's events start with."""
+        """Prefix of the event types of this kind."""
         return f"auth.{self.name}."
 
     def type(self, verb: str) -> str:
+        """Return the event type for ``verb``, such as ``created``."""
         return f"auth.{self.name}.{verb}"
 
     def stream(self, key: object) -> str:
-        """The stream of the entity with ``key``; raises `InvalidInput` for a key that no entity can have."""
-        if type(key) is str and len(key) <= self._room and values.is_plain(key):
+        """Return the id of the stream of the entity with ``key``. Raises `InvalidInput` for an invalid key."""
+        if type(key) is str and len(key) <= self._max_key_length and values.is_plain(key):
             return self.prefix + key
         return self.prefix + values.identifier(self.key, key, prefix=self.prefix)
 
-    def find(self, key: str) -> str | None:
-        """The stream of the entity with ``key``, or ``None`` where no entity can have it. Not text: `InvalidInput`."""
-        if type(key) is str and len(key) <= self._room and values.is_plain(key):
+    def find_stream(self, key: str) -> str | None:
+        """Return the id of the stream of the entity with ``key``, or ``None`` for text that is not a valid key.
+
+        Raises `InvalidInput` if the key is not text.
+        """
+        if type(key) is str and len(key) <= self._max_key_length and values.is_plain(key):
             return self.prefix + key
         if not isinstance(key, str):
             raise InvalidInput(self.key, f"must be text, not {type(key).__name__}")
@@ -230,17 +265,23 @@ class Kind(Generic[E]):
             return None
 
     def key_of(self, stream: str) -> str:
+        """Return the key of the entity whose stream has the id ``stream``."""
         return stream.removeprefix(self.prefix)
 
     def claim_stream(self, tenant: str, unique: Unique, wanted: tuple[str, ...]) -> str:
+        """Return the id of the claim stream of normalized unique values."""
         return f"{INDEX_PREFIX}{self.name}.{unique.field}:{digest(tenant, self.name, unique.field, *wanted)}"
 
     def index_stream(self, tenant: str, index: Index, value: str) -> str:
-        found = digest(tenant, self.name, index.field, index.normal(value))
+        """Return the id of the index stream of a value."""
+        found = digest(tenant, self.name, index.field, index.normalize(value))
         return f"{INDEX_PREFIX}{self.name}.by_{index.field}:{found}"
 
     def checked(self, given: Mapping[str, object]) -> dict[str, Any]:
-        """The given attributes as they are stored; ``None`` where the entity allows it. Raises `InvalidInput`."""
+        """Validate attributes and return the values to store. Raises `InvalidInput`.
+
+        ``None`` is valid for attributes whose default is ``None``.
+        """
         found: dict[str, Any] = {}
         for name, value in given.items():
             if value is None and name in self._optional:
@@ -250,19 +291,24 @@ class Kind(Generic[E]):
         return found
 
     def decode(self, event: Event) -> E | None:
-        """The state that ``event`` holds; ``None`` for a tombstone. Raises `Json`."""
+        """Return the state in ``event``, or ``None`` for a tombstone. Raises `Json` if the payload cannot be decoded."""
         return self.codec.decode(event)
 
-    def readable(self, event: Event) -> E | None:
-        """Like `decode`, for lists: a state that cannot be decoded is left out, so that it does not hide the others."""
+    def decode_if_readable(self, event: Event) -> E | None:
+        """Like `decode`, but return ``None`` for a state that cannot be decoded, and log it.
+
+        For reads of many entities, so that one invalid event does not hide the others.
+        """
         try:
             return self.codec.decode(event)
         except Json as error:
-            log_suppressed("a list holds a state that cannot be decoded", error)
+            log_suppressed("a state cannot be decoded and is skipped", error)
             return None
 
     def label(self, wire_type: str) -> str:
-        """The label of an event of this kind; capitalised types of old writers are labels already."""
+        """Return the label of an event type of this kind. Other types, such as the capitalized ones of old writers, are
+        returned unchanged.
+        """
         if wire_type == FENCED:
             return EventLabel.FENCED
         if not wire_type.startswith(self.types):
@@ -283,19 +329,19 @@ USER = Kind(
     checks={
         "name": values.text,
         "email": values.label,
-        "email_verified": values.flag,
+        "email_verified": values.boolean,
         "image": values.text,
         "username": values.label,
         "display_username": values.text,
-        "two_factor_enabled": values.flag,
+        "two_factor_enabled": values.boolean,
         "role": values.text,
-        "banned": values.flag,
+        "banned": values.boolean,
         "ban_reason": values.text,
         "ban_expires": values.instant,
         "metadata": values.user_metadata,
     },
-    unique=(Unique("email", ("email",), normal=values.folded), Unique("username", ("username",))),
-    left_out=("metadata",),
+    unique=(Unique("email", ("email",), normalize=values.normalize_email), Unique("username", ("username",))),
+    omitted_when_none=("metadata",),
 )
 
 SESSION = Kind(
@@ -316,9 +362,9 @@ SESSION = Kind(
     indexes=(Index("user", "user_id", owner="user"),),
     expiry="expires_at",
     secrets=frozenset({"token"}),
-    # 256 random bits; the Rust framework accepts tokens with this prefix only (section 10 of the design).
+    # 256 random bits. The Rust framework accepts only tokens with this prefix.
     make_key=lambda: f"session_{secrets.token_urlsafe(32)}",
-    unguarded=True,
+    unguarded_creation=True,
     restorable=False,
 )
 
@@ -344,8 +390,8 @@ ACCOUNT = Kind(
     indexes=(Index("user", "user_id", owner="user"),),
     secrets=frozenset({"access_token", "refresh_token", "id_token", "password"}),
     tombstone=("provider_id", "account_id"),
-    # The expiries belong to the tokens.
-    kept=(
+    # The times of expiry belong to the tokens.
+    kept_on_revert=(
         "user_id",
         "provider_id",
         "account_id",
@@ -363,10 +409,10 @@ VERIFICATION = Kind(
     entity=Verification,
     prefix="auth-verification:",
     not_found=VerificationNotFound,
-    checks={"identifier": values.label, "value": values.filled, "expires_at": values.instant},
+    checks={"identifier": values.label, "value": values.nonempty, "expires_at": values.instant},
     indexes=(Index("identifier", "identifier"), Index("value", "value")),
     expiry="expires_at",
-    # The Rust crate's ids begin with the identifier, and frameworks keep the secret in either of them (section D.4).
+    # Frameworks store the secret in the value or in the identifier, and ids of the Rust crate begin with the identifier.
     secrets=frozenset({"id", "identifier", "value"}),
     tombstone=("identifier",),
     restorable=False,
@@ -379,7 +425,7 @@ ORGANIZATION = Kind(
     not_found=OrganizationNotFound,
     checks={"name": values.text, "slug": values.label, "logo": values.text, "metadata": values.json_object},
     unique=(Unique("slug", ("slug",)),),
-    left_out=("metadata",),
+    omitted_when_none=("metadata",),
 )
 
 MEMBER = Kind(
@@ -390,7 +436,7 @@ MEMBER = Kind(
     checks={"organization_id": values.identifier, "user_id": values.identifier, "role": values.label},
     unique=(Unique("organization_user", ("organization_id", "user_id")),),
     indexes=(Index("organization", "organization_id", owner="org"), Index("user", "user_id", owner="user")),
-    kept=("organization_id", "user_id"),
+    kept_on_revert=("organization_id", "user_id"),
 )
 
 INVITATION = Kind(
@@ -408,10 +454,10 @@ INVITATION = Kind(
     },
     indexes=(
         Index("organization", "organization_id", owner="org"),
-        Index("email", "email", normal=values.folded),
+        Index("email", "email", normalize=values.normalize_email),
         Index("inviter", "inviter_id", owner="user"),
     ),
-    kept=("organization_id", "inviter_id", "status"),
+    kept_on_revert=("organization_id", "inviter_id", "status"),
 )
 
 TWO_FACTOR = Kind(
@@ -422,7 +468,7 @@ TWO_FACTOR = Kind(
     checks={"user_id": values.identifier, "secret": values.text, "backup_codes": values.text},
     unique=(Unique("user", ("user_id",), owner="user"),),
     secrets=frozenset({"secret", "backup_codes"}),
-    kept=("user_id", "secret", "backup_codes"),
+    kept_on_revert=("user_id", "secret", "backup_codes"),
 )
 
 API_KEY = Kind(
@@ -439,8 +485,8 @@ API_KEY = Kind(
         "refill_interval": values.count,
         "refill_amount": values.count,
         "last_refill_at": values.instant,
-        "enabled": values.flag,
-        "rate_limit_enabled": values.flag,
+        "enabled": values.boolean,
+        "rate_limit_enabled": values.boolean,
         "rate_limit_time_window": values.count,
         "rate_limit_max": values.count,
         "request_count": values.count,
@@ -454,7 +500,7 @@ API_KEY = Kind(
     indexes=(Index("user", "user_id", owner="user"),),
     expiry="expires_at",
     secrets=frozenset({"key_hash"}),
-    kept=("user_id", "key_hash", "remaining", "request_count", "last_request", "last_refill_at"),
+    kept_on_revert=("user_id", "key_hash", "remaining", "request_count", "last_request", "last_refill_at"),
 )
 
 PASSKEY = Kind(
@@ -469,18 +515,18 @@ PASSKEY = Kind(
         "name": values.text,
         "counter": values.count,
         "device_type": values.label,
-        "backed_up": values.flag,
+        "backed_up": values.boolean,
         "transports": values.text,
     },
     unique=(Unique("credential", ("credential_id",)),),
     indexes=(Index("user", "user_id", owner="user"),),
-    left_out=("transports",),
-    kept=("user_id", "credential_id", "public_key", "counter"),
+    omitted_when_none=("transports",),
+    kept_on_revert=("user_id", "credential_id", "public_key", "counter"),
 )
 
 
-def shown(stream: str) -> str:
-    """A stream's id as it may be shown: without the key where that is a secret."""
+def redacted_stream(stream: str) -> str:
+    """Return a stream id for error messages and logs. A key that is a secret is replaced by a marker."""
     for kind in KINDS:
         if kind.key in kind.secrets and stream.startswith(kind.prefix):
             return kind.prefix + HIDDEN
@@ -499,4 +545,4 @@ KINDS: tuple[Kind[Any], ...] = (
     API_KEY,
     PASSKEY,
 )
-"""Every kind that the library knows."""
+"""The kinds of the library. Integrations may declare more, see "Kinds of applications" in docs/reference/stored-format.md."""

@@ -47,7 +47,7 @@ def text(field: str, value: object) -> str:
     return value
 
 
-def filled(field: str, value: object) -> str:
+def nonempty(field: str, value: object) -> str:
     """Any Unicode text but the empty one."""
     found = text(field, value)
     if not found:
@@ -93,7 +93,7 @@ def tenant(field: str, value: object) -> str:
     return found
 
 
-def flag(field: str, value: object) -> bool:
+def boolean(field: str, value: object) -> bool:
     if not isinstance(value, bool):
         raise InvalidInput(field, f"must be True or False, not {type(value).__name__}")
     return value
@@ -189,6 +189,6 @@ def _password_key(value: Any) -> str | None:
     return None
 
 
-def folded(value: str) -> str:
+def normalize_email(value: str) -> str:
     """The form in which emails are compared: NFC, Unicode lower case (section 3 of the design)."""
     return unicodedata.normalize("NFC", unicodedata.normalize("NFC", value).lower())

@@ -95,7 +95,7 @@ class Claims:
             return None
         event = await self._streams.newest(content(claim, Claim).owner, require_leader=require_leader)
         entity = None if event is None else kind.decode(event)
-        return entity if unique.of(entity) == wanted else None
+        return entity if unique.value_of(entity) == wanted else None
 
     async def take(
         self,
@@ -160,7 +160,7 @@ class Claims:
             if claim.owner == taker:
                 return False  # another mutation of the same entity wanted the same value
             owner = await self._streams.head(claim.owner)
-            living = owner.event is not None and unique.of(kind.decode(owner.event)) == value
+            living = owner.event is not None and unique.value_of(kind.decode(owner.event)) == value
             if not living and owner.guard != claim.owner_version:
                 return False
             again = Operation().event(CLAIMED, stream, bytes(older.payload), after=await self._streams.head(stream))
@@ -180,7 +180,7 @@ class Claims:
         claimed = content(claim.event, Claim)
         owner = await self._streams.head(claimed.owner)
         holder = None if owner.event is None else kind.decode(owner.event)
-        value = unique.of(holder)
+        value = unique.value_of(holder)
         if value is not None and kind.claim_stream(self._streams.store.tenant, unique, value) == claim.stream:
             return ClaimState(owner=owner, holder=holder)
         if claimed.by_another:
@@ -241,7 +241,7 @@ class Claims:
                 return head
             owner = await self._streams.head(claim.owner)
             holder = None if owner.event is None else kind.decode(owner.event)
-            if holder is not None and unique.of(holder) == wanted:
+            if holder is not None and unique.value_of(holder) == wanted:
                 if await self._finish_orphan(kind, holder):
                     continue
                 raise Conflict(kind.name, unique.field)
@@ -287,7 +287,7 @@ class Claims:
         newest = newest_of(events)
         if newest is None or all(metadata_of(event).op != op for event in events):
             return False
-        if unique.of(kind.decode(newest)) == wanted:
+        if unique.value_of(kind.decode(newest)) == wanted:
             raise Conflict(kind.name, unique.field)
         return True
 

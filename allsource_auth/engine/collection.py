@@ -69,7 +69,7 @@ class Collection(Queries[E]):
             payload = kind.codec.new(values | {kind.key: name})
             entity = self.entity_of(payload)
             claims = await self.context.claims.take(operation, kind, unique_values_of(kind, entity), head)
-            guarded = not (kind.unguarded and made_here)
+            guarded = not (kind.unguarded_creation and made_here)
             return Plan(
                 head=head,
                 before=claims + self.index_entries(operation, ADDED, index_keys_of(kind, entity), head),
@@ -140,7 +140,7 @@ class Collection(Queries[E]):
         it saw. Returns the state afterwards. Raises what `_update` raises.
         """
         kind = self.kind
-        stream = kind.find(key)
+        stream = kind.find_stream(key)
         if stream is None:
             raise kind.not_found
         if state_dependent:
@@ -206,7 +206,7 @@ class Collection(Queries[E]):
         decided on.
         """
         kind = self.kind
-        stream = kind.find(key)
+        stream = kind.find_stream(key)
         if stream is None:
             return None
         if verb != "deleted":
@@ -250,7 +250,7 @@ class Collection(Queries[E]):
     async def delete_by_unique(self, unique: Unique, value: str) -> None:
         """Delete who has a unique value; one that cannot be decoded stays, so that it does not keep the others."""
         try:
-            owner = await self.context.claims.owner(self.kind, unique, (unique.normal(value),), require_leader=True)
+            owner = await self.context.claims.owner(self.kind, unique, (unique.normalize(value),), require_leader=True)
         except Json as error:
             log_suppressed("a cascade met a state that cannot be decoded", error)
             return
@@ -318,7 +318,7 @@ class Collection(Queries[E]):
             if former is None or is_tombstone(former.payload):
                 raise InvalidInput("to", f"the {kind.name} was not alive then")
             assert head.event is not None
-            kept = kind.codec.replaced(former.payload, head.event.payload, kind.kept)
+            kept = kind.codec.replaced(former.payload, head.event.payload, kind.kept_on_revert)
             payload = kind.codec.merged(kept, self._touched())
             return await self._rewrite(operation, head, before, payload, "updated", {"revertedTo": former.id})
 
@@ -328,7 +328,7 @@ class Collection(Queries[E]):
         kind = self.kind
         if not kind.restorable:
             raise InvalidInput(kind.key, f"cannot {wish} a {kind.name}: that would bring a secret back")
-        stream = kind.find(key)
+        stream = kind.find_stream(key)
         if stream is None:
             raise kind.not_found
         self.context.depend_on_state(stream)
@@ -453,7 +453,7 @@ async def delete_orphan(collection: Collection[Any], entity: Entity) -> bool:
 
 def unique_values_of(kind: Kind[E], entity: E | None) -> dict[Unique, tuple[str, ...]]:
     """The unique values that an entity has."""
-    return {unique: value for unique in kind.unique if (value := unique.of(entity)) is not None}
+    return {unique: value for unique in kind.unique if (value := unique.value_of(entity)) is not None}
 
 
 def index_keys_of(kind: Kind[E], entity: E | None) -> dict[Index, str]:

@@ -9,7 +9,7 @@ from typing import Generic, TypeVar
 
 from allsource_auth import values
 from allsource_auth.audit import Change, difference, metadata_of
-from allsource_auth.codec import is_tombstone, moment, nanoseconds
+from allsource_auth.codec import datetime_of, is_tombstone, nanoseconds
 from allsource_auth.engine.ordering import newest_of
 from allsource_auth.engine.streams import PAGE, Streams
 from allsource_auth.entities import Entity
@@ -92,7 +92,7 @@ class History(Generic[E]):
             event=kind.label(event.type),
             wire_type=event.type,
             event_id=event.id,
-            at=moment(event.time),
+            at=datetime_of(event.time),
             seq=metadata.seq,
             state=state,
             before=before,

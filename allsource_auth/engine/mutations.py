@@ -29,7 +29,7 @@ from allsource_auth.errors import (
     Unavailable,
     VersionConflict,
 )
-from allsource_auth.kinds import CLAIMED, shown
+from allsource_auth.kinds import CLAIMED, redacted_stream
 from allsource_auth.logs import log_suppressed
 from allsource_auth.store.base import Event
 
@@ -125,7 +125,7 @@ class Mutations:
                 await self._withdraw(operation)
                 failure.ambiguous = operation.ambiguous
                 if isinstance(failure, VersionConflict) and failure.stream is not None:
-                    failure.stream = shown(failure.stream)
+                    failure.stream = redacted_stream(failure.stream)
                 raise failure
             await self.pause(len(operation.sent))
             last = self.now() >= deadline

@@ -39,14 +39,14 @@ class Queries(Generic[E]):
 
     async def get(self, key: str) -> E | None:
         """See `Repository.get`; the same for the other methods up to `as_of`."""
-        stream = self.kind.find(key)
+        stream = self.kind.find_stream(key)
         if stream is None:
             return None
         event = await self._streams.newest(stream)
         return None if event is None else self._decode(event)
 
     async def get_many(self, keys: Iterable[str]) -> dict[str, E]:
-        wanted = {key: stream for key in keys if (stream := self.kind.find(key)) is not None}
+        wanted = {key: stream for key in keys if (stream := self.kind.find_stream(key)) is not None}
         newest = await self._streams.newest_many(wanted.values())
         found = {
             key: None if (event := newest[stream]) is None else self._decode(event) for key, stream in wanted.items()
@@ -54,7 +54,7 @@ class Queries(Generic[E]):
         return {key: entity for key, entity in found.items() if entity is not None}
 
     async def exists(self, key: str) -> bool:
-        stream = self.kind.find(key)
+        stream = self.kind.find_stream(key)
         event = await self._streams.newest(stream) if stream else None
         return event is not None and not is_tombstone(event.payload)
 
@@ -71,20 +71,20 @@ class Queries(Generic[E]):
     ) -> list[Change[E]]:
         if limit is not None and (isinstance(limit, bool) or not isinstance(limit, int) or limit < 0):
             raise InvalidInput("limit", "must be a whole number of at least 0")
-        stream = self.kind.find(key)
+        stream = self.kind.find_stream(key)
         if stream is None or limit == 0:
             return []
         return await self._history.changes(stream, limit=limit, newest_first=newest_first, fences=fences)
 
     async def iter_history(self, key: str, *, fences: bool = False) -> AsyncIterator[Change[E]]:
-        stream = self.kind.find(key)
+        stream = self.kind.find_stream(key)
         if stream is not None:
             async with aclosing(self._history.iterate(stream, fences=fences)) as changes:
                 async for change in changes:
                     yield change
 
     async def as_of(self, key: str, when: datetime | str) -> E | None:
-        stream = self.kind.find(key)
+        stream = self.kind.find_stream(key)
         event = await self._history.event_as_of(stream, when) if stream else None
         return None if event is None else self.kind.decode(event)
 
@@ -107,14 +107,14 @@ class Queries(Generic[E]):
         stream = self.kind.index_stream(self.context.tenant, index, value)
         fold = await self.context.indexes.read(stream, require_leader=require_leader)
         newest = await self._streams.newest_many(fold.streams, require_leader=require_leader)
-        states = {member: self.kind.readable(event) for member, event in newest.items() if event is not None}
+        states = {member: self.kind.decode_if_readable(event) for member, event in newest.items() if event is not None}
         deleted = {member for member, event in newest.items() if event is not None and is_tombstone(event.payload)}
         await self.context.indexes.shorten(stream, fold, deleted)
-        wanted = index.normal(value)
+        wanted = index.normalize(value)
         return [
             state
             for state in states.values()
-            if state is not None and index.normal(getattr(state, index.attribute)) == wanted
+            if state is not None and index.normalize(getattr(state, index.attribute)) == wanted
         ]
 
     async def find_by_unique(
@@ -128,7 +128,7 @@ class Queries(Generic[E]):
                 self.kind.checks[attribute](attribute, value)
             except InvalidInput:
                 return None
-        normal = tuple(unique.normal(value) for value in wanted)
+        normal = tuple(unique.normalize(value) for value in wanted)
         return await self.context.claims.owner(self.kind, unique, normal, require_leader=require_leader)
 
     async def authenticate_by_unique(
@@ -144,7 +144,7 @@ class Queries(Generic[E]):
         """The kind of the deleted entity that ``entity`` belongs to; ``None`` if all of them live, or never did."""
         for name, attribute in self.kind.parents:
             parent: Queries[Any] | None = self.context.collections.get(name)
-            stream = None if parent is None else parent.kind.find(getattr(entity, attribute))
+            stream = None if parent is None else parent.kind.find_stream(getattr(entity, attribute))
             event = None if stream is None else await self._streams.newest(stream, require_leader=require_leader)
             if parent is not None and event is not None and is_tombstone(event.payload):
                 return parent.kind

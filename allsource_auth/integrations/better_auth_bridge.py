@@ -80,7 +80,7 @@ class AllsourceSessionStore:
 
     async def fetch_user_by_id(self, user_id: str) -> StoredUser | None:
         """The living user with this id, or ``None``. One read. The verifier has no need of it: sessions bring their user."""
-        stream = USER.find(user_id)
+        stream = USER.find_stream(user_id)
         event = None if stream is None else await self._adapter.context.streams.newest(stream)
         try:
             return None if event is None else _user(event)

@@ -239,7 +239,7 @@ class Inspection:
         return (deleted[0], *_age(entity)) < (deleted[1], *_age(other))
 
     def _claim_stream(self, unique: Unique, entity: Entity) -> str | None:
-        value = unique.of(entity)
+        value = unique.value_of(entity)
         return None if value is None else self.kind.claim_stream(self._context.tenant, unique, value)
 
     # Lists

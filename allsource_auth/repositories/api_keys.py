@@ -18,13 +18,13 @@ from allsource_auth.kinds import API_KEY
 
 __all__ = ["ApiKeys"]
 
-NOTED_EVERY = timedelta(minutes=1)
+LAST_REQUEST_INTERVAL = timedelta(minutes=1)
 """How often the use of a key without limits is written down: a stream that grows with every use would become slow."""
 
-LONGEST = timedelta(days=366 * 10_000)
+MAX_INTERVAL = timedelta(days=366 * 10_000)
 """An interval that does not end in the years that a time can have."""
 
-INSTANT = timedelta(microseconds=1)
+RESOLUTION = timedelta(microseconds=1)
 """An interval is over only after its end (section D.5)."""
 
 
@@ -205,7 +205,7 @@ def _used(key: ApiKey, now: datetime) -> dict[str, Any] | ApiKeyUse | None:
         if count >= key.rate_limit_max:
             obstacles["rate_limited"] = ends_in if key.rate_limit_max > 0 else None
         changes["request_count"] = count + 1
-    elif key.remaining is None and key.last_request is not None and now - key.last_request < NOTED_EVERY:
+    elif key.remaining is None and key.last_request is not None and now - key.last_request < LAST_REQUEST_INTERVAL:
         return None
     if obstacles:
         return _refused(key, next(iter(obstacles)), _over_in(list(obstacles.values()), key, now))
@@ -227,15 +227,15 @@ def _over_in(obstacles: Sequence[timedelta | None], key: ApiKey, now: datetime) 
 
 def _left(interval: int, since: datetime, now: datetime) -> timedelta:
     """How long an interval in milliseconds still lasts; nothing when it is over."""
-    return max(_milliseconds(interval) + INSTANT - (now - since), timedelta())
+    return max(_milliseconds(interval) + RESOLUTION - (now - since), timedelta())
 
 
 def _milliseconds(number: int) -> timedelta:
     """So many milliseconds, or as many as fit a time."""
     try:
-        return min(timedelta(milliseconds=number), LONGEST)
+        return min(timedelta(milliseconds=number), MAX_INTERVAL)
     except OverflowError:
-        return LONGEST
+        return MAX_INTERVAL
 
 
 def _paired(key: Mapping[str, Any]) -> None:

@@ -10,12 +10,12 @@ from allsource_auth.entities import Session, SessionWithUser, User
 from allsource_auth.kinds import SESSION, USER
 from allsource_auth.store.base import Event, Link
 
-__all__ = ["Stored", "is_banned", "load_session", "read_session"]
+__all__ = ["StoredSession", "is_banned", "load_session", "read_session"]
 
 OWNER = Link(member=SESSION.codec.names["user_id"], prefix=USER.prefix)
 
 
-class Stored(NamedTuple):
+class StoredSession(NamedTuple):
     """A living session, the event that holds it, and the newest event of its user: ``None`` if there is no such stream."""
 
     session: Session
@@ -25,24 +25,24 @@ class Stored(NamedTuple):
 
 async def read_session(
     context: EngineContext, token: str, *, only_if: Callable[[Session], bool] | None = None
-) -> Stored | None:
+) -> StoredSession | None:
     """The living session with this token, and what its user's stream holds; nothing is judged. One wait where the store can.
 
     ``only_if`` spares the user's read for a session that does not pass. Raises `Json` for one that cannot be decoded.
     """
-    stream = SESSION.find(token)
+    stream = SESSION.find_stream(token)
     if stream is None:
         return None
     event, owner = await context.streams.newest_linked(stream, OWNER)
     session = None if event is None else SESSION.codec.decode(event)
     if event is None or session is None or (only_if is not None and not only_if(session)):
         return None
-    lives_in = USER.find(session.user_id)
+    lives_in = USER.find_stream(session.user_id)
     if lives_in is None:
-        return Stored(session, event, None)
+        return StoredSession(session, event, None)
     if owner is None or owner.stream != lives_in:
         owner = await context.streams.newest(lives_in)
-    return Stored(session, event, owner)
+    return StoredSession(session, event, owner)
 
 
 async def load_session(context: EngineContext, token: str) -> SessionWithUser | None:

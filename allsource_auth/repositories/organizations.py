@@ -67,8 +67,8 @@ class Organizations(RestorableRepository[Organization]):
     async def list_for_user(self, user_id: str) -> list[Organization]:
         """The organizations that a user is a member of, newest first; without one whose state cannot be decoded."""
         members: list[Member] = await self._collection.context.collections[MEMBER.name].list_by_index("user", user_id)
-        streams = (self._collection.kind.find(member.organization_id) for member in members)
+        streams = (self._collection.kind.find_stream(member.organization_id) for member in members)
         newest = await self._collection.context.streams.newest_many(stream for stream in streams if stream is not None)
-        states = (self._collection.kind.readable(event) for event in newest.values() if event is not None)
+        states = (self._collection.kind.decode_if_readable(event) for event in newest.values() if event is not None)
         found = [state for state in states if state is not None]
         return sorted(found, key=lambda organization: (organization.created_at, organization.id), reverse=True)

@@ -80,7 +80,7 @@ class UserSearch:
 
     def _merge(self, best: list[User], events: list[Event], kind: Kind[User]) -> tuple[list[User], int]:
         """The best of what is known and a page of states, and how many of that page match."""
-        users = map(kind.readable, events)
+        users = map(kind.decode_if_readable, events)
         matching = [user for user in users if user is not None and all(test(user) for test in self._tests)]
         best = sorted(best + matching, key=self._place, reverse=self._reverse)
         return best[: self._offset + self._limit], len(matching)

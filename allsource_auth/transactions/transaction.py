@@ -35,7 +35,7 @@ from allsource_auth.engine.roll_forward import RemainingEvent, audit_fields_of, 
 from allsource_auth.engine.streams import PENDING, Streams
 from allsource_auth.entities import Entity
 from allsource_auth.errors import AllsourceAuthError, Conflict, InvalidInput, NotFound, StoreClosed, VersionConflict
-from allsource_auth.kinds import ADDED, FENCED, REMOVED, Kind, Unique, shown
+from allsource_auth.kinds import ADDED, FENCED, REMOVED, Kind, Unique, redacted_stream
 from allsource_auth.repositories import Repositories
 from allsource_auth.store.base import Event, NewEvent, OpaqueStruct
 from allsource_auth.transactions.overlay import Overlay
@@ -282,7 +282,7 @@ class Transaction(Repositories):
         """Refuse that a value goes from one entity to another inside: a part of that could leave two with it, or none."""
         for other in commits:
             same = other.kind is commit.kind and other.stream != commit.stream
-            if same and other.before is not None and unique.of(other.before) == value:
+            if same and other.before is not None and unique.value_of(other.before) == value:
                 raise Conflict(commit.kind.name, unique.field)
 
     async def _finish(self, stream: str, operation: Operation) -> None:
@@ -340,7 +340,7 @@ def _rebased(commit: Commit, head: Head) -> Commit:
     if old is None:
         raise Conflict(commit.kind.name, commit.kind.key)
     if commit.state_dependent or (deleted and commit.after is None):
-        raise VersionConflict(expected=commit.base.guard, actual=head.guard, stream=shown(commit.stream))
+        raise VersionConflict(expected=commit.base.guard, actual=head.guard, stream=redacted_stream(commit.stream))
     if deleted:
         raise commit.kind.not_found
     before = commit.kind.decode(new)

@@ -390,7 +390,7 @@ class AllsourceDatabaseAdapter(BaseAdapter):
         kind = self._collection(table).kind
 
         def look(events: list[Event]) -> list[Any]:
-            states = map(kind.readable, events)
+            states = map(kind.decode_if_readable, events)
             return [state for state in states if state is not None and matches(table.row(state))]
 
         found: list[Any] = []

@@ -77,7 +77,7 @@ _WORDS = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
 
 def _boolean(name: str, value: object) -> bool:
     """A flag; 0 and 1 count as one, as they do in the databases that have no other."""
-    return values.flag(name, bool(value) if value in (0, 1) and isinstance(value, int) else value)
+    return values.boolean(name, bool(value) if value in (0, 1) and isinstance(value, int) else value)
 
 
 def _number(name: str, value: object) -> int | float:
@@ -299,7 +299,7 @@ class _Builder:
         single = (attribute,)
         if (spec.unique and attribute != ID) or (attribute == ID and sought):
             if all(unique.attributes != single for unique in self._unique):
-                self._unique.append(Unique(attribute, single, normal=_comparable))
+                self._unique.append(Unique(attribute, single, normalize=_comparable))
         elif spec.references is not None or index:
             self._list(name, attribute, spec)
         elif self._own and spec.type in TEXTS and (spec.index or name in LOOKED_UP.get(self._model, ())):

@@ -210,7 +210,7 @@ def _step(table: Table, conditions: Iterable[Where]) -> AccessPath | None:
         return AccessPath(exact[kind.key], [], [])
     for unique in kind.unique:
         # A value is found in any capitals where that is how it is compared.
-        values_of = loose if unique.normal is values.folded else exact
+        values_of = loose if unique.normalize is values.normalize_email else exact
         held = [values_of.get(attribute) for attribute in unique.attributes]
         if None in held or any(len(each or ()) != 1 for each in held[1:]) or not held:
             continue
@@ -219,13 +219,13 @@ def _step(table: Table, conditions: Iterable[Where]) -> AccessPath | None:
     indexes = {index.attribute: index for index in kind.indexes}
     for attribute, sought in sorted(loose.items(), key=lambda named: named[0] in table.indexed):
         index = indexes.get(attribute)
-        if index is not None and (attribute in exact or index.normal is values.folded):
+        if index is not None and (attribute in exact or index.normalize is values.normalize_email):
             return AccessPath([], [], [(index, value) for value in sought])
     return None
 
 
 def _normal(unique: Unique, wanted: tuple[Any, ...]) -> tuple[str, ...]:
-    return tuple(unique.normal(value) for value in wanted)
+    return tuple(unique.normalize(value) for value in wanted)
 
 
 def _sought(column: Column, clause: Where) -> list[Any] | None:

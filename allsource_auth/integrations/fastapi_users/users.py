@@ -76,7 +76,7 @@ class AllsourceUserDatabase(BaseUserDatabase[U, ID]):
         self._adapter = adapter
         self._type = user_type
         self._shape = shape(user_type)
-        self._no_password = values.filled("no_password", no_password)
+        self._no_password = values.nonempty("no_password", no_password)
 
     async def get(self, id: ID) -> U | None:  # noqa: A002
         """The user with this id, or ``None``. Two reads at the same time, of the user and of its credential account."""
@@ -259,7 +259,7 @@ class AllsourceUserDatabase(BaseUserDatabase[U, ID]):
             if name not in self._shape.writable:
                 raise InvalidInput(name, f"is not a field of {self._type.__name__} that can be written")
         if "hashed_password" in found:
-            values.filled("hashed_password", found["hashed_password"])
+            values.nonempty("hashed_password", found["hashed_password"])
         return found
 
     def _fields(self, given: Mapping[str, Any], before: entities.User | None) -> dict[str, Any]:
@@ -271,11 +271,11 @@ class AllsourceUserDatabase(BaseUserDatabase[U, ID]):
                 found["email_verified"] = value
             elif name == "is_active":
                 active = before is None or not is_banned(self._adapter.context, before)
-                if values.flag(name, value) != active:
+                if values.boolean(name, value) != active:
                     found |= {"banned": not value, "ban_reason": None, "ban_expires": None}
             elif name == "is_superuser":
                 roles = _roles(None if before is None else before.role)
-                if values.flag(name, value) != (ADMIN in roles):
+                if values.boolean(name, value) != (ADMIN in roles):
                     roles = [*roles, ADMIN] if value else [role for role in roles if role != ADMIN]
                     found["role"] = ",".join(roles) or None
             elif name == "email" or name in OWN:
