@@ -3,21 +3,32 @@
 import asyncio
 import itertools
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from datetime import timedelta
 from typing import Any
 
 import pytest
 
-from allsource_auth import AllsourceAuthAdapter, Conflict, EventStore, Session, SessionNotFound, User, VersionConflict
+from allsource_auth import (
+    Acknowledged,
+    AllsourceAuthAdapter,
+    Conflict,
+    EventStore,
+    NewEvent,
+    Session,
+    SessionNotFound,
+    User,
+    VersionConflict,
+)
 from tests.contract.conftest import MakeAdapter
 from tests.support.canaries import email, token
 from tests.support.clocks import START, ManualClock
 from tests.support.crowds import spellings
 from tests.support.events import stored, written_by
+from tests.support.names import claim_stream
 from tests.support.ownership import assert_sound
 from tests.support.updates import assert_nothing_lost, writes
-from tests.support.wrappers import ContendedStore
+from tests.support.wrappers import ContendedStore, WrappedStore
 
 CALLERS = 200
 
@@ -130,6 +141,39 @@ async def test_update_that_always_loses_gives_up_and_changes_nothing(
     assert await fresh.users.get_by_email(email("Ada")) == ada
     taker = await fresh.users.create(email=email("never"), username="never")
     assert await fresh.users.get_by_username("never") == taker
+
+
+class Overtaken(WrappedStore):
+    """Keeps the first events of a batch, as Core does. Just before the first sign-up, ``overtake`` runs."""
+
+    atomic = False
+
+    def __init__(self, store: EventStore, overtake: Callable[[], Awaitable[object]]) -> None:
+        super().__init__(store)
+        self._overtake: Callable[[], Awaitable[object]] | None = overtake
+
+    async def append(self, events: Sequence[NewEvent]) -> list[Acknowledged]:
+        overtake = self._overtake
+        if overtake is not None and any(event.type == "auth.user.created" for event in events):
+            self._overtake = None
+            await overtake()
+        found = []
+        for event in events:
+            found += await super().append([event])
+        return found
+
+
+async def test_value_that_a_refused_sign_up_has_claimed_is_free_at_once(
+    make_adapter: MakeAdapter, store: EventStore
+) -> None:
+    faster = make_adapter()
+    slower = make_adapter(store=Overtaken(store, lambda: faster.users.create(username="ada")))
+    with pytest.raises(Conflict, match="username"):
+        await slower.users.create(email=email("Eve"), username="ada")
+    claims = await stored(store, claim_stream("email", email("Eve").lower()))
+    assert [claim.type for claim in claims] == ["auth.index.claimed"]
+    eve = await faster.users.create(email=email("Eve"))
+    assert await faster.users.get_by_email(email("Eve")) == eve
 
 
 async def test_who_was_kept_waiting_looks_once_more(adapter: AllsourceAuthAdapter) -> None:

@@ -211,6 +211,18 @@ async def test_a_token_is_consumed_with_what_it_is_for(
     assert [session.token for session in await adapter.sessions.list_for_user(ada.id)] == tokens
 
 
+async def test_consumed_token_decides_over_a_change_that_was_written_before_it(
+    adapter: AllsourceAuthAdapter, ada: User, clock: ManualClock
+) -> None:
+    await adapter.verifications.create(identifier="reset", value="value", expires_at=clock() + timedelta(hours=1))
+    with pytest.raises(VersionConflict):
+        async with adapter.transaction() as tx:
+            await tx.users.update(ada.id, email_verified=True)
+            assert await tx.verifications.consume("reset", "value") is not None
+            assert await adapter.verifications.consume("reset", "value") is not None
+    assert await adapter.users.get(ada.id) == ada
+
+
 async def test_only_one_thing_inside_may_depend_on_a_very_state(
     adapter: AllsourceAuthAdapter, clock: ManualClock
 ) -> None:

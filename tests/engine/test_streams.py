@@ -61,6 +61,22 @@ async def test_version_that_a_refusal_names_twice_is_believed() -> None:
     await store.close()
 
 
+class Forgetting(WrappedStore):
+    """Counts from 1 again, as a server that has lost its counters; the events still have their versions."""
+
+    atomic = False
+
+    async def latest(self, stream: str, *, decisive: bool = False) -> Latest:
+        return msgspec.structs.replace(await super().latest(stream, decisive=decisive), version=1)
+
+
+async def test_guard_is_the_version_of_the_newest_event_where_the_counter_is_lower() -> None:
+    store = SqliteStore(SqliteLog(None))
+    await store.append([numbered_event(TAKEN, number) for number in (1, 2, 3)])
+    assert (await Streams(Forgetting(store)).head(TAKEN)).guard == 3
+    await store.close()
+
+
 class Lagging(WrappedStore):
     """Counts an event a while before it can be read, as Core does: for so many reads. Not atomic, as Core."""
 
