@@ -198,6 +198,13 @@ def protocol(session: nox.Session) -> None:
     session.run(*run, "--hypothesis-seed=20261123", "tests/model", env=EXPLORE_SOME)
 
 
+@nox.session(python=PYTHONS[:1])
+def mutants(session: nox.Session) -> None:
+    """Planted bugs, one at a time: the tests must notice each of them; ``-- --list`` shows them, ``-- NAME`` runs one."""
+    _install(session, *TEST_TOOLS)
+    session.run("python", "-m", "tests.mutants", *session.posargs)
+
+
 READ_BY_OTHERS = {
     "github-workflows": [".github/workflows/tests.yml"],
     "github-issue-forms": [".github/ISSUE_TEMPLATE/bug.yml", ".github/ISSUE_TEMPLATE/feature.yml"],
