@@ -146,7 +146,7 @@ async def test_update_that_always_loses_gives_up_and_changes_nothing(
 class Overtaken(WrappedStore):
     """Keeps the first events of a batch, as Core does. Just before the first sign-up, ``overtake`` runs."""
 
-    atomic = False
+    atomic_batches = False
 
     def __init__(self, store: EventStore, overtake: Callable[[], Awaitable[object]]) -> None:
         super().__init__(store)

@@ -64,10 +64,10 @@ async def test_version_that_a_refusal_names_twice_is_believed() -> None:
 class Forgetting(WrappedStore):
     """Counts from 1 again, as a server that has lost its counters; the events still have their versions."""
 
-    atomic = False
+    atomic_batches = False
 
-    async def latest(self, stream: str, *, decisive: bool = False) -> Latest:
-        return msgspec.structs.replace(await super().latest(stream, decisive=decisive), version=1)
+    async def latest(self, stream: str, *, require_leader: bool = False) -> Latest:
+        return msgspec.structs.replace(await super().latest(stream, require_leader=require_leader), version=1)
 
 
 async def test_guard_is_the_version_of_the_newest_event_where_the_counter_is_lower() -> None:

@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from .mutant import MUTANTS, ROOT, SESSIONS, Mutant, Unapplicable
+from tests.mutants.mutant import MUTANTS, ROOT, SESSIONS, Mutant, Unapplicable
 
 COPIED = ("allsource_auth", "tests", "pyproject.toml")
 """What the tests need of the checkout."""

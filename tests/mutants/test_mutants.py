@@ -7,8 +7,8 @@ import re
 
 import pytest
 
-from .__main__ import Run, judged, main
-from .mutant import MUTANTS, ROOT, SESSIONS, Mutant, Unapplicable
+from tests.mutants.__main__ import Run, judged, main
+from tests.mutants.mutant import MUTANTS, ROOT, SESSIONS, Mutant, Unapplicable
 
 EACH = pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.name)
 
