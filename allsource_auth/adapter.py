@@ -17,7 +17,7 @@ from allsource_auth.engine.streams import Streams
 from allsource_auth.entities import SessionWithUser
 from allsource_auth.errors import InvalidInput
 from allsource_auth.maintenance.check import check
-from allsource_auth.maintenance.findings import Checked, Reindexed
+from allsource_auth.maintenance.findings import Checked, Reindexed, Upgraded
 from allsource_auth.maintenance.reindex import reindex
 from allsource_auth.repositories import Repositories
 from allsource_auth.repositories.load_session import load_session
@@ -175,6 +175,21 @@ class AllsourceAuthAdapter(Repositories):
         were looked at so far. Raises what reads and writes of the store raise.
         """
         return await check(self.context, repair=repair, progress=progress)
+
+    async def upgrade(self, *, dry_run: bool = False) -> Upgraded:
+        """Raise the event format of the store to the newest one that this version writes.
+
+        Only call it when no process of an older version uses the store: such a process stops writing within a minute, but it
+        could misjudge newer events until then. A store that has the newest format is not changed. An embedded file is
+        brought to the newest file format when it is opened. With ``dry_run`` nothing is written.
+
+        Raises:
+            InvalidInput: the store has a newer format, or a setting that this version does not know.
+        """
+        settings = self.context.streams.settings
+        assert settings is not None
+        before, after = await settings.upgrade(dry_run=dry_run)
+        return Upgraded(before=before, after=after)
 
     async def aclose(self) -> None:
         """Finish what was accepted and close the store. Closing twice does nothing."""

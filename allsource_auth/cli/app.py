@@ -12,7 +12,7 @@ from typing import Annotated, Literal
 from cyclopts import App, CycloptsError, Parameter
 from cyclopts.validators import Number
 
-from allsource_auth import AllsourceAuthAdapter, AllsourceAuthError, Checked, Reindexed, __version__
+from allsource_auth import AllsourceAuthAdapter, AllsourceAuthError, Checked, Reindexed, Upgraded, __version__
 from allsource_auth.cli.place import ApiKey, Place
 from allsource_auth.cli.screen import Counter, console, counter, progress_bar
 
@@ -40,6 +40,7 @@ def run(arguments: Sequence[str]) -> int:
     app.command(serve)
     app.command(check)
     app.command(reindex)
+    app.command(upgrade)
     app.command(bench)
     try:
         command, bound, _ = app.parse_args(arguments, exit_on_error=False, print_error=False)
@@ -170,6 +171,32 @@ def check(
     return _complain(f"{len(checked.remaining)} findings are left", 1) if checked.remaining else 0
 
 
+def upgrade(
+    place: Options = HERE,
+    *,
+    no_older_process_runs: Annotated[bool, Parameter(negative="")] = False,
+    json: Annotated[bool, Parameter(negative="")] = False,
+) -> int:
+    """Show the event format of a store, or raise it to the newest one. Exits with 1 if it can be raised and was not.
+
+    Parameters
+    ----------
+    no_older_process_runs
+        Confirm that no process of an older version uses the store, and raise the format.
+    json
+        Print one JSON document instead of a sentence.
+    """
+    from allsource_auth.cli.maintenance import show_upgraded
+
+    if wrong := place.wrong() or place.missing():
+        return _complain(wrong, 2)
+    upgraded = asyncio.run(_upgraded(place, dry_run=not no_older_process_runs))
+    show_upgraded(upgraded, sys.stdout, done=no_older_process_runs, json=json)
+    if upgraded.before == upgraded.after or no_older_process_runs:
+        return 0
+    return _complain("stop all processes of older versions, then run this again with --no-older-process-runs", 1)
+
+
 def reindex(
     place: Options = HERE,
     *,
@@ -258,6 +285,11 @@ def bench(
 async def _checked(place: Place, repair: bool, progress: Counter) -> Checked:
     async with AllsourceAuthAdapter.with_store(place.store()) as adapter:
         return await adapter.check(repair=repair, progress=progress)
+
+
+async def _upgraded(place: Place, *, dry_run: bool) -> Upgraded:
+    async with AllsourceAuthAdapter.with_store(place.store()) as adapter:
+        return await adapter.upgrade(dry_run=dry_run)
 
 
 async def _reindexed(place: Place, progress: Counter) -> Reindexed:

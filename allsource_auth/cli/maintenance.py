@@ -9,10 +9,10 @@ from typing import Any, TextIO
 from rich.table import Table
 from rich.text import Text
 
-from allsource_auth import Checked, Finding, Reindexed, __version__
+from allsource_auth import Checked, Finding, Reindexed, Upgraded, __version__
 from allsource_auth.cli.screen import console, printable
 
-__all__ = ["show_checked", "show_reindexed"]
+__all__ = ["show_checked", "show_reindexed", "show_upgraded"]
 
 
 def show_checked(checked: Checked, stream: TextIO, *, json: bool) -> None:
@@ -30,6 +30,20 @@ def show_reindexed(reindexed: Reindexed, stream: TextIO, *, json: bool) -> None:
         "list entries written": reindexed.entries,
     }
     _show(not findings, counts, findings, stream, json=json)
+
+
+def show_upgraded(upgraded: Upgraded, stream: TextIO, *, done: bool, json: bool) -> None:
+    """Write the event formats before and after an upgrade, or before and after the one that is possible."""
+    newest = upgraded.before == upgraded.after
+    if json:
+        document = {"version": __version__, "ok": newest or done, "before": upgraded.before, "after": upgraded.after}
+        stream.write(dumps(document, indent=2) + "\n")
+    elif newest:
+        stream.write(f"The store has the newest event format, {upgraded.after}.\n")
+    elif done:
+        stream.write(f"The event format was raised from {upgraded.before} to {upgraded.after}.\n")
+    else:
+        stream.write(f"The store has event format {upgraded.before}; the newest one is {upgraded.after}.\n")
 
 
 def _show(ok: bool, counts: Mapping[str, int], findings: Iterable[Finding], stream: TextIO, *, json: bool) -> None:

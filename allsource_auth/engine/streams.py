@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections import deque
 from collections.abc import AsyncGenerator, Iterable, Sequence
@@ -15,8 +16,8 @@ from allsource_auth.engine.concurrency import concurrently
 from allsource_auth.engine.newest import Newest
 from allsource_auth.engine.ordering import Head, agrees, in_order, is_newer, may_be_outdated, newest_of
 from allsource_auth.engine.settling import MAX_ENTRIES, Settling
-from allsource_auth.engine.store_settings import Settings
-from allsource_auth.errors import InvalidInput, VersionConflict
+from allsource_auth.engine.store_settings import Settings, StoreSettings
+from allsource_auth.errors import Http, InvalidInput, VersionConflict
 from allsource_auth.logs import timed
 from allsource_auth.store.base import Acknowledged, Event, EventStore, Latest, Link, LinkedReads, ManyReads, NewEvent
 from allsource_auth.values import MAX_REQUEST_BYTES
@@ -32,14 +33,18 @@ SECOND = 1_000_000_000
 
 
 class Streams:
-    """A store's streams. ``settings`` are held against the store's own before the first read and the first write."""
+    """The event streams of a store.
+
+    ``settings`` are the settings of this process. They are compared with those of the store, see `StoreSettings`.
+    """
 
     def __init__(self, store: EventStore, settings: Settings | None = None) -> None:
         self.store = store
         self._linked = store if isinstance(store, LinkedReads) else None
         self._many = store if isinstance(store, ManyReads) else None
         self._recent: deque[float] = deque(maxlen=100)
-        self._unread = self._unwritten = settings
+        self.settings = None if settings is None else StoreSettings(settings, store, Streams(store).head)
+        self._unread = settings is not None
         self._settling = Settling(self)
         self._refused: dict[str, tuple[int, int]] = {}
         self._corrected: dict[str, tuple[int, int]] = {}
@@ -56,14 +61,30 @@ class Streams:
             raise InvalidInput(
                 "payload", f"this takes {size} bytes, at most {MAX_REQUEST_BYTES} can be written at once"
             )
-        if self._unwritten is not None:
-            await self._unwritten.write(self.store, Streams(self.store).head)
-            self._unread = self._unwritten = None
+        settings = self.settings
+        if settings is None:
+            return await self._append(events)
+        await settings.before_append()
+        self._unread = False
+        if not settings.due:
+            return await self._append(events)
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(settings.recheck())
+                return await self._append(events)
+        except BaseExceptionGroup as failures:
+            raise failures.exceptions[0] from None
+
+    async def _append(self, events: Sequence[NewEvent]) -> list[Acknowledged]:
         began = time.perf_counter()
         try:
             stored = await timed("append", events[-1].stream, self.store.append(events))
         except VersionConflict as conflict:
             self._learn(events, conflict)
+            raise
+        except Http:
+            if self.settings is not None:
+                self.settings.expire()
             raise
         finally:
             self._recent.append(time.perf_counter() - began)
@@ -92,7 +113,7 @@ class Streams:
 
     async def newest(self, stream: str, *, require_leader: bool = False) -> Event | None:
         """The newest event, for a reader: one read. ``decisive`` asks the side that accepts writes."""
-        if self._unread is not None:
+        if self._unread:
             await self._read_settings()
         latest = await timed("latest", stream, self.store.latest(stream, require_leader=require_leader))
         if latest.version > 1 and may_be_outdated(latest, ordered=not self.store.time_skew):
@@ -104,7 +125,7 @@ class Streams:
         wanted = list(dict.fromkeys(streams))
         if self._many is None or len(wanted) < 2:
             return await concurrently(wanted, partial(self.newest, require_leader=require_leader))
-        if self._unread is not None:
+        if self._unread:
             await self._read_settings()
         found = await timed("latest_many", wanted[0], self._many.latest_many(wanted))
         events: dict[str, Event | None] = {}
@@ -120,7 +141,7 @@ class Streams:
         """
         if self._linked is None:
             return await self.newest(stream), None
-        if self._unread is not None:
+        if self._unread:
             await self._read_settings()
         first, second = await timed("latest", stream, self._linked.latest_linked(stream, link))
         if first.version > 1 and may_be_outdated(first, ordered=not self.store.time_skew):
@@ -131,7 +152,7 @@ class Streams:
 
     async def head(self, stream: str) -> Head:
         """The newest event, for a decision: asked of the side that accepts writes."""
-        if self._unread is not None:
+        if self._unread:
             await self._read_settings()
         corrected = self._corrected.get(
             stream
@@ -182,7 +203,7 @@ class Streams:
         require_leader: bool = False,
     ) -> list[Event]:
         """A page of a stream as the store orders it."""
-        if self._unread is not None:
+        if self._unread:
             await self._read_settings()
         call = self.store.read(
             stream, until=until, newest_first=newest_first, offset=offset, limit=limit, require_leader=require_leader
@@ -191,7 +212,7 @@ class Streams:
 
     async def scan(self, type_prefix: str, *, since: int | None = None) -> AsyncGenerator[list[Event]]:
         """The events whose type starts so, in time order, in pages."""
-        if self._unread is not None:
+        if self._unread:
             await self._read_settings()
         async with aclosing(self.store.scan(type_prefix, since=since)) as pages:
             async for events in pages:
@@ -229,16 +250,16 @@ class Streams:
 
     async def heads(self, stream_prefix: str, type_prefix: str) -> AsyncGenerator[list[Event]]:
         """The newest event of every stream that starts so, in pages."""
-        if self._unread is not None:
+        if self._unread:
             await self._read_settings()
         async with aclosing(self.store.heads(stream_prefix, type_prefix, newer=is_newer)) as pages:
             async for events in pages:
                 yield events
 
     async def _read_settings(self) -> None:
-        if self._unread is not None and await self._unread.check(self.store):
-            self._unwritten = None
-        self._unread = None
+        if self.settings is not None:
+            await self.settings.before_read()
+        self._unread = False
 
     async def whole(self, stream: str, *, until: int | None = None, require_leader: bool = False) -> list[Event]:
         """All events of a stream, oldest first, in the order in which they were decided."""

@@ -1,4 +1,4 @@
-"""What `reindex` and `check` report."""
+"""The results of `check`, `reindex` and `upgrade`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from allsource_auth.entities import HIDDEN, Redacted
 from allsource_auth.errors import Json
 from allsource_auth.kinds import KINDS
 
-__all__ = ["Checked", "Finding", "Reindexed"]
+__all__ = ["Checked", "Finding", "Reindexed", "Upgraded"]
 
 Problem = Literal[
     "duplicate",
@@ -25,6 +25,13 @@ Problem = Literal[
 ]
 
 KEYS_SHOWN = frozenset(kind.name for kind in KINDS if kind.key not in kind.secrets)
+
+
+class Upgraded(msgspec.Struct, frozen=True, kw_only=True):
+    """The event format of a store before and after `AllsourceAuthAdapter.upgrade`."""
+
+    before: int
+    after: int
 
 
 class Finding(Redacted, frozen=True, kw_only=True):

@@ -189,3 +189,32 @@ def test_core_that_does_not_answer_is_said_in_one_line(command: str, capsys: pyt
     assert main([command, "--core", "http://127.0.0.1:1"]) == 1
     said = capsys.readouterr()
     assert (said.out, len(said.err.splitlines())) == ("", 1)
+
+
+def test_upgrade_shows_the_format_and_raises_it_only_when_confirmed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = str(tmp_path / "auth.db")
+
+    async def create() -> None:
+        async with AllsourceAuthAdapter.embedded(data) as adapter:
+            await adapter.users.create()
+
+    asyncio.run(create())
+    assert main(["upgrade", "--data", data]) == 0
+    assert capsys.readouterr().out == "The store has the newest event format, 1.\n"
+    monkeypatch.setattr("allsource_auth.engine.store_settings.EVENT_FORMAT", 2)
+    assert main(["upgrade", "--data", data]) == 1
+    captured = capsys.readouterr()
+    assert captured.out == "The store has event format 1; the newest one is 2.\n"
+    assert "--no-older-process-runs" in captured.err
+    assert main(["upgrade", "--data", data, "--no-older-process-runs"]) == 0
+    assert capsys.readouterr().out == "The event format was raised from 1 to 2.\n"
+    assert main(["upgrade", "--data", data, "--json"]) == 0
+    shown = document(capsys)
+    assert (shown["ok"], shown["before"], shown["after"]) == (True, 2, 2)
+
+
+def test_upgrade_needs_a_store(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["upgrade"]) == 2
+    assert "--data" in capsys.readouterr().err

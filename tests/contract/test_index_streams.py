@@ -204,7 +204,7 @@ async def test_reading_leaves_nothing(adapter: AllsourceAuthAdapter, store: Even
 @pytest.mark.parametrize(
     ("setting", "key", "value"),
     [
-        ("format", "format", 2),
+        ("event_format", "format", 2),
         ("hash_key", "hashKey", "k1"),
         ("session_tokens", "sessionTokens", "hashed"),
         ("encryption", "encryption", "k1"),

@@ -9,7 +9,7 @@ from typing import Any, cast
 import msgspec
 
 from allsource_auth.audit import encode_metadata
-from allsource_auth.engine.store_settings import Settings
+from allsource_auth.engine.store_settings import Settings, StoreSettings
 from allsource_auth.engine.streams import Streams
 from allsource_auth.kinds import CLAIMED, USER
 from allsource_auth.store.base import NewEvent
@@ -342,8 +342,7 @@ def configure(hash_key: str) -> Client:
     """A first writer, whose settings nobody has held against those of the store yet."""
 
     async def program(store: SimStore, world: World) -> str:
-        settings = Settings(hash_key=hash_key)
-        await settings.write(store, Streams(store).head)
+        await StoreSettings(Settings(hash_key=hash_key), store, Streams(store).head).before_append()
         return hash_key
 
     return program
@@ -353,7 +352,7 @@ async def all_writers_agree(world: World) -> None:
     """The store has the settings of whoever could write, and of nobody else."""
     keys = {outcome.value for outcome in world.outcomes.values() if outcome.how == "returned"}
     for key in keys:
-        await Settings(hash_key=str(key)).check(world.store())
+        await StoreSettings(Settings(hash_key=str(key)), world.store(), Streams(world.store()).head).before_read()
     assert len(keys) < 2, "two writers with different settings"
 
 
