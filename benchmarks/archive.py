@@ -73,10 +73,10 @@ def _drawn(read: Callable[[str], Awaitable[object]], keys: Sequence[str]) -> Pre
 
 
 async def archived(folder: Path, *, entities: int, sweep: int, count: int) -> dict[str, Any]:
-    """A durable Core 0.27 that was filled, restarted on two copies of its data: as it comes, and with the feed's warm-up."""
+    """A durable Core 0.27 that was filled, restarted on two copies of its data: with default and with recommended settings."""
     seed = await seed_of(entities, expired=sweep, uses=USES)
     few = await seed_of(SMALL)
-    for kept, places in ((seed, ("warmed", "as-it-comes")), (few, ("small",))):
+    for kept, places in ((seed, ("recommended", "default")), (few, ("small",))):
         with tempfile.TemporaryDirectory(dir=_quick()) as made:
             async with started(NAME, Path(made)) as server:
                 await _filled(server, kept)
@@ -84,11 +84,11 @@ async def archived(folder: Path, *, entities: int, sweep: int, count: int) -> di
                 shutil.copytree(made, folder / place)
     print("restarted; measuring ...", file=sys.stderr)
     async with (
-        _restarted(folder / "as-it-comes", recommended=False) as plain,
-        _restarted(folder / "warmed") as warmed,
+        _restarted(folder / "default", recommended=False) as plain,
+        _restarted(folder / "recommended") as warmed,
         _restarted(folder / "small") as small,
     ):
-        both = {"as it comes": plain, "warmed": warmed}
+        both = {"default settings": plain, "recommended settings": warmed}
         kinds: dict[str, Prepare] = {}
         size = 2 * (count + 2 * ROUNDS)
         for name, adapter in both.items():
@@ -101,8 +101,8 @@ async def archived(folder: Path, *, entities: int, sweep: int, count: int) -> di
             what, _, name = kind.rpartition(", ")
             writes.setdefault(what, {})[name] = row
         sweeps = {
-            "as it comes": await _swept(plain, max(1, sweep // 20)),  # all of them would take minutes
-            "warmed": await _swept(warmed, sweep),
+            "default settings": await _swept(plain, max(1, sweep // 20)),  # all of them would take minutes
+            "recommended settings": await _swept(warmed, sweep),
         }
         left = Seed(seed.events, seed.entities, seed.users, seed.emails, seed.tokens[size:])
         found = await look_ups((warmed, left), (small, few), count=count * 10)

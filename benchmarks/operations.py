@@ -186,14 +186,14 @@ def show_look_ups(rows: dict[str, dict[str, float]]) -> None:
 
 def show_archive(found: dict[str, Any]) -> None:
     print(f"{found['server']}; {found['events']:,} events")
-    print(f"\n{'':36} {'as it comes':>11} {'p99':>11} {'warmed p50':>11} {'p99':>11}   as it comes against warmed")
+    print(f"\n{'':36} {'default p50':>11} {'p99':>11} {'recommended':>11} {'p99':>11}   default against recommended")
     for name, both in found["writes"].items():
-        plain, warmed = both["as it comes"], both["warmed"]
+        plain, warmed = both["default settings"], both["recommended settings"]
         times = (row[which] for row in (plain, warmed) for which in ("p50_us", "p99_us"))
         print(f"{name:36} {' '.join(f'{value:9,.0f}us' for value in times)}   {plain['p50_us'] / warmed['p50_us']:.1f}")
         if "small" in both:
             least = both["small"]["p50_us"]
-            ratios = f"{plain['p50_us'] / least:.1f} as it comes, {warmed['p50_us'] / least:.1f} warmed"
+            ratios = f"{plain['p50_us'] / least:.1f} default, {warmed['p50_us'] / least:.1f} recommended"
             print(f"{'':36} {least:9,.0f}us with {SMALL:,} entities; against it {ratios}")
     for name, row in found["sweeps"].items():
         print(f"a sweep, {name}: {row['removed']:,} in {row['seconds']:.1f} s, {row['per_second']:,.0f} per second")

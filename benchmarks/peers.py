@@ -3,7 +3,7 @@
 ``nox -s bench_peers -- [--store core-0.27.0] [--callers 1,32] [--uvloop] [--quick] [--json FILE]``
 
 * ``reads``: the latest state of a session over HTTP from one durable Core: ``sessions.get``, and the same request with the
-  same decode by ``httpx as it comes``, ``aiohttp`` and bare ``pyreqwest`` (neither of which asks for compressed answers,
+  same decode by ``httpx, default settings``, ``aiohttp`` and bare ``pyreqwest`` (neither of which asks for compressed answers,
   which are slower), and by a ``raw protocol`` on asyncio, the least that HTTP needs.
 * ``load_session``: what makes session and user of a session's token, by the library in a file and on that Core, by
   ``better_auth`` on SQLite and on PostgreSQL, and by ``fastapi-users`` on PostgreSQL (it gives the user only). PostgreSQL is
@@ -129,7 +129,7 @@ async def clients(server: Server, tenant: str, stored: Stored) -> AsyncIterator[
     async with bare_http(server, tenant, stored) as bare:
         try:
             yield {
-                "httpx as it comes": bare["httpx as it comes"],
+                "httpx, default settings": bare["httpx, default settings"],
                 "aiohttp": drawn(requests, by_aiohttp),
                 "pyreqwest": bare["pyreqwest"],
                 "raw protocol": drawn(requests, by_raw),

@@ -16,6 +16,7 @@ import matplotlib
 matplotlib.use("agg")
 
 from matplotlib import pyplot
+from matplotlib.ticker import LogLocator, StrMethodFormatter
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
@@ -66,8 +67,10 @@ DRAWN = {"latest_state": curves, "scale": lines}
 
 
 def _finish(figure: Any, axes: Any, found: dict[str, Any]) -> None:
-    axes.grid(alpha=0.25)
+    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.yaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
     axes.minorticks_off()
+    axes.grid(alpha=0.25)
     axes.legend(fontsize=8)
     python = found["versions"]["Python"]
     figure.supxlabel(f"{found['machine']}, Python {python}, {found['version']}, {found['date']}", fontsize=7)

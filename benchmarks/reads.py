@@ -132,7 +132,7 @@ def credentials(server: Server) -> dict[str, str]:
 async def bare_http(server: Server, tenant: str, stored: Stored) -> AsyncIterator[dict[str, Prepare]]:
     """The store's own request for a session by HTTP clients alone, with nothing around it but a ``msgspec`` decode.
 
-    ``httpx as it comes`` has httpx's own transport, limits and headers. The other two are the engines of the library; like
+    ``httpx, default settings`` has httpx's own transport, limits and headers. The other two are the engines of the library; like
     it they do not ask for compressed answers.
     """
     requests, headers = asked(server, tenant, stored), credentials(server)
@@ -160,7 +160,7 @@ async def bare_http(server: Server, tenant: str, stored: Stored) -> AsyncIterato
             return request.session(await response.bytes())
 
         yield {
-            "httpx as it comes": by_httpx(plain),
+            "httpx, default settings": by_httpx(plain),
             "httpx on aiohttp": by_httpx(aiohttp),
             "pyreqwest": drawn(requests, by_pyreqwest),
         }

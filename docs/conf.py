@@ -11,6 +11,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from docutils import nodes
+from sphinx import addnodes
+
 import allsource_auth
 
 project = "allsource_auth"
@@ -23,7 +26,7 @@ html_theme = "furo"
 html_title = "allsource_auth"
 html_static_path = ["_static"]
 html_css_files = ["site.css"]
-html_copy_source = html_show_sourcelink = False
+html_copy_source = html_show_sourcelink = html_show_copyright = False
 pygments_style, pygments_dark_style = "friendly", "github-dark"
 
 myst_enable_extensions = ["colon_fence", "deflist"]
@@ -33,14 +36,18 @@ copybutton_exclude = ".linenos, .gp, .go"
 autodoc_member_order = "bysource"
 autodoc_typehints_format = "short"
 autodoc_class_signature = "separated"
+autodoc_preserve_defaults = True
+toc_object_entries_show_parents = "hide"
 python_use_unqualified_type_names = True
 python_maximum_signature_line_length = 80
 add_module_names = False
 default_role = "py:obj"
 nitpicky = True
+smartquotes_action = "D"  # dashes, no quotes
 
 COMMANDS = ("demo", "serve", "check", "reindex", "bench")
 PACKAGE = Path(allsource_auth.__file__).parent
+TIME = "Annotated[datetime, Meta(tz=True)]"
 
 
 def _help(*arguments: str) -> str:
@@ -64,7 +71,7 @@ def _as_markdown(text: str) -> Iterator[str]:
 
 
 def _escaped(text: str) -> str:
-    return re.sub(r"([\\`*_<>\[\]$])", r"\\\1", text).replace("--", r"\-\-")
+    return re.sub(r"(--[a-z][a-z-]*)", r"`\1`", re.sub(r"([\\`*_<>\[\]$])", r"\\\1", text))
 
 
 def add_command_help(app: Any, document: str, source: list[str]) -> None:
@@ -116,6 +123,15 @@ def resolve(app: Any, env: Any, node: Any, text: Any) -> Any:
     return None if ours else text
 
 
+def shorten_times(app: Any, doctree: Any) -> None:
+    """Show the type of times as ``datetime``, without what msgspec needs to know of it."""
+    for annotation in doctree.findall(addnodes.desc_annotation):
+        text = annotation.astext()
+        if TIME in text:
+            annotation.children = [nodes.Text(text.replace(TIME, "datetime"))]
+
+
 def setup(app: Any) -> None:
     app.connect("source-read", add_command_help)
+    app.connect("doctree-read", shorten_times)
     app.connect("missing-reference", resolve)
