@@ -9,8 +9,8 @@ library, and
 
 * embedded: ``bare``, a ``sqlite3`` select by primary key from a table of the same payloads plus a ``msgspec`` decode into the
   same struct;
-* over HTTP: the same request as that of ``sessions.get`` and the same decode by ``httpx, default settings``, and by the bare engines
-  of the library, ``pyreqwest`` and ``httpx on aiohttp``.
+* over HTTP: the same request as that of ``sessions.get`` and the same decode by ``httpx, default settings``, and by the bare
+  engines of the library, ``pyreqwest`` and ``httpx on aiohttp``.
 
 ``--callers`` are closed loops: each caller asks again when it has its answer. ``--rates`` are open loops: so many reads a
 second, each timed from the moment at which it was due; those of the library only. The servers run in processes of their own.

@@ -132,8 +132,8 @@ def credentials(server: Server) -> dict[str, str]:
 async def bare_http(server: Server, tenant: str, stored: Stored) -> AsyncIterator[dict[str, Prepare]]:
     """The store's own request for a session by HTTP clients alone, with nothing around it but a ``msgspec`` decode.
 
-    ``httpx, default settings`` has httpx's own transport, limits and headers. The other two are the engines of the library; like
-    it they do not ask for compressed answers.
+    ``httpx, default settings`` has httpx's own transport, limits and headers. The other two are the engines of the library.
+    Like the library, they do not ask for compressed answers.
     """
     requests, headers = asked(server, tenant, stored), credentials(server)
 
