@@ -1,14 +1,15 @@
 """An asyncio-native, event-sourced authentication store.
 
-Users, sessions and eight more kinds of entities live as immutable events in Allsource or in an embedded SQLite log, with their
-whole history, time travel and undo. Begin with `AllsourceAuthAdapter`.
+Users, sessions and eight more kinds of entities are stored as immutable events, in Allsource or in an embedded SQLite file.
+Each entity has its complete history, can be read as of an earlier time, and can be restored or reverted. Start with
+`AllsourceAuthAdapter`.
 """
 
 from msgspec import UNSET
 
 from allsource_auth.adapter import AllsourceAuthAdapter
 from allsource_auth.audit import Change, audit
-from allsource_auth.config import Timeouts, Tls
+from allsource_auth.config import ConnectionOptions, Timeouts, Tls
 from allsource_auth.entities import (
     Account,
     ApiKey,
@@ -74,6 +75,7 @@ __all__ = [
     "Change",
     "Checked",
     "Conflict",
+    "ConnectionOptions",
     "Event",
     "EventLabel",
     "EventStore",

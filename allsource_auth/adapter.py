@@ -1,4 +1,4 @@
-"""``AllsourceAuthAdapter``: the way in. It opens a store and holds the repositories."""
+"""`AllsourceAuthAdapter`, the entry point of the library: a store with its repositories."""
 
 from __future__ import annotations
 
@@ -34,21 +34,26 @@ __all__ = ["AllsourceAuthAdapter"]
 
 
 class AllsourceAuthAdapter(Repositories):
-    """An authentication store: ten repositories on one event store: an Allsource over HTTP, or a SQLite file.
+    """An authentication store: ten repositories on one event store.
 
-    It opens on first use, so building one outside a running event loop is fine, and is closed by ``async with`` or `aclose`.
-    It may be shared by all tasks of an event loop. Used after closing, it raises `StoreClosed`.
+    The constructor uses an Allsource over HTTP. `embedded` uses a SQLite file, `from_env` reads the settings from environment
+    variables, and `with_store` uses any `EventStore`.
+
+    The store is opened on first use, so an adapter can be created outside a running event loop. Close it with ``async with`` or
+    `aclose`. All tasks of an event loop can share one adapter. A closed adapter raises `StoreClosed`.
 
     Args:
-        core_url: the Core, ``http://localhost:3900``.
-        query_url: the Query Service for plain reads, by default the Core; or several, which take turns. One that fails is left
-            out for 1 to 30 s, and the Core answers when none is left.
-        api_key: travels as ``X-API-Key`` to all of them.
-        tenant_id: whose users these are: letters, digits, ``-`` and ``_``.
+        core_url: URL of Core, such as ``http://localhost:3900``. Writes, and the reads they depend on, go there.
+        query_url: URL of a Query Service for the other reads, or several URLs, which are used round-robin. A URL that fails is
+            skipped for 1 to 30 seconds. Core answers if all of them fail. Without the option, Core serves all reads.
+        api_key: sent as ``X-API-Key`` with each request to Core and the Query Services.
+        tenant_id: the tenant whose data is read and written: 1 to 64 letters, digits, ``-`` and ``_``.
         clock: returns the current time as a timezone-aware datetime. Expiry is compared with it.
-        options: `ConnectionOptions`: time limits, TLS, a client of your own, the sizes of the request queue, read consistency.
+        **options: timeouts, TLS, request queue and read consistency, see `ConnectionOptions`.
 
-    Raises `InvalidInput` naming the option. `embedded` needs no server; `from_env` and `with_store` are further ways.
+    Raises:
+        InvalidInput: an option is invalid; the error names it.
+        TypeError: an option is unknown.
     """
 
     def __init__(
@@ -80,11 +85,18 @@ class AllsourceAuthAdapter(Repositories):
         durability: config.Durability = "full",
         clock: config.Clock | None = None,
     ) -> Self:
-        """A store in the file ``path``, which is made if it is missing (mode 0600); without a path in memory.
+        """Create an adapter on an embedded SQLite file, or in memory.
 
-        ``durability``: with ``full`` an acknowledged write survives a power cut, with ``normal`` a crash of the process.
-        ``clock`` returns the present as an aware datetime: what expiry is held against, and what dates the events.
-        Several processes may use one file. Raises `InvalidInput` naming the option; `Storage` on first use.
+        Several processes can use one file. It must be on a local disk.
+
+        Args:
+            path: the file, which is created with mode 0600 if it does not exist. Without a path the data is in memory.
+            tenant_id: the tenant whose data is read and written: 1 to 64 letters, digits, ``-`` and ``_``.
+            durability: with ``"full"`` acknowledged writes survive a power failure, with ``"normal"`` a crash of the process.
+            clock: returns the current time as a timezone-aware datetime. It dates the events, and expiry is compared with it.
+
+        Raises:
+            InvalidInput: an option is invalid; the error names it. A file that cannot be used raises `Storage` on first use.
         """
         now = config.clock(clock) if clock is not None else None
         clock_ns = time.time_ns if now is None else lambda: nanoseconds(values.instant("clock", now()))
@@ -93,11 +105,17 @@ class AllsourceAuthAdapter(Repositories):
 
     @classmethod
     def from_env(cls, environment: Mapping[str, str] | None = None) -> Self:
-        """The store that the environment names.
+        """Create an adapter from environment variables.
 
-        ``ALLSOURCE_CORE_URL``, and with it ``ALLSOURCE_QUERY_URL`` (several: separated by commas) and
-        ``ALLSOURCE_API_KEY``; without a URL the file ``ALLSOURCE_EMBEDDED_PATH``. ``ALLSOURCE_TENANT`` (default
-        ``default``) for both. Raises `InvalidInput` naming the variable.
+        If ``ALLSOURCE_CORE_URL`` is set, the store is an Allsource; ``ALLSOURCE_QUERY_URL`` (several URLs are separated by
+        commas) and ``ALLSOURCE_API_KEY`` are optional. Otherwise the store is the file ``ALLSOURCE_EMBEDDED_PATH``.
+        ``ALLSOURCE_TENANT`` is the tenant, ``default`` by default. An empty variable counts as unset.
+
+        Args:
+            environment: the variables, by default those of the process.
+
+        Raises:
+            InvalidInput: a variable is invalid, or neither a URL nor a file is set. The error names the variable.
         """
         found = config.Environment(os.environ if environment is None else environment)
         if found.core_url is None:
@@ -106,73 +124,112 @@ class AllsourceAuthAdapter(Repositories):
 
     @classmethod
     def with_store(cls, store: EventStore, *, clock: config.Clock | None = None) -> Self:
-        """An adapter on any `EventStore`; closing the adapter closes the store."""
+        """Create an adapter on an existing store.
+
+        Args:
+            store: the store. Closing the adapter closes it.
+            clock: returns the current time as a timezone-aware datetime. Expiry is compared with it.
+
+        Raises:
+            InvalidInput: ``clock`` does not return a timezone-aware datetime.
+        """
         adapter = cls.__new__(cls)
         adapter._assemble(store, clock)
         return adapter
 
     @property
     def http(self) -> httpx.AsyncClient:
-        """The pooled client of a store over HTTP, for requests of your own; your own client if you gave one.
+        """An HTTP client on the connection pool of the store, for requests of the application.
 
-        Relative URLs go to Core; the API key is not added. It is closed with the adapter. Raises `InvalidInput` for another
-        store.
+        Relative URLs refer to Core. The API key is not added to requests. The client is closed with the adapter. If the option
+        ``http_client`` was given, it is that client, and the caller closes it.
+
+        Raises:
+            InvalidInput: the store is not an Allsource over HTTP.
         """
         if not isinstance(self._store, AllsourceStore):
-            raise InvalidInput("http", "the store of this adapter is not reached over HTTP")
+            raise InvalidInput("http", "the store of this adapter does not use HTTP")
         return self._store.http
 
     async def info(self) -> Info:
-        """What the store is: where it is, which engine sends the requests, which server answers. Raises `Http`, `Api`."""
+        """Return information about the store: its location, the HTTP engine, the server and its version.
+
+        Over HTTP, it asks Core for its health and version.
+
+        Raises:
+            Http: the server cannot be reached.
+            Api: the server replied with an error status.
+        """
         return await self._store.info()
 
     def transaction(self) -> Transaction:
-        """Several mutations as one: ``async with adapter.transaction() as tx``, and the ten repositories of ``tx``.
+        """Begin a transaction: several mutations that are stored together or not at all.
 
-        What is read inside shows what was written inside; it all happens at the end of the block, in one append, or not at
-        all. On SQLite everybody sees all of it at once; on Allsource readers may see its events arrive one after another.
-        See `Transaction` for what the end of the block raises.
+        ``async with adapter.transaction() as tx`` gives the ten repositories of ``tx``. Reads inside the block see the writes
+        of the block. All writes are sent in one append at the end of the block. With SQLite, other readers see all of them at
+        once. With Allsource, they can see the events one after another. `Transaction` describes the exceptions.
         """
         return Transaction(self.context)
 
-    async def load_session(self, token: str) -> SessionWithUser | None:
-        """The session with this token and its user, if the session authenticates now, else ``None``.
+    async def load_session(self, token: str, /) -> SessionWithUser | None:
+        """Return the session with this token and its user, or ``None`` if the token is not valid now.
 
-        It does not when it is missing, revoked or expired, or when its user is missing, deleted or banned (for ever, or
-        until a time that has not come). Two reads, in one statement of SQLite; on Allsource at the same time, from the second
-        time on that this adapter is asked for the session. Each of the two is current.
+        A token is not valid if the session does not exist, was deleted or is expired, or if the user does not exist, was
+        deleted or is banned (permanently, or until a time in the future).
+
+        Both reads are current. With SQLite they are one statement. With Allsource they are sent one after the other the first
+        time, and at the same time for a session that this adapter has loaded before.
+
+        Args:
+            token: the token of the session.
+
+        Raises:
+            Json: the state of the session or of the user cannot be decoded.
         """
         return await load_session(self.context, token)
 
     async def reindex(self, *, progress: Callable[[str, int], None] | None = None) -> Reindexed:
-        """Make what others wrote searchable, such as the Rust crate, which writes neither claims nor lists.
+        """Write missing claims and index entries, for entities that other programs have stored.
 
-        Every living entity gets a claim for each of its unique values and an entry in each of its lists, where it lacks one.
-        Of several living entities with one value the oldest (by its time of creation, then by id) gets the claim; they are
-        reported, and nothing is hidden or deleted. What cannot be decoded is reported and left alone.
+        The Rust crate, for example, writes neither. Such entities are found by key only, not by unique value or index.
+        Each living entity gets a claim for each unique value and an entry in each index, where one is missing. If several
+        living entities have the same unique value, the oldest (by time of creation, then by id) gets the claim, and all of
+        them are reported. Events that cannot be decoded are reported. Nothing is deleted.
 
-        It may run while the store is in use and in several processes, may be interrupted, and may be run again: then it
-        writes only what is still missing. What others write after it has looked is not searchable until the next run. It reads
-        every living entity, so it belongs off the request path.
+        It can run while the store is in use, in several processes, can be interrupted, and is idempotent. Entities that other
+        programs write later need another run. It reads every living entity; do not call it while serving a request.
 
-        ``progress`` is called after each page, with a kind and how many of its entities are done. Raises what reads and writes
-        of the store raise.
+        Args:
+            progress: called after each page, with the name of a kind and the number of its entities that are done.
+
+        Returns:
+            What was written and what was found, see `Reindexed`.
+
+        Raises:
+            AllsourceAuthError: a read or a write of the store failed.
         """
         return await reindex(self.context, progress)
 
     async def check(self, *, repair: bool = False, progress: Callable[[str, int], None] | None = None) -> Checked:
-        """Find what is not as it should be: see `Finding` for the problems. A sound store has none, and is not written to.
+        """Check the consistency of the store, and optionally repair it. `Finding` lists the problems that are detected.
 
-        ``repair`` puts right what needs no guessing: writes the missing claims and list entries, releases claims that lead to
-        nobody, removes list entries that lead nowhere, finishes cascades. Duplicates and events that cannot be decoded are left
-        for people. A claim, or a list entry, of a mutation that may be under way is no finding.
+        A consistent store has no findings and is not written to. A claim or an index entry of a mutation that may still be in
+        progress is not a finding. It can run while the store is in use, and can be interrupted. A deletion in progress may be
+        reported as an unfinished cascade; repairing that is harmless. It reads every event, and each entity several times; do
+        not call it while serving a request.
 
-        It reads every event, and each entity several times, so it belongs off the request path. It may run while the store is
-        in use, and may be interrupted; a deletion that is under way may be found as half a cascade, and repairing
-        that is harmless.
+        Args:
+            repair: repair the problems that need no decision: write missing claims and index entries, release claims without an
+                owner, remove index entries without an entity, complete cascades and transactions. Duplicates, and events that
+                cannot be decoded, are only reported.
+            progress: called after each page, with ``"events"``, ``"entities"`` or ``"index streams"`` and the number of them
+                that are done.
 
-        ``progress`` is called after each page, with ``"events"``, ``"entities"`` or ``"index streams"`` and how many of them
-        were looked at so far. Raises what reads and writes of the store raise.
+        Returns:
+            The findings, and how much was read, see `Checked`.
+
+        Raises:
+            AllsourceAuthError: a read or a write of the store failed.
         """
         return await check(self.context, repair=repair, progress=progress)
 
@@ -192,7 +249,11 @@ class AllsourceAuthAdapter(Repositories):
         return Upgraded(before=before, after=after)
 
     async def aclose(self) -> None:
-        """Finish what was accepted and close the store. Closing twice does nothing."""
+        """Close the store and its connections. Closing twice does nothing.
+
+        Waits for writes that were accepted and for HTTP requests that were sent. Requests that are still queued raise
+        `StoreClosed`.
+        """
         await self._store.close()
 
     async def __aenter__(self) -> Self:

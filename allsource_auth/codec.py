@@ -1,7 +1,7 @@
-"""Payloads: entities to JSON and back, tombstones, and the text of times (``format.md``, "Entity events").
+"""Encoding and decoding of payloads: entities, tombstones, times ("Entity events" in docs/reference/stored-format.md).
 
-A payload is decoded twice in different ways: into the entity's struct for readers, and into raw members for writers, so
-that what an update does not touch (unknown keys, the nanoseconds of a time) is written again exactly as it was.
+Readers decode a payload into the struct of the entity. Writers decode it into raw members and encode those again, so that a
+change keeps unknown members, and times with more than six fraction digits, byte for byte.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ __all__ = ["Codec", "instant_text", "is_tombstone", "nanoseconds"]
 
 E = TypeVar("E", bound=Entity)
 
-# It begins with the literal, which the regular expression engine looks for first; this runs at every read.
+# Starts with a literal, which the regular expression engine searches first: this pattern runs for every read.
 _LONG_FRACTION = re.compile(rb"\.\d{7}")
 _FRACTION = re.compile(rb"(\.\d{6})\d+")
 _TOMBSTONE_MARK = b'"_deleted"'
@@ -29,7 +29,7 @@ _PATH = re.compile(r"`(\$[^`]*)`")
 _MISSING = re.compile(r"Object missing required field `(\w+)`")
 
 RawMembers = dict[str, msgspec.Raw]
-"""A payload's members as they are written."""
+"""The members of a payload, undecoded."""
 
 _encode = msgspec.json.Encoder().encode
 _decode_members = msgspec.json.Decoder(RawMembers).decode
@@ -43,25 +43,25 @@ _decode_mark = msgspec.json.Decoder(_Mark).decode
 
 
 def instant_text(moment: datetime) -> str:
-    """RFC 3339 in UTC with six digits and ``Z``."""
+    """Return a time as RFC 3339 text in UTC, with six fraction digits and ``Z``."""
     utc = moment if moment.tzinfo is UTC else moment.astimezone(UTC)
     return utc.isoformat(timespec="microseconds").removesuffix("+00:00") + "Z"
 
 
 def nanoseconds(moment: datetime) -> int:
-    """Nanoseconds since the epoch, exactly (a float would lose microseconds)."""
+    """Return nanoseconds since the epoch, exactly. ``datetime.timestamp`` would lose microseconds."""
     delta = moment - datetime(1970, 1, 1, tzinfo=UTC)
     return ((delta.days * 86_400 + delta.seconds) * 1_000_000 + delta.microseconds) * 1000
 
 
 def datetime_of(time: int) -> datetime:
-    """The microsecond that a time in nanoseconds lies in."""
+    """Convert nanoseconds since the epoch to a datetime in UTC, cut to microseconds."""
     seconds, rest = divmod(time, 1_000_000_000)
     return datetime.fromtimestamp(seconds, UTC).replace(microsecond=rest // 1000)
 
 
 def is_tombstone(payload: msgspec.Raw) -> bool:
-    """Whether a payload says ``"_deleted": true``, whatever the event's type."""
+    """Return whether a payload has ``"_deleted": true``. The type of the event does not matter."""
     data = bytes(payload)
     if _TOMBSTONE_MARK not in data:
         return False
@@ -72,14 +72,18 @@ def is_tombstone(payload: msgspec.Raw) -> bool:
 
 
 def to_raw(value: Any) -> msgspec.Raw:
+    """Encode one value as JSON."""
     return msgspec.Raw(_encode(instant_text(value) if isinstance(value, datetime) else value))
 
 
 class Codec(Generic[E]):
-    """The payloads of one entity type.
+    """Encodes and decodes the payloads of one entity type.
 
-    ``omitted_when_none`` names the attributes that are not written when they are ``None``; ``tombstone`` the attributes that a
-    tombstone repeats beside ``_deleted`` and ``id``. ``secret_key``: the stream's id holds a secret, so errors hide it.
+    Args:
+        entity: the struct of the entity.
+        omitted_when_none: attributes that are omitted if they are ``None``, instead of written as ``null``.
+        tombstone: attributes that a tombstone repeats besides the id.
+        secret_key: whether the id of the stream contains a secret, which errors must hide.
     """
 
     def __init__(
@@ -101,7 +105,7 @@ class Codec(Generic[E]):
         self._times = tuple(field.name for field in fields if "datetime" in str(field.type))
 
     def new(self, values: Mapping[str, Any]) -> bytes:
-        """The payload of a new entity from its attributes; what is not given has its default."""
+        """Encode the payload of a new entity. Attributes that are not given have their default."""
         members = {}
         for name, default in self._defaults.items():
             value = values.get(name, default)
@@ -110,14 +114,14 @@ class Codec(Generic[E]):
         return _encode(members)
 
     def merged(self, payload: msgspec.Raw, changes: Mapping[str, Any]) -> bytes:
-        """``payload`` with the given attributes set, everything else exactly as it was written."""
+        """Return ``payload`` with some attributes changed and all other members unchanged."""
         members = _decode_members(payload)
         for name, value in changes.items():
             self._put(members, name, value)
         return _encode(members)
 
     def replaced(self, payload: msgspec.Raw, other: msgspec.Raw, names: Iterable[str]) -> msgspec.Raw:
-        """``payload`` with these attributes as ``other`` has them, exactly as they are written there."""
+        """Return ``payload`` with the attributes ``names`` taken from ``other``, byte for byte."""
         keys = [self.names[name] for name in names]
         if not keys:
             return payload
@@ -136,15 +140,15 @@ class Codec(Generic[E]):
             members[self.names[name]] = to_raw(value)
 
     def tombstone(self, entity: E) -> bytes:
-        """The payload of a tombstone of ``entity``: its bare id, and what look-ups by others need."""
+        """Encode a tombstone of ``entity``: its id, and the attributes that other programs need for look-ups."""
         members = {"_deleted": True, "id": entity.id}
         members |= {self.names[name]: getattr(entity, name) for name in self._tombstone}
         return _encode(members)
 
     def decode(self, event: Event) -> E | None:
-        """The state that ``event`` holds; ``None`` for a tombstone.
+        """Return the state in ``event``, or ``None`` for a tombstone.
 
-        Raises `Json` with the stream, the event's id and the path of the field when the payload is not this entity.
+        Raises `Json`, with the stream, the id of the event and the path of the field, if the payload cannot be decoded.
         """
         payload = bytes(event.payload)
         if _TOMBSTONE_MARK in payload and is_tombstone(event.payload):
@@ -156,10 +160,10 @@ class Codec(Generic[E]):
             path = found.group(1) if found else None
             if missing is not None:
                 path = f"{path or '$'}.{missing.group(1)}"
-        # Outside the handler, so that the decoder's own text, which may quote the value, is not chained.
+        # Raised outside of the handler: the message of the decoder may quote the value and must not be chained.
         prefix, _, _ = event.stream.partition(":")
         stream = f"{prefix}:{HIDDEN}" if self._secret_key else event.stream
-        message = f"stream {stream}, event {event.id}: the payload cannot be read as {self.entity.__name__}"
+        message = f"stream {stream}, event {event.id}: the payload cannot be decoded as {self.entity.__name__}"
         raise Json(message + (f" at {path}" if path else ""), path=path, stream=stream, event_id=event.id)
 
     def _read(self, payload: bytes) -> E:
@@ -173,7 +177,7 @@ class Codec(Generic[E]):
         return entity
 
     def _cut_to_microseconds(self, payload: bytes) -> bytes:
-        """Times with more than six digits are cut, not rounded as the decoder would (``format.md``)."""
+        """Cut times to six fraction digits. The decoder would round them."""
         members = _decode_members(payload)
         for name in self._times:
             if (raw := members.get(self.names[name])) is not None:

@@ -1,4 +1,4 @@
-"""The options of the adapter, validated once, when it is built; each error names the option."""
+"""Options of the adapter. They are validated when the adapter is created, and errors name the option."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ if TYPE_CHECKING:
 __all__ = ["Clock", "Connection", "ConnectionOptions", "Consistency", "Durability", "Timeouts", "Tls"]
 
 Clock = Callable[[], datetime]
-"""Returns the present as a timezone-aware datetime."""
+"""Returns the current time as a timezone-aware datetime."""
 
 Durability = Literal["full", "normal"]
-"""``full``: an acknowledged write survives a power cut. ``normal``: it survives a crash of the process."""
+"""``full``: acknowledged writes survive a power failure. ``normal``: they survive a crash of the process."""
 
 Consistency = Literal["strong", "eventual"]
-"""What plain reads ask a Query Service for: ``strong`` the leader, ``eventual`` any replica."""
+"""What reads request from a Query Service with replicas: ``strong`` the leader, ``eventual`` any replica."""
 
 MAX_IN_FLIGHT = 16
-"""Core 0.27 serves 16 requests at a time (section 4 of its contract)."""
+"""Core 0.27 serves 16 requests at a time ("Admission" in docs/reference/allsource-api.md)."""
 
 MAX_QUEUED = 20_000
 
@@ -47,31 +47,36 @@ _log = logging.getLogger("allsource_auth")
 
 
 class Timeouts(msgspec.Struct, frozen=True, kw_only=True):
-    """Time limits of one request, in seconds, the wait for its turn left out.
+    """Time limits of one HTTP request, in seconds. Time in the request queue does not count.
 
-    ``connect``: until the connection stands. ``read``: for the next bytes of the answer. ``total``: from connecting to the
-    last byte. The first read after a start of Core loads the tenant, about 10 s for 90,000 events (contract, section 8.4).
+    The first read after a start of Core loads the events of the tenant, about 10 s for 90,000 events. Leave room for it.
     """
 
     connect: float = 5.0
+    """Seconds until the connection is established."""
     read: float = 30.0
+    """Seconds until the next bytes of the response arrive."""
     total: float = 60.0
+    """Seconds from the start of connecting to the last byte of the response."""
 
 
 class Tls(msgspec.Struct, frozen=True, kw_only=True):
-    """Whom to trust, and who we are, over https. All files are PEM. Verification cannot be switched off.
+    """TLS settings: trusted authorities and client certificate. All files are PEM files.
 
-    The authorities of the operating system are trusted; ``ca_file`` adds to them, or with ``ca_only`` takes their place.
-    ``client_cert`` and ``client_key`` are shown to a server that asks for them; the key must not be encrypted.
+    By default the authorities of the operating system are trusted. Verification cannot be disabled.
     """
 
     ca_file: str | os.PathLike[str] | None = None
+    """File with further trusted authorities."""
     ca_only: bool = False
+    """Trust only the authorities in ``ca_file``."""
     client_cert: str | os.PathLike[str] | None = None
+    """File with the certificate to authenticate with, if the server requests one. Needs ``client_key``."""
     client_key: str | os.PathLike[str] | None = None
+    """File with the private key of ``client_cert``. The key must not be encrypted."""
 
     def read(self, name: str) -> bytes:
-        """The contents of one of the files. Raises `InvalidInput`."""
+        """Return the contents of the file in attribute ``name``. Raises `InvalidInput` if it cannot be read."""
         try:
             return Path(getattr(self, name)).read_bytes()
         except OSError as error:
@@ -79,7 +84,7 @@ class Tls(msgspec.Struct, frozen=True, kw_only=True):
         raise InvalidInput("tls", f"the {name} cannot be read: {reason}")
 
     def context(self) -> ssl.SSLContext:
-        """The same as a context of the standard library. Raises `InvalidInput`."""
+        """Return an SSL context with these settings. Raises `InvalidInput` if a file is not a valid PEM file."""
         try:
             if self.ca_only and self.ca_file is not None:
                 context = ssl.create_default_context(cafile=self.ca_file)
@@ -97,28 +102,28 @@ class Tls(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ConnectionOptions(TypedDict, total=False):
-    """The options of a connection over HTTP beyond the URLs and the API key. All are optional."""
+    """Optional settings of a connection over HTTP, as keyword arguments."""
 
     timeout: float | Timeouts | None
-    """Seconds for one request, or `Timeouts`. The time in the request queue does not count."""
+    """Time limit of one request: seconds in total, or `Timeouts`. Time in the request queue does not count."""
     tls: Tls | None
     """The trusted authorities and the client certificate, for https."""
     http_client: httpx.AsyncClient | None
-    """A client of the caller's that carries all requests. The caller closes it."""
+    """An existing client to send all requests with. The caller closes it. It excludes ``tls``."""
     max_in_flight: int
-    """The maximum number of concurrent requests, 16 by default: as many as Core 0.27 serves at a time."""
+    """The maximum number of concurrent requests, 16 by default: as many as Core 0.27 serves at a time. Others are queued."""
     max_queued: int
     """The maximum number of requests in the queue, 20,000 by default. One more raises `Overloaded`."""
     read_consistency: Consistency
-    """What plain reads ask a Query Service with replicas for; ``strong`` by default."""
+    """What reads request from a Query Service with replicas: ``"strong"`` (default) or ``"eventual"``. See `Consistency`."""
 
 
 class Connection(msgspec.Struct, frozen=True, kw_only=True):
-    """Where an Allsource is and how to speak to it; made by `connection`, which validates."""
+    """Validated settings of a connection to an Allsource, created by `connection`."""
 
     core_url: str
     query_urls: tuple[str, ...]
-    """Where plain reads go; empty if that is Core alone."""
+    """The URLs of Query Services. Empty if Core serves all reads."""
     credentials: Mapping[str, str]
     timeouts: Timeouts
     timeouts_given: bool
@@ -139,17 +144,26 @@ def connection(
     api_key: object = None,
     **options: Unpack[ConnectionOptions],
 ) -> Connection:
-    """Validate the options of a store over HTTP; ``query_url`` is one URL or a sequence of URLs.
+    """Validate the options of a store over HTTP.
 
-    Raises `InvalidInput`, naming the option, and `TypeError` for an unknown one. Logs one warning for plain http to a host
-    that is not loopback.
+    Logs a warning for an ``http`` URL whose host is not loopback.
+
+    Args:
+        core_url: URL of Core.
+        query_url: URL of a Query Service, or a sequence of URLs.
+        api_key: the API key, if one is required.
+        **options: see `ConnectionOptions`.
+
+    Raises:
+        InvalidInput: an option is invalid; the error names it.
+        TypeError: an option is unknown.
     """
     if unknown := options.keys() - ConnectionOptions.__annotations__.keys():
         raise TypeError(f"unknown option: {', '.join(sorted(unknown))}")
     timeout, tls = options.get("timeout"), options.get("tls")
     core = url("core_url", core_url)
     queries = () if query_url is None else query_urls("query_url", query_url)
-    exposed = [found for found in (core, *queries) if _is_exposed(found)]
+    exposed = [base_url for base_url in (core, *queries) if _is_exposed(base_url)]
     found = Connection(
         core_url=core,
         query_urls=() if queries == (core,) else queries,
@@ -163,12 +177,15 @@ def connection(
         consistency=_one_of("read_consistency", options.get("read_consistency", "strong"), get_args(Consistency)),
     )
     if exposed:
-        _log.warning("plain http to %s: whoever is on the way reads passwords and tokens; use https", exposed[0])
+        _log.warning("plain http to %s: passwords and tokens are sent unencrypted; use https", exposed[0])
     return found
 
 
 def url(name: str, value: object) -> str:
-    """A base URL without a slash at its end; a path in it is kept. Raises `InvalidInput` without repeating credentials."""
+    """Validate a base URL and return it without a trailing slash. It may have a path.
+
+    Raises `InvalidInput`. The message does not repeat the URL, which may contain credentials.
+    """
     text = values.text(name, value)
     try:
         parts = urlsplit(text)
@@ -178,31 +195,32 @@ def url(name: str, value: object) -> str:
     if parts.scheme not in ("http", "https"):
         raise InvalidInput(name, "must begin with http:// or https://")
     if "@" in parts.netloc:
-        raise InvalidInput(name, "must not hold a user name or password; the API key goes into api_key")
+        raise InvalidInput(name, "must not contain a user name or password; use the option api_key for an API key")
     if not host or port == 0 or not text.isascii() or not text.isprintable() or " " in text:
         raise InvalidInput(name, "is not a URL such as http://localhost:3900")
     if parts.query or parts.fragment:
-        raise InvalidInput(name, "must end with the host, the port or a path; it has a query or a fragment")
+        raise InvalidInput(name, "must not have a query or a fragment")
     return text.rstrip("/")
 
 
 def query_urls(name: str, value: object) -> tuple[str, ...]:
-    """The read URLs: one, or several, which must differ. Raises `InvalidInput`; of several it names the place: ``name[1]``."""
+    """Validate one read URL or a sequence of different ones. Raises `InvalidInput` that names an item as ``name[1]``."""
     if isinstance(value, str | bytes) or not isinstance(value, Sequence):
         return (url(name, value),)
     found: list[str] = []
-    for place, item in enumerate(value):
-        one = url(f"{name}[{place}]", item)
+    for number, item in enumerate(value):
+        one = url(f"{name}[{number}]", item)
         if one in found:
-            raise InvalidInput(f"{name}[{place}]", f"is the same URL as {name}[{found.index(one)}]")
+            raise InvalidInput(f"{name}[{number}]", f"is the same URL as {name}[{found.index(one)}]")
         found.append(one)
     if not found:
-        raise InvalidInput(name, "is an empty list; name a URL, or leave the option out to read from Core")
+        raise InvalidInput(name, "is an empty list; give a URL, or omit the option to read from Core")
     return tuple(found)
 
 
-def _is_exposed(found: str) -> bool:
-    parts = urlsplit(found)
+def _is_exposed(base_url: str) -> bool:
+    """Return whether a URL sends credentials unencrypted to a host that is not loopback."""
+    parts = urlsplit(base_url)
     host = parts.hostname or ""
     if parts.scheme != "http" or host == "localhost" or host.endswith(".localhost"):
         return False
@@ -215,7 +233,7 @@ def _is_exposed(found: str) -> bool:
 def _header(name: str, value: object) -> str:
     text = values.text(name, value)
     if not text or not text.isascii() or not text.isprintable() or text != text.strip():
-        raise InvalidInput(name, "must be printable ASCII without blanks around it, as it travels in a header")
+        raise InvalidInput(name, "must be printable ASCII without surrounding spaces, because it is sent in a header")
     return text
 
 
@@ -247,12 +265,12 @@ def _tls(value: object) -> Tls:
     if value.ca_only and value.ca_file is None:
         raise InvalidInput("tls", "ca_only needs a ca_file")
     if (value.client_cert is None) != (value.client_key is None):
-        raise InvalidInput("tls", "client_cert and client_key belong together")
+        raise InvalidInput("tls", "client_cert and client_key must be given together")
     given = [name for name in ("ca_file", "client_cert", "client_key") if getattr(value, name) is not None]
     for name in given:
         value.read(name)
     if given:
-        value.context()  # not every engine says that a file holds no certificate
+        value.context()  # not every HTTP engine reports a file without a certificate
     return value
 
 
@@ -264,13 +282,13 @@ def _http_client(value: object, tls: object) -> httpx.AsyncClient | None:
     if not isinstance(value, httpx.AsyncClient):
         raise InvalidInput("http_client", "must be an httpx.AsyncClient")
     if tls is not None:
-        raise InvalidInput("tls", "has no effect on a client of your own; give it to the http_client")
+        raise InvalidInput("tls", "cannot be combined with http_client; configure TLS on that client")
     return value
 
 
 def _count(name: str, value: object, *, least: int) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        raise InvalidInput(name, f"must be a whole number of at least {least}")
+        raise InvalidInput(name, f"must be an integer of at least {least}")
     return value
 
 
@@ -281,14 +299,17 @@ def _one_of(name: str, value: object, known: tuple[Any, ...]) -> Any:
 
 
 def utc_now() -> datetime:
+    """The default clock."""
     return datetime.now(UTC)
 
 
 def tenant_id(value: object) -> str:
+    """Validate the option ``tenant_id``. Raises `InvalidInput`."""
     return values.tenant("tenant_id", value)
 
 
 def clock(value: object) -> Clock:
+    """Validate the option ``clock``; calls it once. Raises `InvalidInput`."""
     if not callable(value):
         raise InvalidInput("clock", "must be a function that returns a timezone-aware datetime")
     values.instant("clock", value())
@@ -296,28 +317,32 @@ def clock(value: object) -> Clock:
 
 
 def durability(value: object) -> Durability:
+    """Validate the option ``durability``. Raises `InvalidInput`."""
     found: Durability = _one_of("durability", value, get_args(Durability))
     return found
 
 
 def path(value: object, *, name: str = "path") -> str | None:
-    """The file of an embedded store; ``None`` for one in memory."""
+    """Validate the path of an embedded store; ``None`` stands for a store in memory. Raises `InvalidInput`."""
     if value is None:
         return None
     if not isinstance(value, str | os.PathLike):
         raise InvalidInput(name, f"must be a path, not {type(value).__name__}")
     found = os.fspath(value)
     if not isinstance(found, str) or not found or "\0" in found:
-        raise InvalidInput(name, "must be the path of a file, as text")
+        raise InvalidInput(name, "must be a non-empty path as text")
     return str(Path(found))
 
 
 class Environment:
-    """The options that ``from_env`` finds: of a store over HTTP if there is a URL, else of an embedded one."""
+    """The options of `AllsourceAuthAdapter.from_env`: those of a store over HTTP if there is a URL, else of an embedded one.
+
+    Raises `InvalidInput` that names the variable.
+    """
 
     def __init__(self, environment: Mapping[str, str]) -> None:
         self.core_url = environment.get(CORE_URL) or None
-        self.query_url = _several(environment.get(QUERY_URL) or None)
+        self.query_url = _split(environment.get(QUERY_URL) or None)
         self.api_key = environment.get(API_KEY) or None
         self.path: str | None = None
         if self.core_url is not None:
@@ -329,15 +354,13 @@ class Environment:
         else:
             found = environment.get(EMBEDDED_PATH)
             if not found:
-                raise InvalidInput(
-                    EMBEDDED_PATH, f"is not set, and neither is {CORE_URL}; one must say where the store is"
-                )
+                raise InvalidInput(EMBEDDED_PATH, f"is not set, and neither is {CORE_URL}; set one of them")
             self.path = path(found, name=EMBEDDED_PATH)
         self.tenant_id = values.tenant(TENANT, environment.get(TENANT) or "default")
 
 
-def _several(text: str | None) -> str | list[str] | None:
-    """A variable that may hold several values, separated by commas."""
+def _split(text: str | None) -> str | list[str] | None:
+    """Split the value of a variable at its commas, if it has any."""
     if text is None or "," not in text:
         return text
     return [part.strip() for part in text.split(",")]

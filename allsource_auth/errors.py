@@ -1,26 +1,25 @@
-"""What can go wrong, as one tree.
+"""The exceptions of the library, in one tree.
 
 ::
 
-    AllsourceAuthError
-    ├── Http              network, connection, timeout              .ambiguous .timeout
-    ├── Json              a payload that cannot be encoded or decoded   .path .stream .event_id
-    ├── Api               a reply that is not a success              .status .message
+    AllsourceAuthError                                                   .ambiguous
+    ├── Http              network failure or timeout                     .timeout
+    ├── Json              a payload or reply that cannot be decoded      .path .stream .event_id
+    ├── Api               a reply with an error status                   .status .message
     │   ├── Unauthorized      401, 403
-    │   ├── RateLimited       429                                   .retry_after
-    │   ├── Unavailable       502, 503, 504                         .ambiguous
-    │   └── VersionConflict   409                                   .stream .expected .actual
-    ├── Conflict          a unique value is taken                   .kind .field
-    ├── NotFound          an update of something that is not there  .kind
-    │   ├── UserNotFound
-    │   └── SessionNotFound
-    ├── InvalidInput      a value that cannot be stored             .field .reason   (also a ValueError)
-    ├── Storage           the embedded file                         .reason .ambiguous
-    ├── Overloaded        more callers than may wait
-    └── StoreClosed       used after it was closed
+    │   ├── RateLimited       429                                        .retry_after
+    │   ├── Unavailable       502, 503, 504
+    │   └── VersionConflict   409                                        .stream .expected .actual
+    ├── Conflict          a unique value is taken                        .kind .field
+    ├── NotFound          the entity to change does not exist            .kind
+    │   ├── UserNotFound, SessionNotFound, AccountNotFound, VerificationNotFound, OrganizationNotFound,
+    │   └── MemberNotFound, InvitationNotFound, TwoFactorNotFound, ApiKeyNotFound, PasskeyNotFound
+    ├── InvalidInput      an invalid value or option; also a ValueError  .field .reason
+    ├── Storage           the embedded file cannot be used               .reason
+    ├── Overloaded        the request queue is full
+    └── StoreClosed       the adapter, store or transaction is closed
 
-Facts travel as attributes; messages name kinds, fields and options, never the value of one. ``ambiguous`` is true when a
-write may have been stored although it failed for the caller.
+Facts are available as attributes. Messages name kinds, fields and options, never values.
 """
 
 from __future__ import annotations
@@ -54,16 +53,18 @@ __all__ = [
 
 
 class AllsourceAuthError(Exception):
-    """The base of every error that this library raises on purpose."""
+    """Base class of all exceptions that the library raises deliberately."""
 
     ambiguous: bool = False
-    """True when a write may have been stored although the call failed."""
+    """Whether a write may have been stored although the call failed. Read the entity before you retry."""
 
 
 class Http(AllsourceAuthError):
     """The server could not be reached, or the connection failed or timed out.
 
-    ``timeout`` says which time limit was over: ``connect``, ``read`` or ``total``; ``None`` for all other failures.
+    Attributes:
+        timeout: the limit of `Timeouts` that was exceeded, ``"connect"``, ``"read"`` or ``"total"``. ``None`` for any other
+            failure.
     """
 
     def __init__(self, message: str, *, ambiguous: bool = False, timeout: str | None = None) -> None:
@@ -73,7 +74,13 @@ class Http(AllsourceAuthError):
 
 
 class Json(AllsourceAuthError):
-    """A payload cannot be decoded into its entity, or a reply is not the JSON it should be."""
+    """A stored payload cannot be decoded into its entity, or a reply is not the expected JSON.
+
+    Attributes:
+        path: path of the invalid field, such as ``$.email``, if known.
+        stream: id of the stream, if the error is about an event. A key that is a secret is hidden.
+        event_id: id of the event, if the error is about one.
+    """
 
     def __init__(
         self,
@@ -90,7 +97,12 @@ class Json(AllsourceAuthError):
 
 
 class Api(AllsourceAuthError):
-    """The server replied with something other than success."""
+    """The server replied with an error status.
+
+    Attributes:
+        status: the HTTP status.
+        message: the message of this exception.
+    """
 
     def __init__(self, message: str, *, status: int, ambiguous: bool = False) -> None:
         super().__init__(message)
@@ -100,11 +112,15 @@ class Api(AllsourceAuthError):
 
 
 class Unauthorized(Api):
-    """The credential is missing, unknown or not enough (401, 403)."""
+    """The API key is missing or unknown, or has insufficient permissions (401, 403)."""
 
 
 class RateLimited(Api):
-    """Too many requests (429); ``retry_after`` in seconds where the server says it."""
+    """The server still limited the rate of requests after retries (429).
+
+    Attributes:
+        retry_after: seconds to wait before the next attempt, if the server stated them.
+    """
 
     def __init__(self, message: str, *, status: int = 429, retry_after: float | None = None) -> None:
         super().__init__(message, status=status)
@@ -112,17 +128,21 @@ class RateLimited(Api):
 
 
 class Unavailable(Api):
-    """The server, or the gateway before it, cannot serve the request now (502, 503, 504)."""
+    """The server, or a gateway in front of it, cannot serve the request now (502, 503, 504)."""
 
     def __init__(self, message: str, *, status: int = 503, ambiguous: bool = False) -> None:
         super().__init__(message, status=status, ambiguous=ambiguous)
 
 
 class VersionConflict(Api):
-    """A stream is not at the version that an append was guarded with (409).
+    """A stream is not at the expected version (409).
 
-    ``stream`` is the stream whose guard failed, where the store knows it, without a key that is a secret; ``actual`` is its
-    version now.
+    Repositories retry after such a conflict. They raise it when other writers have changed the entity for ten seconds.
+
+    Attributes:
+        expected: the version that the append expected.
+        actual: the version of the stream.
+        stream: id of the stream, if the store reports it. A key that is a secret is hidden.
     """
 
     def __init__(self, *, expected: int, actual: int, stream: str | None = None) -> None:
@@ -133,68 +153,99 @@ class VersionConflict(Api):
 
 
 class Conflict(AllsourceAuthError):
-    """A unique value is taken by somebody else, or a value is not the ``expected`` one; the value itself is not repeated."""
+    """A unique value belongs to another entity, a key was used before, or a value differs from ``expected``.
+
+    Attributes:
+        kind: the kind of the entity, such as ``user``.
+        field: the unique constraint, the key or the compared field, such as ``email``. The value is not included.
+    """
 
     def __init__(self, kind: str, field: str, *, changed: bool = False) -> None:
         super().__init__(
-            f"{kind}: the {field} is not the expected one" if changed else f"{kind}: this {field} is taken"
+            f"{kind}: the {field} differs from the expected value" if changed else f"{kind}: this {field} is taken"
         )
         self.kind = kind
         self.field = field
 
 
 class NotFound(AllsourceAuthError):
-    """An update of something that does not exist, or does no longer."""
+    """The entity to change does not exist, or was deleted. Reads return ``None`` instead."""
 
     kind: str = "entity"
+    """The kind of the entity, such as ``user``."""
 
     def __init__(self, kind: str | None = None) -> None:
         self.kind = kind or self.kind
-        super().__init__(f"there is no such {self.kind}")
+        super().__init__(f"this {self.kind} does not exist")
 
 
 class UserNotFound(NotFound):
+    """The user does not exist, or was deleted."""
+
     kind = "user"
 
 
 class SessionNotFound(NotFound):
+    """The session does not exist, or was deleted."""
+
     kind = "session"
 
 
 class AccountNotFound(NotFound):
+    """The account does not exist, or was deleted."""
+
     kind = "account"
 
 
 class VerificationNotFound(NotFound):
+    """The verification does not exist, or was deleted."""
+
     kind = "verification"
 
 
 class OrganizationNotFound(NotFound):
+    """The organization does not exist, or was deleted."""
+
     kind = "org"
 
 
 class MemberNotFound(NotFound):
+    """The membership does not exist, or was deleted."""
+
     kind = "member"
 
 
 class InvitationNotFound(NotFound):
+    """The invitation does not exist, or was deleted."""
+
     kind = "invitation"
 
 
 class TwoFactorNotFound(NotFound):
+    """The second factor does not exist, or was deleted."""
+
     kind = "two_factor"
 
 
 class ApiKeyNotFound(NotFound):
+    """The API key does not exist, or was deleted."""
+
     kind = "api_key"
 
 
 class PasskeyNotFound(NotFound):
+    """The passkey does not exist, or was deleted."""
+
     kind = "passkey"
 
 
 class InvalidInput(AllsourceAuthError, ValueError):
-    """A value that cannot be stored, or an option that cannot be used; nothing was written."""
+    """An argument or an option is invalid. Nothing was written.
+
+    Attributes:
+        field: the name of the argument or option.
+        reason: what is wrong with it.
+    """
 
     def __init__(self, field: str, reason: str) -> None:
         super().__init__(f"{field}: {reason}")
@@ -205,8 +256,9 @@ class InvalidInput(AllsourceAuthError, ValueError):
 class Storage(AllsourceAuthError):
     """The embedded file cannot be used.
 
-    ``reason`` is one of ``locked``, ``full``, ``read-only``, ``corrupt``, ``newer format``, ``another application``,
-    ``cannot open``, ``input/output``.
+    Attributes:
+        reason: ``"locked"``, ``"full"``, ``"read-only"``, ``"corrupt"``, ``"newer format"``, ``"another application"``,
+            ``"cannot open"`` or ``"input/output"``.
     """
 
     def __init__(self, message: str, *, reason: str, ambiguous: bool = False) -> None:
@@ -216,11 +268,11 @@ class Storage(AllsourceAuthError):
 
 
 class Overloaded(AllsourceAuthError):
-    """More callers than may wait in line; nothing was sent."""
+    """The request queue is full (option ``max_queued``). Nothing was sent."""
 
 
 class StoreClosed(AllsourceAuthError):
-    """The adapter or its store was closed, or the transaction has ended; open a new one."""
+    """The adapter or its store is closed, or the block of the transaction has ended. Create a new one."""
 
     def __init__(self, message: str = "this adapter is closed") -> None:
         super().__init__(message)

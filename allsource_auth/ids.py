@@ -1,6 +1,6 @@
-"""New ids: random UUIDs (version 4) as text.
+"""Random UUIDs (version 4) as text.
 
-The standard library builds an object with many checks for each; a sign-up makes four ids, and the text is all it needs.
+Faster than ``uuid.uuid4``, which creates a validated object for each id. A sign-up needs four ids.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ __all__ = ["operation_id", "uuid_text"]
 
 
 def operation_id() -> str:
-    """32 hexadecimal digits."""
+    """Return a new UUID as 32 hexadecimal digits, as in the metadata of events."""
     random = bytearray(os.urandom(16))
     random[6] = random[6] & 0x0F | 0x40
     random[8] = random[8] & 0x3F | 0x80
@@ -19,6 +19,6 @@ def operation_id() -> str:
 
 
 def uuid_text() -> str:
-    """The usual form, with hyphens."""
+    """Return a new UUID in its usual form, with hyphens."""
     digits = operation_id()
     return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"

@@ -1,7 +1,7 @@
-"""The library's log events, through structlog into the standard library's logger ``allsource_auth``.
+"""Debug events of the library, sent through structlog to the logger ``allsource_auth`` of the standard library.
 
-Silent until an application sets that logger to debug, so that an unconfigured structlog prints nothing; then one event per
-call of the store with operation, kind, milliseconds and outcome. No value of a field is ever logged.
+Nothing is logged unless the application sets that logger to ``DEBUG``. Then each call of the store logs one event with
+operation, kind, duration in milliseconds and outcome. Values of fields are never logged.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _standard = logging.getLogger("allsource_auth")
 
 
 def _emit(event: str, **facts: object) -> None:
-    # structlog takes longer to import than all of the rest; it is needed once somebody listens.
+    # Imported on first use, because importing structlog takes longer than the rest of the package.
     import structlog
 
     log = structlog.wrap_logger(
@@ -31,12 +31,12 @@ def _emit(event: str, **facts: object) -> None:
 
 
 def timed(operation: str, stream: str, call: Coroutine[Any, Any, T]) -> Coroutine[Any, Any, T]:
-    """``call``, a call of the store, which logs how it went while debug events are wanted, and costs nothing otherwise."""
+    """Return ``call``, a call of the store, wrapped to log its duration and outcome if debug logging is enabled."""
     return _logged(operation, stream, call) if _standard.isEnabledFor(logging.DEBUG) else call
 
 
 async def _logged(operation: str, stream: str, call: Coroutine[Any, Any, T]) -> T:
-    kind = stream.split(":")[1 if stream.startswith("auth-idx:") else 0]  # never the key
+    kind = stream.split(":")[1 if stream.startswith("auth-idx:") else 0]  # without the key, which may be a secret
     began = perf_counter()
     outcome = "ok"
     try:
@@ -50,6 +50,6 @@ async def _logged(operation: str, stream: str, call: Coroutine[Any, Any, T]) -> 
 
 
 def log_suppressed(event: str, error: BaseException) -> None:
-    """Log that something which does not concern the caller's result failed: the class of the error, not its text."""
+    """Log the class of an error that does not affect the result of the call. Its text is not logged."""
     if _standard.isEnabledFor(logging.DEBUG):
         _emit(event, error=type(error).__name__)

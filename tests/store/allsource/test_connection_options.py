@@ -40,9 +40,9 @@ def refused(field: str, *args: Any, **options: Any) -> str:
 @pytest.mark.parametrize(
     ("url", "reason"),
     [
-        (f"http://ada:{CANARY}@localhost:3900", "must not hold a user name or password"),
-        (f"https://{CANARY}@localhost", "must not hold a user name or password"),
-        (f"http://:{CANARY}@localhost", "must not hold a user name or password"),
+        (f"http://ada:{CANARY}@localhost:3900", "must not contain a user name or password"),
+        (f"https://{CANARY}@localhost", "must not contain a user name or password"),
+        (f"http://:{CANARY}@localhost", "must not contain a user name or password"),
         ("localhost:3900", "must begin with http:// or https://"),
         ("ftp://localhost", "must begin with http:// or https://"),
         ("HTTPX://localhost", "must begin with http:// or https://"),
@@ -95,7 +95,7 @@ def test_url_is_kept_without_a_slash_at_its_end(url: str, kept: str) -> None:
     ("given", "field", "reason"),
     [
         ([], "query_url", "is an empty list"),
-        ([URL, f"http://ada:{CANARY}@localhost"], "query_url[1]", "must not hold a user name or password"),
+        ([URL, f"http://ada:{CANARY}@localhost"], "query_url[1]", "must not contain a user name or password"),
         (["localhost:3902"], "query_url[0]", "must begin with http:// or https://"),
         ([URL, ""], "query_url[1]", "must begin with http:// or https://"),
         ([URL, None], "query_url[1]", "must be text"),
@@ -214,8 +214,8 @@ def files(tmp_path: Path) -> dict[str, Path]:
     ("given", "reason"),
     [
         ({"ca_only": True}, "ca_only needs a ca_file"),
-        ({"client_cert": "cert"}, "belong together"),
-        ({"client_key": "key"}, "belong together"),
+        ({"client_cert": "cert"}, "must be given together"),
+        ({"client_key": "key"}, "must be given together"),
         ({"ca_file": "missing"}, "the ca_file cannot be read: No such file or directory"),
         ({"client_cert": "missing", "client_key": "key"}, "the client_cert cannot be read"),
         ({"client_cert": "cert", "client_key": "missing"}, "the client_key cannot be read"),
@@ -293,7 +293,7 @@ async def test_client_and_tls_together_are_refused() -> None:
     ],
 )
 def test_number_that_is_too_low_is_refused(option: str, value: object, least: int) -> None:
-    assert refused(option, URL, **{option: value}) == f"must be a whole number of at least {least}"
+    assert refused(option, URL, **{option: value}) == f"must be an integer of at least {least}"
 
 
 @pytest.mark.parametrize("consistency", ["", "STRONG", "weak", None, True, 1, ["strong"]])
@@ -332,9 +332,7 @@ def test_plain_http_to_another_host_is_warned_of_once(urls: list[str], caplog: p
     (record,) = caplog.records
     assert (record.name, record.levelno) == ("allsource_auth", logging.WARNING)
     exposed = next(url for url in urls if url.startswith("http://") and url != "http://localhost")
-    assert record.getMessage() == (
-        f"plain http to {exposed}: whoever is on the way reads passwords and tokens; use https"
-    )
+    assert record.getMessage() == (f"plain http to {exposed}: passwords and tokens are sent unencrypted; use https")
 
 
 @pytest.mark.parametrize(
