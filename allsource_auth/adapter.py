@@ -236,9 +236,15 @@ class AllsourceAuthAdapter(Repositories):
     async def upgrade(self, *, dry_run: bool = False) -> Upgraded:
         """Raise the event format of the store to the newest one that this version writes.
 
-        Only call it when no process of an older version uses the store: such a process stops writing within a minute, but it
-        could misjudge newer events until then. A store that has the newest format is not changed. An embedded file is
-        brought to the newest file format when it is opened. With ``dry_run`` nothing is written.
+        Call it only when no process of an older version uses the store. Such a process stops writing within a minute, but could
+        misinterpret newer events until then. A store with the newest format is not changed. The file format of an embedded file
+        is upgraded when the file is opened.
+
+        Args:
+            dry_run: only report the formats, and write nothing.
+
+        Returns:
+            The event format before and after the upgrade.
 
         Raises:
             InvalidInput: the store has a newer format, or a setting that this version does not know.
