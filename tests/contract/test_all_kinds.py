@@ -168,9 +168,9 @@ async def test_removal_of_a_secret_is_final(
     key = sample.key_of(entity)
     (created,) = await sample.of(adapter).history(key)
     await sample.of(adapter).delete(key)
+    arguments = (key,) if call == "restore" else (key, created.event_id)
     async with written_by(store) as written:
         with pytest.raises(InvalidInput) as caught:
-            arguments = (key,) if call == "restore" else (key, created.event_id)
             await getattr(adapter.context.collections[sample.name], call)(*arguments)
     assert caught.value.field == sample.key
     assert written.events == []
