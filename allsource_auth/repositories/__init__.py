@@ -1,4 +1,4 @@
-"""The ten repositories."""
+"""The repositories: the public operations of each kind of entity."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ __all__ = ["Repositories"]
 
 
 class Repositories:
-    """One repository for each kind of entity. `AllsourceAuthAdapter` and `Transaction` inherit it."""
+    """One repository for each kind of entity: the common base of `AllsourceAuthAdapter` and `Transaction`."""
 
     users: Users
     sessions: Sessions
@@ -32,7 +32,7 @@ class Repositories:
     passkeys: Passkeys
 
     context: EngineContext
-    """Internal: the engine below the repositories, for integrations and maintenance. Not covered by the version policy."""
+    """Internal: the engine below the repositories, for integrations and maintenance. It may change in any version."""
 
     def _open(self, context: EngineContext) -> None:
         self.context = context

@@ -1,4 +1,4 @@
-"""Accounts: the ways in which users sign in (sections A.3 and B.3 of the model)."""
+"""Accounts: passwords, and accounts at identity providers."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["Accounts"]
 
 
 class Accounts(RestorableRepository[Account]):
-    """The accounts of one tenant. Their key is the id. Deleting a user deletes its accounts."""
+    """The accounts of a tenant, by id. Deleting a user deletes its accounts."""
 
     def __init__(self, context: EngineContext) -> None:
         super().__init__(Collection(context, ACCOUNT))
@@ -36,9 +36,24 @@ class Accounts(RestorableRepository[Account]):
         password: str | None = None,
         id: str | None = None,  # noqa: A002
     ) -> Account:
-        """Give a user a way to sign in. The user is not looked at; ``password`` is a hash.
+        """Create an account. It is not checked that the user exists.
 
-        Raises `Conflict` if a living account has this provider and account id; `InvalidInput`.
+        Args:
+            user_id: id of the user.
+            provider_id: name of the provider; ``credential`` for passwords.
+            account_id: id of the user at the provider. For passwords, the id of the user here.
+            access_token: token of the provider.
+            refresh_token: token of the provider.
+            id_token: token of the provider.
+            access_token_expires_at: a timezone-aware time.
+            refresh_token_expires_at: a timezone-aware time.
+            scope: the scopes that the provider has granted.
+            password: a password hash.
+            id: the id; by default a random one.
+
+        Raises:
+            Conflict: an account with this provider and account id, or with this id, exists.
+            InvalidInput: a value is invalid.
         """
         given = {
             "user_id": user_id,
@@ -55,11 +70,14 @@ class Accounts(RestorableRepository[Account]):
         return await self._collection.create(given, key=id)
 
     async def get_by_provider(self, provider_id: str, account_id: str) -> Account | None:
-        """The account that a provider knows by this id, or ``None``; also where its user was deleted. At most three reads."""
+        """Return the account with this provider and account id, or ``None`` if there is none or its user was deleted.
+
+        At most three reads.
+        """
         return await self._collection.authenticate_by_unique(self._provider_account, (provider_id, account_id))
 
     async def list_for_user(self, user_id: str) -> list[Account]:
-        """The accounts of a user, newest first."""
+        """Return the accounts of a user, newest first. One read, and one for each account."""
         return await self._collection.list_by_index("user", user_id)
 
     async def update(
@@ -75,9 +93,14 @@ class Accounts(RestorableRepository[Account]):
         scope: str | UnsetType | None = UNSET,
         password: str | UnsetType | None = UNSET,
     ) -> Account:
-        """Change the given fields; ``None`` clears one. ``updated_at`` moves even if none is given (section B.3).
+        """Change fields of an account, and set ``updated_at`` even if no field is given.
 
-        Raises `AccountNotFound`, `InvalidInput`; `VersionConflict` if others were faster for ten seconds.
+        Updates are partial: omitted fields are unchanged, ``None`` clears a field. `create` describes the fields.
+
+        Raises:
+            AccountNotFound: the account does not exist.
+            InvalidInput: a value is invalid.
+            VersionConflict: other writers changed the entity for ten seconds. Nothing was written.
         """
         given = {
             "access_token": access_token,
@@ -91,5 +114,5 @@ class Accounts(RestorableRepository[Account]):
         return await self._collection.update(id, given, empty_counts=True)
 
     async def delete(self, id: str, /) -> None:  # noqa: A002
-        """Take a way to sign in away, were it the user's last one. A missing one stays missing."""
+        """Delete an account, even if it is the last one of its user. Does nothing if it does not exist."""
         await self._collection.delete(id)

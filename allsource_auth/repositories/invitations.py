@@ -1,4 +1,4 @@
-"""Invitations to organizations (sections A.7 and B.7 of the model)."""
+"""Invitations to organizations."""
 
 from __future__ import annotations
 
@@ -18,9 +18,10 @@ __all__ = ["Invitations"]
 
 
 class Invitations(RestorableRepository[Invitation]):
-    """The invitations of one tenant. Their key is the id. Deleting the organization or the inviter deletes them.
+    """The invitations of a tenant, by id.
 
-    Emails are compared ignoring case. Expired means ``expires_at <= now`` by the adapter's clock.
+    Deleting an organization deletes its invitations; deleting a user deletes the invitations that it sent. Emails are compared
+    ignoring case. An invitation is expired when ``expires_at <= now`` by the clock of the adapter.
     """
 
     def __init__(self, context: EngineContext) -> None:
@@ -36,7 +37,22 @@ class Invitations(RestorableRepository[Invitation]):
         role: str = "member",
         id: str | None = None,  # noqa: A002
     ) -> Invitation:
-        """Invite somebody; a person may have several invitations. Raises `Conflict` for an id that is taken; `InvalidInput`."""
+        """Create a pending invitation. Several invitations can have the same email.
+
+        It is not checked that the organization and the inviter exist.
+
+        Args:
+            organization_id: id of the organization.
+            email: email address of the invited person.
+            inviter_id: id of the user who sends the invitation.
+            expires_at: a timezone-aware time.
+            role: the role that the member will have.
+            id: the id; by default a random one.
+
+        Raises:
+            Conflict: an invitation with this id exists.
+            InvalidInput: a value is invalid.
+        """
         given = {
             "organization_id": organization_id,
             "email": email,
@@ -47,7 +63,7 @@ class Invitations(RestorableRepository[Invitation]):
         return await self._collection.create(given, key=id)
 
     async def find_pending(self, organization_id: str, email: str) -> Invitation | None:
-        """The newest pending and unexpired invitation of this email to an organization."""
+        """Return the newest pending, unexpired invitation of an email to an organization, or ``None``."""
         if not isinstance(organization_id, str):
             raise InvalidInput("organization_id", f"must be text, not {type(organization_id).__name__}")
         found = await self.list_for_email(email)
@@ -61,28 +77,37 @@ class Invitations(RestorableRepository[Invitation]):
         *,
         expected: InvitationStatus | UnsetType = UNSET,
     ) -> Invitation:
-        """Set the status: ``pending``, ``accepted``, ``rejected`` or ``canceled``.
+        """Set the status of an invitation. The expiry is not checked.
 
-        With ``expected`` only if that is the status now, else `Conflict`: of those who accept and cancel at once, one wins.
-        Raises `InvitationNotFound`, `InvalidInput`; `VersionConflict` if others were faster for ten seconds.
+        Args:
+            id: the invitation.
+            status: the new status.
+            expected: change the status only if it has this value now. Of concurrent callers that accept and cancel the same
+                invitation with ``expected="pending"``, exactly one succeeds.
+
+        Raises:
+            Conflict: the status differs from ``expected``.
+            InvitationNotFound: the invitation does not exist.
+            InvalidInput: a status is invalid.
+            VersionConflict: other writers changed the entity for ten seconds. Nothing was written.
         """
         if expected is not UNSET:
             self._collection.kind.checks["status"]("expected", expected)
         given = self._collection.kind.checked({"status": status})
 
-        def wish(before: Invitation) -> Mapping[str, Any]:
+        def decide(before: Invitation) -> Mapping[str, Any]:
             if expected is not UNSET and before.status != expected:
                 raise Conflict(self._collection.kind.name, "status", changed=True)
             return given
 
-        return await self._collection.change(id, wish, state_dependent=expected is not UNSET)
+        return await self._collection.change(id, decide, state_dependent=expected is not UNSET)
 
     async def list_for_organization(self, organization_id: str) -> list[Invitation]:
-        """All invitations to an organization, whatever their status, newest first."""
+        """Return all invitations to an organization, of any status, newest first. One read, and one for each invitation."""
         return await self._collection.list_by_index("organization", organization_id)
 
     async def list_for_email(self, email: str) -> list[Invitation]:
-        """The pending and unexpired invitations of an email, newest first."""
+        """Return the pending, unexpired invitations of an email, newest first. One read, and one for each invitation."""
         now = self._collection.context.now()
         return [
             invitation

@@ -1,4 +1,4 @@
-"""A session with its user: what signs a request in (section B.2 of the model)."""
+"""Loading a session with its user, to authenticate a request."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ OWNER = Link(member=SESSION.codec.names["user_id"], prefix=USER.prefix)
 
 
 class StoredSession(NamedTuple):
-    """A living session, the event that holds it, and the newest event of its user: ``None`` if there is no such stream."""
+    """A living session, its newest event, and the newest event of its user, or ``None`` if the user never existed."""
 
     session: Session
     event: Event
@@ -26,9 +26,17 @@ class StoredSession(NamedTuple):
 async def read_session(
     context: EngineContext, token: str, *, only_if: Callable[[Session], bool] | None = None
 ) -> StoredSession | None:
-    """The living session with this token, and what its user's stream holds; nothing is judged. One wait where the store can.
+    """Return the living session with this token, with the newest event of its user.
 
-    ``only_if`` spares the user's read for a session that does not pass. Raises `Json` for one that cannot be decoded.
+    Expiry, deletion of the user and bans are not checked. Both reads are made at the same time, if the store can.
+
+    Args:
+        context: the engine.
+        token: the token of the session.
+        only_if: a test of the session. If it fails, the result is ``None`` and the user is not read.
+
+    Raises:
+        Json: the state of the session cannot be decoded.
     """
     stream = SESSION.find_stream(token)
     if stream is None:
@@ -37,16 +45,16 @@ async def read_session(
     session = None if event is None else SESSION.codec.decode(event)
     if event is None or session is None or (only_if is not None and not only_if(session)):
         return None
-    lives_in = USER.find_stream(session.user_id)
-    if lives_in is None:
+    owner_stream = USER.find_stream(session.user_id)
+    if owner_stream is None:
         return StoredSession(session, event, None)
-    if owner is None or owner.stream != lives_in:
-        owner = await context.streams.newest(lives_in)
+    if owner is None or owner.stream != owner_stream:
+        owner = await context.streams.newest(owner_stream)
     return StoredSession(session, event, owner)
 
 
 async def load_session(context: EngineContext, token: str) -> SessionWithUser | None:
-    """The session with this token and its user, if the session authenticates now; see the adapter's method."""
+    """Implements `AllsourceAuthAdapter.load_session`."""
     found = await read_session(context, token, only_if=lambda session: session.expires_at > context.now())
     user = None if found is None or found.owner is None else USER.codec.decode(found.owner)
     if found is None or user is None or is_banned(context, user):
@@ -55,5 +63,5 @@ async def load_session(context: EngineContext, token: str) -> SessionWithUser | 
 
 
 def is_banned(context: EngineContext, user: User) -> bool:
-    """Whether a user is banned now: for ever, or until a time that has not come."""
+    """Return whether a user is banned now: permanently, or until a time in the future."""
     return user.banned and (user.ban_expires is None or user.ban_expires > context.now())

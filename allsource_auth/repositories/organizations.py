@@ -1,4 +1,4 @@
-"""Organizations (sections A.5 and B.5 of the model)."""
+"""Organizations."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["Organizations"]
 
 
 class Organizations(RestorableRepository[Organization]):
-    """The organizations of one tenant. Their key is the id."""
+    """The organizations of a tenant, by id."""
 
     def __init__(self, context: EngineContext) -> None:
         super().__init__(Collection(context, ORGANIZATION))
@@ -31,11 +31,23 @@ class Organizations(RestorableRepository[Organization]):
         metadata: Mapping[str, Any] | None = None,
         id: str | None = None,  # noqa: A002
     ) -> Organization:
-        """Found an organization. Raises `Conflict` for a slug or an id that one has; `InvalidInput`."""
+        """Create an organization.
+
+        Args:
+            name: the name; not unique.
+            slug: a unique short name, compared exactly.
+            logo: URL of a picture.
+            metadata: a JSON object.
+            id: the id; by default a random one.
+
+        Raises:
+            Conflict: an organization with this slug or id exists.
+            InvalidInput: a value is invalid.
+        """
         return await self._collection.create({"name": name, "slug": slug, "logo": logo, "metadata": metadata}, key=id)
 
     async def get_by_slug(self, slug: str) -> Organization | None:
-        """The organization with exactly this slug; at most two reads."""
+        """Return the organization with this slug, or ``None``. At most two reads."""
         return await self._collection.find_by_unique(self._slug, (slug,))
 
     async def update(
@@ -48,24 +60,32 @@ class Organizations(RestorableRepository[Organization]):
         logo: str | UnsetType | None = UNSET,
         metadata: Mapping[str, Any] | UnsetType | None = UNSET,
     ) -> Organization:
-        """Change the given fields; ``None`` clears one. ``updated_at`` moves even if none is given (section B.5).
+        """Change fields of an organization, and set ``updated_at`` even if no field is given.
 
-        Raises `OrganizationNotFound`, `Conflict` for a slug that another one has, `InvalidInput`; `VersionConflict` if others
-        were faster for ten seconds.
+        Updates are partial: omitted fields are unchanged, ``None`` clears a field. `create` describes the fields.
+
+        Raises:
+            OrganizationNotFound: the organization does not exist.
+            Conflict: another organization has this slug.
+            InvalidInput: a value is invalid.
+            VersionConflict: other writers changed the entity for ten seconds. Nothing was written.
         """
         given = {"name": name, "slug": slug, "logo": logo, "metadata": metadata}
         return await self._collection.update(id, given, empty_counts=True)
 
     async def delete(self, id: str, /) -> None:  # noqa: A002
-        """Delete an organization with its members and invitations; its slug is free again. It can be restored, without them.
+        """Delete an organization with its memberships and invitations, and free its slug.
 
-        Sessions for which it was the active one keep its id. A missing one stays missing; deleting again finishes what an
-        interrupted deletion left.
+        Restoring the organization does not restore them. Sessions keep its id as ``active_organization_id``. Does nothing if
+        the organization does not exist. Deleting again completes an interrupted deletion.
         """
         await self._collection.delete(id)
 
     async def list_for_user(self, user_id: str) -> list[Organization]:
-        """The organizations that a user is a member of, newest first; without one whose state cannot be decoded."""
+        """Return the organizations of which a user is a member, newest first.
+
+        One read, and two for each organization. Organizations whose state cannot be decoded are skipped.
+        """
         members: list[Member] = await self._collection.context.collections[MEMBER.name].list_by_index("user", user_id)
         streams = (self._collection.kind.find_stream(member.organization_id) for member in members)
         newest = await self._collection.context.streams.newest_many(stream for stream in streams if stream is not None)

@@ -1,4 +1,4 @@
-"""Second factors (sections A.8 and B.8 of the model)."""
+"""Second factors of users."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ __all__ = ["TwoFactors"]
 
 
 class TwoFactors(RestorableRepository[TwoFactor]):
-    """The second factors of one tenant, at most one for each user. Their key is the id. Deleting the user deletes it.
+    """The second factors of a tenant, by id; at most one for each user. Deleting a user deletes its second factor.
 
-    ``User.two_factor_enabled`` is the caller's business.
+    The attribute ``two_factor_enabled`` of the user is not changed; the application sets it.
     """
 
     def __init__(self, context: EngineContext) -> None:
@@ -36,13 +36,24 @@ class TwoFactors(RestorableRepository[TwoFactor]):
         backup_codes: str | None = None,
         id: str | None = None,  # noqa: A002
     ) -> TwoFactor:
-        """Give a user a second factor. The user is not looked at. Raises `Conflict` if it has one; `InvalidInput`."""
+        """Create the second factor of a user. It is not checked that the user exists.
+
+        Args:
+            user_id: id of the user.
+            secret: the shared secret, for example of TOTP.
+            backup_codes: the backup codes, as text in a format of the application.
+            id: the id; by default a random one.
+
+        Raises:
+            Conflict: the user has a second factor, or one with this id exists.
+            InvalidInput: a value is invalid.
+        """
         return await self._collection.create(
             {"user_id": user_id, "secret": secret, "backup_codes": backup_codes}, key=id
         )
 
     async def get_by_user(self, user_id: str) -> TwoFactor | None:
-        """The second factor of a user; at most two reads."""
+        """Return the second factor of a user, or ``None``. At most two reads."""
         return await self._collection.find_by_unique(self._user, (user_id,))
 
     async def update_backup_codes(
@@ -50,14 +61,23 @@ class TwoFactors(RestorableRepository[TwoFactor]):
     ) -> TwoFactor:
         """Replace the backup codes of a user.
 
-        With ``expected`` only if these are the codes now, else `Conflict`: of those who use one code at once, one wins.
-        Raises `TwoFactorNotFound`, `InvalidInput`; `VersionConflict` if others were faster for ten seconds.
+        Args:
+            user_id: id of the user.
+            backup_codes: the new codes; ``None`` clears them.
+            expected: replace the codes only if they have this value now. Of concurrent callers that use the same code, exactly
+                one succeeds.
+
+        Raises:
+            Conflict: the codes differ from ``expected``.
+            TwoFactorNotFound: the user has no second factor.
+            InvalidInput: a value is invalid.
+            VersionConflict: other writers changed the entity for ten seconds. Nothing was written.
         """
         if expected is not UNSET and expected is not None:
             values.text("expected", expected)
         given = self._collection.kind.checked({"backup_codes": backup_codes})
 
-        def wish(before: TwoFactor) -> Mapping[str, Any]:
+        def decide(before: TwoFactor) -> Mapping[str, Any]:
             if expected is not UNSET and not _same(before.backup_codes, expected):
                 raise Conflict(self._collection.kind.name, "backup_codes", changed=True)
             return given
@@ -67,18 +87,19 @@ class TwoFactors(RestorableRepository[TwoFactor]):
             if found is None:
                 raise self._collection.kind.not_found
             try:
-                return await self._collection.change(found.id, wish, state_dependent=expected is not UNSET)
+                return await self._collection.change(found.id, decide, state_dependent=expected is not UNSET)
             except TwoFactorNotFound:
-                continue  # it was removed just now; perhaps the user has another one
+                continue  # deleted after it was read; the user may have a new one
 
     async def delete_for_user(self, user_id: str, /) -> None:
-        """Take a user's second factor away. A missing one stays missing."""
+        """Delete the second factor of a user. Does nothing if the user has none."""
         found = await self._collection.find_by_unique(self._user, (user_id,), require_leader=True)
         if found is not None:
             await self._collection.delete(found.id)
 
 
 def _same(codes: str | None, expected: str | None) -> bool:
+    """Compare codes in constant time."""
     if codes is None or expected is None:
         return codes is expected
     return compare_digest(codes.encode(), expected.encode())

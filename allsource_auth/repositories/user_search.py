@@ -1,6 +1,7 @@
-"""A page of users with search, filter, order and the true total (section B.1 of the model, ``list_users``).
+"""Search, filter and order of `Users.list`.
 
-Every living user is looked at, in pages and in a worker thread; no more than the page that is asked for is kept.
+Every living user is read, in pages, and matched in a worker thread. Memory is limited to the users up to the end of the
+requested page.
 """
 
 from __future__ import annotations
@@ -42,11 +43,14 @@ FILTERED = ("email", "name", "role")
 SORTED = {"name": "name", "createdAt": "created_at", "created_at": "created_at"}
 
 Condition = tuple[str, str, str | None]
-"""Field, operator, value; ``None`` as value is no condition."""
+"""Field, operator and value. Without a value it matches every user."""
 
 
 class UserSearch:
-    """One question for a page of users."""
+    """One call of `Users.list`. Raises `InvalidInput` for invalid arguments.
+
+    An unknown field is treated as ``email``.
+    """
 
     def __init__(
         self,
@@ -70,7 +74,7 @@ class UserSearch:
         self._attribute = attribute
 
     async def page(self, pages: AsyncIterator[list[Event]], kind: Kind[User]) -> Page[User]:
-        """The page, out of the newest events of all users."""
+        """Return the page, given the newest events of all users."""
         best: list[User] = []
         total = 0
         async for events in pages:
@@ -79,20 +83,20 @@ class UserSearch:
         return Page(items=best[self._offset :], total=total, limit=self._limit, offset=self._offset)
 
     def _merge(self, best: list[User], events: list[Event], kind: Kind[User]) -> tuple[list[User], int]:
-        """The best of what is known and a page of states, and how many of that page match."""
+        """Return the first users of ``best`` and ``events`` in order, and the number of matches in ``events``."""
         users = map(kind.decode_if_readable, events)
         matching = [user for user in users if user is not None and all(test(user) for test in self._tests)]
-        best = sorted(best + matching, key=self._place, reverse=self._reverse)
+        best = sorted(best + matching, key=self._sort_key, reverse=self._reverse)
         return best[: self._offset + self._limit], len(matching)
 
-    def _place(self, user: User) -> tuple[bool, str | datetime, str]:
+    def _sort_key(self, user: User) -> tuple[bool, str | datetime, str]:
         value = getattr(user, self._attribute)
         return value is None, "" if value is None else value, user.id
 
 
 def _count(name: str, value: object) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or value < 0:
-        raise InvalidInput(name, "must be a whole number of at least 0")
+        raise InvalidInput(name, "must be an integer of at least 0")
     return value
 
 

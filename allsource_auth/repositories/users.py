@@ -1,4 +1,4 @@
-"""Users (sections A.1 and B.1 of the model)."""
+"""Users."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ __all__ = ["Users"]
 
 
 class Users(RestorableRepository[User]):
-    """The users of one tenant. Their key is the id."""
+    """The users of a tenant, by id."""
 
     def __init__(self, context: EngineContext) -> None:
         super().__init__(Collection(context, USER))
@@ -46,9 +46,22 @@ class Users(RestorableRepository[User]):
         metadata: Mapping[str, Any] | None = None,
         id: str | None = None,  # noqa: A002
     ) -> User:
-        """Sign a user up. An id is made unless one is given.
+        """Create a user.
 
-        Raises `Conflict` for an email (in any capitals), a username or an id that somebody has; `InvalidInput`.
+        Args:
+            email: a unique email address, compared ignoring case.
+            name: the name; not unique.
+            image: URL of a picture.
+            email_verified: whether the email address is verified.
+            username: a unique username, compared exactly.
+            display_username: the username as it is displayed; not unique.
+            role: one role, or several separated by commas.
+            metadata: a JSON object. It must not contain passwords; those belong in an account.
+            id: the id; by default a random one.
+
+        Raises:
+            Conflict: a user with this email, username or id exists.
+            InvalidInput: a value is invalid.
         """
         given = {
             "email": email,
@@ -63,11 +76,11 @@ class Users(RestorableRepository[User]):
         return await self._collection.create(given, key=id)
 
     async def get_by_email(self, email: str) -> User | None:
-        """The user with this email, in any capitals; at most two reads, however many users there are."""
+        """Return the user with this email, compared ignoring case, or ``None``. At most two reads."""
         return await self._collection.find_by_unique(self._email, (email,))
 
     async def get_by_username(self, username: str) -> User | None:
-        """The user with exactly this username; at most two reads, however many users there are."""
+        """Return the user with this username, compared exactly, or ``None``. At most two reads."""
         return await self._collection.find_by_unique(self._username, (username,))
 
     async def update(
@@ -88,10 +101,23 @@ class Users(RestorableRepository[User]):
         two_factor_enabled: bool | UnsetType = UNSET,
         metadata: Mapping[str, Any] | UnsetType | None = UNSET,
     ) -> User:
-        """Change the given fields; ``None`` clears one. Changes of other fields at the same time survive.
+        """Change fields of a user.
 
-        ``banned=False`` clears the reason and the end of the ban. Without any field nothing is written.
-        Raises `UserNotFound`, `Conflict`, `InvalidInput`; `VersionConflict` if others were faster for ten seconds.
+        Updates are partial: omitted fields are unchanged, ``None`` clears a field. Without any field nothing is written.
+        Concurrent updates of different fields are merged. `create` describes the other fields.
+
+        Args:
+            id: the user.
+            banned: whether the user is banned. ``False`` also clears ``ban_reason`` and ``ban_expires``.
+            ban_reason: why the user is banned.
+            ban_expires: the end of the ban, a timezone-aware time; ``None`` for a permanent ban.
+            two_factor_enabled: whether the application requires the second factor.
+
+        Raises:
+            UserNotFound: the user does not exist.
+            Conflict: another user has this email or username.
+            InvalidInput: a value is invalid.
+            VersionConflict: other writers changed the entity for ten seconds. Nothing was written.
         """
         given = {
             "email": email,
@@ -110,9 +136,11 @@ class Users(RestorableRepository[User]):
         return await self._collection.update(id, given, rule=_unbanned)
 
     async def delete(self, id: str, /) -> None:  # noqa: A002
-        """Delete a user and its sessions; its email and username are free again. It can be restored.
+        """Delete a user, and free its email and username.
 
-        A missing one stays missing; deleting again finishes what an interrupted deletion left.
+        Its sessions, accounts, memberships, second factor, API keys and passkeys are deleted too, and the invitations that it
+        sent. Restoring the user does not restore them. From the first write on, its sessions are not valid. Does nothing if the
+        user does not exist. Deleting again completes an interrupted deletion.
         """
         await self._collection.delete(id)
 
@@ -130,11 +158,26 @@ class Users(RestorableRepository[User]):
         sort_by: SortField | None = None,
         sort_direction: SortDirection = "asc",
     ) -> Page[User]:
-        """A page of the users that match, and how many match in all (section B.1 of the model).
+        """Return a page of users, optionally searched, filtered and sorted, with the number of all matches.
 
-        The search (``contains``, ``starts_with``, ``ends_with``, in ``email`` or ``name``) ignores capitals. The filter (the
-        same and ``eq``, ``ne``, on ``email``, ``name`` or ``role``) ignores them too, but for ``eq`` and ``ne``. Sorted by
-        ``name``, ``createdAt`` or ``email``; without ``sort_by`` newest first. Raises `InvalidInput`.
+        It reads every user of the tenant, and is not a snapshot. Users whose state cannot be decoded are skipped.
+
+        Args:
+            limit: the maximum number of users on the page.
+            offset: the number of matching users to skip.
+            search_value: the text to search for, ignoring case; ``None`` for no search.
+            search_field: the attribute to search in.
+            search_operator: how the text must match.
+            filter_value: the text to filter by; ``None`` for no filter. A user must match the search and the filter.
+            filter_field: the attribute to filter by.
+            filter_operator: how the text must match. ``"eq"`` and ``"ne"`` compare exactly, the others ignore case. A user
+                without a value never matches.
+            sort_by: the attribute to sort by; ``None`` sorts by creation, newest first. Users without a value come last in
+                ascending order.
+            sort_direction: ascending or descending, if ``sort_by`` is given.
+
+        Raises:
+            InvalidInput: ``limit`` or ``offset`` is negative, or an operator is unknown.
         """
         search = UserSearch(
             limit=limit,

@@ -1,4 +1,4 @@
-"""Verifications: values that prove something once (sections A.4 and B.4 of the model)."""
+"""Verifications: single-use proofs, such as codes sent by email."""
 
 from __future__ import annotations
 
@@ -16,10 +16,11 @@ __all__ = ["Verifications"]
 
 
 class Verifications(Repository[Verification]):
-    """The verifications of one tenant. Their key is the id. A removal is final.
+    """The verifications of a tenant, by id.
 
-    Several may have one identifier, or one value; the newest one that has not expired is found. Expired means
-    ``expires_at <= now`` by the adapter's clock.
+    Several verifications can have the same identifier or value; look-ups return the newest one that is not expired. A
+    verification is expired when ``expires_at <= now`` by the clock of the adapter. A deleted or consumed verification cannot be
+    restored, and its id cannot be used again.
     """
 
     def __init__(self, context: EngineContext) -> None:
@@ -33,30 +34,44 @@ class Verifications(Repository[Verification]):
         expires_at: datetime,
         id: str | None = None,  # noqa: A002
     ) -> Verification:
-        """Keep a value until it is consumed or expires. Older ones with the identifier stay.
+        """Create a verification. Existing ones with the same identifier are kept.
 
-        Raises `Conflict` for a given id that exists or existed; `InvalidInput`.
+        Args:
+            identifier: what is verified, such as an email address.
+            value: the value that proves it, such as a code.
+            expires_at: a timezone-aware time.
+            id: the id; by default a random one.
+
+        Raises:
+            Conflict: a verification with this id exists or has existed.
+            InvalidInput: a value is invalid.
         """
         return await self._collection.create(
             {"identifier": identifier, "value": value, "expires_at": expires_at}, key=id
         )
 
     async def find(self, identifier: str, value: str) -> Verification | None:
-        """The newest unexpired verification with this identifier and value. One read of a list, one for each in it."""
+        """Return the newest unexpired verification with this identifier and value, or ``None``.
+
+        It does not consume the verification. One read, and one for each verification with this identifier.
+        """
         return next(iter(await self._live(identifier, value)), None)
 
     async def get_by_value(self, value: str) -> Verification | None:
-        """The newest unexpired verification with this value."""
+        """Return the newest unexpired verification with this value, or ``None``. Costs are those of `find`."""
         return self._newest_live(await self._collection.list_by_index("value", value))
 
     async def get_by_identifier(self, identifier: str) -> Verification | None:
-        """The newest unexpired verification with this identifier."""
+        """Return the newest unexpired verification with this identifier, or ``None``. Costs are those of `find`."""
         return self._newest_live(await self._collection.list_by_index("identifier", identifier))
 
     async def consume(self, identifier: str, value: str) -> Verification | None:
-        """Take the newest unexpired verification with this identifier and value, for good; ``None`` if there is none.
+        """Consume the newest unexpired verification with this identifier and value, and return it; ``None`` if there is none.
 
-        Of any number of concurrent callers, in any number of processes, each verification is taken by one.
+        Verifications are single-use: of any number of concurrent callers, in any number of processes, exactly one consumes it.
+
+        Raises:
+            VersionConflict: other writers changed the verification for ten seconds.
         """
         for found in await self._live(identifier, value):
             taken = await self._collection.remove(found.id, verb="consumed", only_if=self._is_live)
@@ -65,19 +80,28 @@ class Verifications(Repository[Verification]):
         return None
 
     async def delete(self, id: str, /) -> None:  # noqa: A002
-        """Remove a verification, for good. A missing one stays missing."""
+        """Delete a verification permanently. Does nothing if it does not exist."""
         await self._collection.delete(id)
 
     async def delete_expired(self, *, limit: int | None = None) -> int:
-        """Remove expired verifications, at most ``limit``; how many this call removed.
+        """Delete expired verifications.
 
-        Reads the events since the oldest verification that was alive at the last sweep, in pages. Can run in several
-        processes at once, and can be interrupted.
+        It reads the events since the oldest verification that was alive in the previous call, in pages. It can run in
+        several processes at the same time, and can be interrupted.
+
+        Args:
+            limit: the maximum number of verifications to delete; by default all.
+
+        Returns:
+            The number of verifications that this call deleted.
+
+        Raises:
+            InvalidInput: ``limit`` is negative or not an integer.
         """
         return await sweep(self._collection, limit=limit)
 
     async def _live(self, identifier: str, value: str) -> list[Verification]:
-        """The unexpired ones with this identifier and value, newest first."""
+        """Return the unexpired verifications with this identifier and value, newest first."""
         index = await self._collection.list_by_index("identifier", identifier)
         if not isinstance(value, str):
             raise InvalidInput("value", f"must be text, not {type(value).__name__}")
