@@ -142,7 +142,9 @@ async def test_what_they_deleted_can_be_restored(
 
 @each([sample for sample in SAMPLES if not sample.restorable])
 @pytest.mark.usefixtures("rust_store")
-async def test_secret_removed_by_the_rust_crate_cannot_be_restored(adapter: AllsourceAuthAdapter, sample: Sample) -> None:
+async def test_secret_removed_by_the_rust_crate_cannot_be_restored(
+    adapter: AllsourceAuthAdapter, sample: Sample
+) -> None:
     for key in dead(sample):
         with pytest.raises(InvalidInput):
             await adapter.context.collections[sample.name].restore(key)
