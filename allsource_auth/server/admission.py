@@ -1,4 +1,4 @@
-"""How many requests Core 0.27 works on at a time (the contract of 0.27, section 4)."""
+"""The limit of Core 0.27 on concurrent requests (``docs/reference/allsource-api.md``, "Admission")."""
 
 from __future__ import annotations
 
@@ -6,46 +6,63 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from allsource_auth.server.answers import Answer, Refused
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from allsource_auth.server.replies import Rejected, Reply
 
 __all__ = ["Admission"]
 
 
 class Admission:
-    """Places for requests in progress, first come, first served.
+    """A bounded number of concurrent requests with a bounded FIFO queue.
 
     Args:
-        places: how many requests are worked on at a time.
-        waiting: how many more may wait for a place.
-        patience: for how long, in seconds.
+        max_requests: how many requests are processed at a time.
+        max_waiting: how many more may wait in the queue.
+        patience: how long a request may wait, in seconds.
     """
 
-    def __init__(self, places: int, waiting: int, patience: float) -> None:
-        self._free = asyncio.Semaphore(places)
+    def __init__(self, max_requests: int, max_waiting: int, patience: float) -> None:
+        self._slots = asyncio.Semaphore(max_requests)
         self._waiting = 0
-        self._most_waiting = waiting
+        self._max_waiting = max_waiting
         self._patience = patience
 
+    def limit(self, app: ASGIApp) -> ASGIApp:
+        """Return ``app`` behind this limit. WebSockets do not count."""
+
+        async def limited(scope: Scope, receive: Receive, send: Send) -> None:
+            if scope["type"] != "http":
+                await app(scope, receive, send)
+                return
+            try:
+                async with self._slot():
+                    await app(scope, receive, send)
+            except Rejected as error:
+                await error.reply(scope, receive, send)
+
+        return limited
+
     @asynccontextmanager
-    async def place(self) -> AsyncIterator[None]:
-        """Hold a place. Raises `Refused`: 429, nothing in the body, if there is none to be had."""
-        if self._free.locked():
+    async def _slot(self) -> AsyncIterator[None]:
+        """Hold a slot. Raises `Rejected` (429 without a body) if the queue is full or the wait takes too long."""
+        if self._slots.locked():
             await self._wait()
         else:
-            await self._free.acquire()
+            await self._slots.acquire()
         try:
             yield
         finally:
-            self._free.release()
+            self._slots.release()
 
     async def _wait(self) -> None:
-        full = Refused(Answer(429, headers={"retry-after": "1"}), "too many requests")
-        if self._waiting >= self._most_waiting:
+        full = Rejected(Reply(429, headers={"retry-after": "1"}), "too many requests")
+        if self._waiting >= self._max_waiting:
             raise full
         self._waiting += 1
         try:
             async with asyncio.timeout(self._patience):
-                await self._free.acquire()
+                await self._slots.acquire()
         except TimeoutError:
             raise full from None
         finally:

@@ -1,6 +1,8 @@
-"""Core's routes (sections 4 to 10 of the contract; the feed is of 0.27)."""
+"""The routes of Core: append, batch, query, event feed, WebSocket, health."""
 
 from __future__ import annotations
+
+from typing import Final
 
 import msgspec
 from starlette.exceptions import HTTPException
@@ -10,101 +12,92 @@ from starlette.routing import BaseRoute, Route, WebSocketRoute
 from starlette.websockets import WebSocket
 
 from allsource_auth.errors import AllsourceAuthError
-from allsource_auth.server.answers import Answer, Refused, json_answer, refusal
+from allsource_auth.server.appending import Appender
 from allsource_auth.server.credentials import Credentials
-from allsource_auth.server.events import Appender, NewBatch, NewEvent
+from allsource_auth.server.events import NewBatch, NewEvent
 from allsource_auth.server.feed import Feed
+from allsource_auth.server.live_events import LiveEvents
 from allsource_auth.server.parsing import read_body
 from allsource_auth.server.reading import Reader
-from allsource_auth.server.stream import Hub
+from allsource_auth.server.replies import Rejected, Reply, error_reply, json_reply
 
-__all__ = ["Core", "empty_answer", "refused_answer", "store_answer"]
+__all__ = ["CoreRoutes", "empty_reply", "rejected_reply", "storage_reply"]
 
-one_event = msgspec.json.Decoder(NewEvent)
-many_events = msgspec.json.Decoder(NewBatch)
+_one_event = msgspec.json.Decoder(NewEvent)
+_many_events = msgspec.json.Decoder(NewBatch)
 
-DEV_TENANT = "dev-tenant"
-ANY_TENANT = "system"
-"""The tenant whose keys may read every tenant's feed (the contract of 0.27, section 5)."""
+DEV_TENANT: Final = "dev-tenant"
+ANY_TENANT: Final = "system"
+"""The tenant whose keys may read the feed of every tenant."""
 
 
-class Core:
+class CoreRoutes:
     """The endpoints of one Core. ``feed`` is ``None`` before 0.27."""
 
     def __init__(
         self,
         appender: Appender,
         reader: Reader,
-        hub: Hub,
+        live_events: LiveEvents,
         feed: Feed | None,
         credentials: Credentials,
         health: dict[str, object],
     ) -> None:
         self._appender = appender
         self._reader = reader
-        self._hub = hub
+        self._live_events = live_events
         self._feed = feed
         self._credentials = credentials
-        self._health = json_answer(health)
+        self._health = json_reply(health)
 
     def routes(self) -> list[BaseRoute]:
-        """The busy ones first."""
+        """The routes in the order in which they are tried: frequent ones first."""
         routes: list[BaseRoute] = [
             Route("/api/v1/events/query", self.query),
             Route("/api/v1/events", self.append, methods=["POST"]),
             Route("/api/v1/events/batch", self.append_batch, methods=["POST"]),
             WebSocketRoute("/api/v1/events/stream", self.stream),
-            Route("/api/v1/events/{event_id}", self.event),
-            Route("/api/v1/entities/{entity_id:path}/state", self.state),
             Route("/health", self.health),
         ]
         if self._feed is not None:
             routes.append(Route("/api/v1/event-feed", self.feed))
         return routes
 
-    async def append(self, request: Request) -> Answer:
-        return json_answer(await self._appender.append(await read_body(request, one_event)))
+    async def append(self, request: Request) -> Reply:
+        return json_reply(await self._appender.append(await read_body(request, _one_event)))
 
-    async def append_batch(self, request: Request) -> Answer:
-        batch = await read_body(request, many_events)
+    async def append_batch(self, request: Request) -> Reply:
+        batch = await read_body(request, _many_events)
         stored = await self._appender.append_all(batch.events)
-        return json_answer({"total": len(stored), "ingested": len(stored), "events": stored})
+        return json_reply({"total": len(stored), "ingested": len(stored), "events": stored})
 
-    async def query(self, request: Request) -> Answer:
-        page = await self._reader.query(request.scope["query_string"])
-        return self._reader.answer(page, request.headers.get("if-none-match"))
+    async def query(self, request: Request) -> Reply:
+        return self._reader.reply(await self._reader.query(request.scope["query_string"]))
 
-    async def event(self, request: Request) -> Answer:
-        return await self._reader.event(request.path_params["event_id"])
-
-    async def state(self, request: Request) -> Answer:
-        entity, tag = request.path_params["entity_id"], request.headers.get("if-none-match")
-        return await self._reader.state(entity, request.scope["query_string"], tag)
-
-    async def feed(self, request: Request) -> Answer:
+    async def feed(self, request: Request) -> Reply:
         assert self._feed is not None
         own = self._credentials.of_core(request.headers) or DEV_TENANT
         asked = self._feed.tenant(request.scope["query_string"])
         if asked not in (None, own) and own != ANY_TENANT:
-            raise refusal(403, "tenant_forbidden")
-        return await self._feed.answer(request.scope["query_string"], asked or own)
+            raise error_reply(403, "tenant_forbidden")
+        return await self._feed.reply(request.scope["query_string"], asked or own)
 
     async def stream(self, socket: WebSocket) -> None:
-        await self._hub.serve(socket)
+        await self._live_events.serve(socket)
 
-    async def health(self, request: Request) -> Answer:
+    async def health(self, request: Request) -> Reply:
         return self._health
 
 
-async def refused_answer(request: Request, error: Refused) -> Answer:
-    return error.answer
+async def rejected_reply(request: Request, error: Rejected) -> Reply:
+    return error.reply
 
 
-async def store_answer(request: Request, error: AllsourceAuthError) -> Answer:
-    """The log cannot be used; its errors name the file and none of its content."""
-    return refusal(500, f"Storage error: {error}").answer
+async def storage_reply(request: Request, error: AllsourceAuthError) -> Reply:
+    """The reply if the log cannot be used. The error names the file and none of its content."""
+    return error_reply(500, f"Storage error: {error}").reply
 
 
-async def empty_answer(request: Request, error: HTTPException) -> Response:
-    """Unknown routes and methods: no body."""
+async def empty_reply(request: Request, error: HTTPException) -> Response:
+    """The reply to an unknown path or method: no body."""
     return Response(status_code=error.status_code, headers=error.headers)

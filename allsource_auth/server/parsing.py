@@ -1,4 +1,4 @@
-"""How requests are read: JSON bodies, parameters of the query string, times."""
+"""Parsing of requests: JSON bodies, query strings, RFC 3339 times."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from urllib.parse import parse_qsl
 import msgspec
 from starlette.requests import Request
 
-from allsource_auth.server.answers import Refused, malformed
+from allsource_auth.server.replies import Rejected, plain_text_error
 
 __all__ = ["Parameters", "nanoseconds", "read_body"]
 
 _T = TypeVar("_T")
 
-LARGEST_BODY: Final = 2 * 1024 * 1024
-"""In bytes: the limit of Core's web framework (section 19 of the contract)."""
+MAX_BODY: Final = 2 * 1024 * 1024
+"""The limit of Core's web framework, in bytes."""
 
-_LARGEST_NUMBER: Final = 2**64 - 1
+_MAX_NUMBER: Final = 2**64 - 1
 _NUMBER: Final = re.compile(r"\+?([0-9]+)")
 _INSTANT: Final = re.compile(
     r"([0-9]{4})-([0-9]{2})-([0-9]{2})[Tt ]([0-9]{2}):([0-9]{2}):([0-9]{2})(?:\.([0-9]+))?"
@@ -30,34 +30,34 @@ _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 async def read_body(request: Request, decoder: msgspec.json.Decoder[_T]) -> _T:
-    """The decoded body of a POST.
+    """Decode the body of a POST.
 
-    Raises `Refused`: 415 without a JSON content type, 413 above 2 MB, 400 if it is no JSON, 422 if it has another shape.
+    Raises `Rejected`: 415 without a JSON content type, 413 above 2 MiB, 400 for invalid JSON, 422 for another shape.
     """
     if not _JSON_TYPE.match(request.headers.get("content-type", "")):
-        raise malformed("Expected request with `Content-Type: application/json`", 415)
+        raise plain_text_error("Expected request with `Content-Type: application/json`", 415)
     body = bytearray()
     size = 0
     async for chunk in request.stream():
         size += len(chunk)
-        # Read to the end all the same: a client that is still sending would see a reset instead of the answer.
-        if size <= LARGEST_BODY:
+        # Read to the end in any case: a client that is still sending would get a reset instead of the reply.
+        if size <= MAX_BODY:
             body += chunk
-    if size > LARGEST_BODY:
-        raise malformed("Failed to buffer the request body: length limit exceeded", 413)
+    if size > MAX_BODY:
+        raise plain_text_error("Failed to buffer the request body: length limit exceeded", 413)
     try:
         return decoder.decode(body)
     except msgspec.ValidationError as error:
-        raise malformed(f"Failed to deserialize the JSON body into the target type: {error}", 422) from None
+        raise plain_text_error(f"Failed to deserialize the JSON body into the target type: {error}", 422) from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         reason = str(error) if isinstance(error, msgspec.DecodeError) else type(error).__name__
-        raise malformed(f"Failed to parse the request body as JSON: {reason}") from None
+        raise plain_text_error(f"Failed to parse the request body as JSON: {reason}") from None
 
 
 class Parameters:
-    """The parameters of a query string that a route knows; others are ignored, however often they come.
+    """The ``known`` parameters of a query string. Others are ignored, also if they occur several times.
 
-    Raises `Refused` (400, plain text) for one that comes twice or cannot be read.
+    Raises `Rejected` (400, plain text) for a known parameter that occurs twice or has an invalid value.
     """
 
     def __init__(self, query_string: bytes, known: frozenset[str]) -> None:
@@ -78,7 +78,7 @@ class Parameters:
         return value == "true"
 
     def number(self, name: str) -> int | None:
-        """An unsigned number of 64 bits."""
+        """The value as an unsigned integer of 64 bits."""
         value = self._values.get(name)
         if value is None:
             return None
@@ -87,12 +87,12 @@ class Parameters:
         digits = _NUMBER.fullmatch(value)
         if digits is None:
             raise _unreadable(f"{name}: invalid digit found in string")
-        if len(digits[1]) > 40 or int(digits[1]) > _LARGEST_NUMBER:
+        if len(digits[1]) > 40 or int(digits[1]) > _MAX_NUMBER:
             raise _unreadable(f"{name}: number too large to fit in target type")
         return int(digits[1])
 
     def instant(self, name: str) -> int | None:
-        """A time in RFC 3339, as nanoseconds since the epoch."""
+        """The value, an RFC 3339 time, in nanoseconds since the epoch."""
         value = self._values.get(name)
         if value is None:
             return None
@@ -103,7 +103,7 @@ class Parameters:
 
 
 def nanoseconds(text: str) -> int | None:
-    """The time of an RFC 3339 text in nanoseconds since the epoch; ``None`` if it is no such text."""
+    """Parse an RFC 3339 time into nanoseconds since the epoch; ``None`` if it is not one."""
     found = _INSTANT.fullmatch(text)
     if found is None:
         return None
@@ -112,7 +112,7 @@ def nanoseconds(text: str) -> int | None:
     if int(hours or 0) > 23 or int(minutes or 0) > 59 or second > 60:
         return None
     try:
-        # A leap second is the second after the 59th.
+        # A leap second counts as the first second of the next minute.
         moment = datetime(year, month, day, hour, minute, tzinfo=UTC) - _EPOCH + timedelta(seconds=second)
     except ValueError:
         return None
@@ -121,5 +121,5 @@ def nanoseconds(text: str) -> int | None:
     return (moment.days * 86_400 + moment.seconds) * 1_000_000_000 + int((fraction or "")[:9].ljust(9, "0"))
 
 
-def _unreadable(reason: str) -> Refused:
-    return malformed(f"Failed to deserialize query string: {reason}")
+def _unreadable(reason: str) -> Rejected:
+    return plain_text_error(f"Failed to deserialize query string: {reason}")

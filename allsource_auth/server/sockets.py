@@ -1,4 +1,4 @@
-"""A `LocalAllsource` on real sockets, in the event loop that is running."""
+"""Serving a `LocalAllsource` on sockets, in the running event loop."""
 
 from __future__ import annotations
 
@@ -25,16 +25,16 @@ else:
 __all__ = ["Running", "serving"]
 
 GRACE: Final = 1.0
-"""How long, in seconds, requests in progress may go on when the server stops."""
+"""How long requests in progress may continue after the server was asked to stop, in seconds."""
 
 IDLE: Final = 600
-"""How long, in seconds, an idle connection stays open. Core keeps it for minutes; uvicorn would close it after five seconds."""
+"""How long an idle connection is kept open, in seconds. Core keeps it for minutes; uvicorn's default is 5 s."""
 
 _BACKLOG: Final = 2048
 
 
 class Running:
-    """A server that runs: where it listens. Made by `serving`."""
+    """A running server and its URLs. Created by `serving`."""
 
     core_url: str
     """The base URL of Core."""
@@ -56,13 +56,13 @@ class Running:
         self._asked.set()
 
     async def asked_to_stop(self) -> None:
-        """Wait until a signal or `ask_to_stop` asks for the end."""
+        """Wait for a signal or a call of `ask_to_stop`."""
         await self._asked.wait()
 
     async def stop(self) -> None:
-        """Take no more connections, finish requests in progress within a second, close everything.
+        """Stop listening, wait up to a second for requests in progress, then close all connections.
 
-        May be called again: a caller that is cancelled does not leave it half done.
+        May be called several times. The server also stops completely if the caller is cancelled.
         """
         self.ask_to_stop()
         if self._stopping is None:
@@ -79,17 +79,17 @@ async def serving(
     query_port: int = 0,
     signals: bool = False,
 ) -> AsyncIterator[Running]:
-    """Serve both ports until the block ends.
+    """Serve both ports until the block exits.
 
     Args:
-        local: what to serve; its log stays open.
+        local: the server. Its log is not closed.
         host: the address to listen on.
-        core_port: the port for Core; 0 takes a free one.
-        query_port: the same for the Query Service.
-        signals: whether SIGINT and SIGTERM make `Running.asked_to_stop` return, as long as the block runs (not on
-            Windows).
+        core_port: the port of Core; 0 selects a free one.
+        query_port: the port of the Query Service; 0 selects a free one.
+        signals: whether SIGINT and SIGTERM make `Running.asked_to_stop` return instead of their default action. Has no
+            effect on Windows.
 
-    Raises `OSError`, with a sentence, if an address cannot be listened on.
+    Raises `OSError` with the address in its message if the server cannot listen there.
     """
     with ExitStack() as sockets:
         core_socket = sockets.enter_context(_bound(host, core_port))
@@ -111,10 +111,10 @@ def _bound(host: str, port: int) -> socket.socket:
         family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         bound = socket.socket(family, kind, protocol)
         try:
-            if os.name == "posix":  # elsewhere it would let two servers have one port
+            if os.name == "posix":  # on Windows it would allow two servers on one port
                 bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             bound.bind(address)
-            # Listening now, and not in the event loop, so that a port in use is an error of this call.
+            # Listen here and not in `_Listener.start`, so that a port in use is reported before anything is served.
             bound.listen(_BACKLOG)
             bound.setblocking(False)
         except BaseException:
@@ -131,16 +131,16 @@ def _signals(stop: Callable[[], None]) -> Iterator[None]:
     with ExitStack() as handlers:
         for number in (signal.SIGINT, signal.SIGTERM):
             before = signal.getsignal(number)
-            with suppress(NotImplementedError):  # Windows: Ctrl-C is an exception there
+            with suppress(NotImplementedError):  # not implemented on Windows, where Ctrl-C raises an exception
                 loop.add_signal_handler(number, stop)
-                # Removing it leaves Python's own handler, not the one that the loop's runner has for SIGINT.
+                # Removal installs Python's default handler, not the one that asyncio's runner had set for SIGINT.
                 handlers.callback(signal.signal, number, before)
                 handlers.callback(loop.remove_signal_handler, number)
         yield
 
 
 class _Connection(HTTPProtocol):
-    """A connection that tells the application of itself, for faults that close it, and writes no access log."""
+    """A connection without access log. The application finds its transport in ``scope["state"]["connection"]``."""
 
     def __init__(
         self,
@@ -158,14 +158,14 @@ class _Connection(HTTPProtocol):
 
 
 class _Listener:
-    """One port. uvicorn's own `Server` would poll, log, and end the process when it cannot start."""
+    """One port. uvicorn's own `Server` is not used: it polls, logs, and exits the process if it cannot start."""
 
     def __init__(self, app: ASGIApp, bound: socket.socket) -> None:
         self._app = app
         self._socket = bound
         self._state = ServerState()
         self._config = uvicorn.Config(
-            self._answer,
+            self._serve,
             http=_Connection,
             ws="websockets-sansio",
             interface="asgi3",
@@ -177,22 +177,22 @@ class _Listener:
         )
         self._config.load()
         self._server: asyncio.Server | None = None
-        self._clock: asyncio.TimerHandle | None = None
+        self._date_timer: asyncio.TimerHandle | None = None
         self._stopping = False
         host, port = bound.getsockname()[:2]
         self.url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
     async def start(self) -> None:
         loop = asyncio.get_running_loop()
-        self._tell_time(loop)
+        self._update_date(loop)
         self._server = await loop.create_server(
             lambda: _Connection(self._config, self._state, {}), sock=self._socket, backlog=_BACKLOG
         )
 
     async def stop(self) -> None:
         self._stopping = True
-        if self._clock is not None:
-            self._clock.cancel()
+        if self._date_timer is not None:
+            self._date_timer.cancel()
         if self._server is not None:
             self._server.close()
         for connection in list(self._state.connections):
@@ -200,27 +200,27 @@ class _Listener:
         if self._state.tasks:
             await asyncio.wait(list(self._state.tasks), timeout=GRACE)
         for connection in list(self._state.connections):
-            with suppress(AttributeError):  # it was just upgraded, or never made
+            with suppress(AttributeError):  # there is no transport: it was just upgraded, or not connected yet
                 connection.transport.abort()
-        # The loop tells the connections of their end before their requests are cancelled.
+        # Two iterations of the loop: `connection_lost` runs before the requests are cancelled.
         await asyncio.sleep(0)
         await asyncio.sleep(0)
-        for task in (rest := list(self._state.tasks)):
+        for task in (unfinished := list(self._state.tasks)):
             task.cancel()
-        if rest:
-            await asyncio.wait(rest)
+        if unfinished:
+            await asyncio.wait(unfinished)
         if self._server is not None:
             await self._server.wait_closed()
 
-    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
             await self._app(scope, receive, send)
         except asyncio.CancelledError:
-            # `stop` has closed the connection; uvicorn would log the cancellation as an error.
+            # After `stop` has closed the connection; uvicorn would log the cancellation as an error.
             if not self._stopping:
                 raise
 
-    def _tell_time(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Keep the header ``Date``, which clients compare times with."""
+    def _update_date(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Set the header ``Date``, which clients use to estimate the server's clock, every second."""
         self._state.default_headers = [(b"date", formatdate(usegmt=True).encode())]
-        self._clock = loop.call_later(1.0, self._tell_time, loop)
+        self._date_timer = loop.call_later(1.0, self._update_date, loop)

@@ -1,35 +1,26 @@
-"""Local servers in memory, and the same questions to real Cores (``-m core``)."""
+"""Clients of local Cores in memory, and of real Cores (``-m core``) for the same tests."""
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from typing import Any, Literal
+from typing import Literal
 
 import httpx
 import pytest
 
 from allsource_auth import SqliteLog
-from allsource_auth.server import Faults, LocalAllsource
-from tests.server.wire import Wire
 from tests.support import cores
+from tests.support.api_client import ApiClient, local_api
+from tests.support.faults import Faults
 
 SYSTEM_KEY = "ask_of_the_system"
 
 
 @asynccontextmanager
-async def local_wire(generation: Literal["0.23", "0.27"], log: SqliteLog, **options: Any) -> AsyncIterator[Wire]:
-    """A local Core in this process, without a socket."""
-    local = LocalAllsource(log, generation=generation, **options)
-    transport = httpx.ASGITransport(local.core)
-    async with httpx.AsyncClient(transport=transport, base_url="http://local") as client:
-        yield Wire(client, newer=generation == "0.27", key=next(iter(options.get("api_keys", [""]))))
-
-
-@asynccontextmanager
-async def real_wire(version: str) -> AsyncIterator[Wire]:
+async def real_api(version: str) -> AsyncIterator[ApiClient]:
     async with cores.running(version) as core, httpx.AsyncClient(base_url=core.url) as client:
-        yield Wire(client, newer=version == cores.NEWEST, key=core.api_key)
+        yield ApiClient(client, newer=version == cores.NEWEST, key=core.api_key)
 
 
 @pytest.fixture
@@ -44,12 +35,12 @@ def faults() -> Faults:
     return Faults()
 
 
-def _wire(name: str, log: SqliteLog) -> AbstractAsyncContextManager[Wire]:
-    where, _, version = name.partition(" ")
-    if where == "core":
-        return real_wire(version)
+def api_of(name: str, log: SqliteLog) -> AbstractAsyncContextManager[ApiClient]:
+    target, _, version = name.partition(" ")
+    if target == "core":
+        return real_api(version)
     generation: Literal["0.23", "0.27"] = "0.27" if version == cores.NEWEST else "0.23"
-    return local_wire(generation, log, api_keys={SYSTEM_KEY: "system"})
+    return local_api(generation, log, api_keys={SYSTEM_KEY: "system"})
 
 
 NEWER = [f"local {cores.NEWEST}", pytest.param(f"core {cores.NEWEST}", marks=pytest.mark.core)]
@@ -57,35 +48,28 @@ OLDER = [f"local {cores.OLDEST}", pytest.param(f"core {cores.OLDEST}", marks=pyt
 
 
 @pytest.fixture(params=NEWER + OLDER)
-async def wire(request: pytest.FixtureRequest, log: SqliteLog) -> AsyncIterator[Wire]:
+async def api(request: pytest.FixtureRequest, log: SqliteLog) -> AsyncIterator[ApiClient]:
     """A Core of either generation, local or real."""
-    async with _wire(request.param, log) as found:
-        yield found
+    async with api_of(request.param, log) as client:
+        yield client
 
 
 @pytest.fixture(params=NEWER)
-async def newer(request: pytest.FixtureRequest, log: SqliteLog) -> AsyncIterator[Wire]:
+async def newer(request: pytest.FixtureRequest, log: SqliteLog) -> AsyncIterator[ApiClient]:
     """A Core of 0.27, local or real."""
-    async with _wire(request.param, log) as found:
-        yield found
+    async with api_of(request.param, log) as client:
+        yield client
 
 
 @pytest.fixture(params=OLDER)
-async def older(request: pytest.FixtureRequest, log: SqliteLog) -> AsyncIterator[Wire]:
+async def older(request: pytest.FixtureRequest, log: SqliteLog) -> AsyncIterator[ApiClient]:
     """A Core of 0.23, local or real."""
-    async with _wire(request.param, log) as found:
-        yield found
+    async with api_of(request.param, log) as client:
+        yield client
 
 
 @pytest.fixture
-async def local(log: SqliteLog, faults: Faults) -> AsyncIterator[Wire]:
-    """A local Core of 0.27 in dev mode, with faults."""
-    async with local_wire("0.27", log, faults=faults) as found:
-        yield found
-
-
-@pytest.fixture
-async def local_older(log: SqliteLog, faults: Faults) -> AsyncIterator[Wire]:
-    """A local Core of 0.23 in dev mode, with faults."""
-    async with local_wire("0.23", log, faults=faults) as found:
-        yield found
+async def local(log: SqliteLog) -> AsyncIterator[ApiClient]:
+    """A local Core of 0.27 in development mode."""
+    async with local_api("0.27", log) as client:
+        yield client

@@ -8,21 +8,20 @@ from typing import Any
 import pytest
 
 from allsource_auth import SqliteLog
-from allsource_auth.server import Faults
 from allsource_auth.store.sqlite.append import Batch, Record
-from tests.server.conftest import local_wire
-from tests.server.wire import FEED, TENANT, Wire
+from tests.support.api_client import FEED, TENANT, ApiClient, local_api
+from tests.support.faults import Faults
 
 
-async def page(wire: Wire, **asked: Any) -> dict[str, Any]:
-    answer = await wire.feed(**asked)
+async def page(api: ApiClient, **asked: Any) -> dict[str, Any]:
+    answer = await api.feed(**asked)
     assert answer.status_code == 200, answer.text
     assert "etag" not in answer.headers
     found: dict[str, Any] = answer.json()
     return found
 
 
-async def test_pages_follow_one_another_to_the_end(newer: Wire) -> None:
+async def test_pages_follow_one_another_to_the_end(newer: ApiClient) -> None:
     for n in range(5):
         await newer.appended("user:1", n)
         await newer.appended("user:1", "elsewhere", tenant_id="other")
@@ -45,12 +44,12 @@ async def test_pages_follow_one_another_to_the_end(newer: Wire) -> None:
     assert [event["payload"] for event in (await page(newer, **cursor))["events"]] == [5]
 
 
-async def test_events_are_as_in_queries(newer: Wire) -> None:
+async def test_events_are_as_in_queries(newer: ApiClient) -> None:
     await newer.appended(metadata={"op": "x"})
     assert (await page(newer))["events"] == (await newer.page())["events"]
 
 
-async def test_limit_zero_is_the_end(newer: Wire) -> None:
+async def test_limit_zero_is_the_end(newer: ApiClient) -> None:
     await newer.appended()
     found = await page(newer, limit=0)
     assert (found["events"], found["positions"], found["caught_up"]) == ([], [], True)
@@ -59,7 +58,7 @@ async def test_limit_zero_is_the_end(newer: Wire) -> None:
     assert 0 <= found["cursor"]["epoch"] < 2**52
 
 
-async def test_an_empty_feed(newer: Wire) -> None:
+async def test_an_empty_feed(newer: ApiClient) -> None:
     found = await page(newer)
     assert (found["head"]["position"], found["caught_up"], found["events"]) == (0, True, [])
 
@@ -78,7 +77,7 @@ async def test_an_empty_feed(newer: Wire) -> None:
     ],
 )
 async def test_filters_keep_the_positions(
-    newer: Wire, asked: dict[str, Any], shown: list[int], caught_up: bool
+    newer: ApiClient, asked: dict[str, Any], shown: list[int], caught_up: bool
 ) -> None:
     for n in range(5):
         await newer.appended("odd" if n % 2 else "even", n, kind="billing.paid" if n % 2 else "auth.user.created")
@@ -99,18 +98,18 @@ async def test_filters_keep_the_positions(
         ({"prefixes": "é" * 65}, "feed permits at most 8 prefixes of 128 bytes"),
     ],
 )
-async def test_parameters_that_are_refused(newer: Wire, asked: dict[str, Any], said: str) -> None:
+async def test_parameters_that_are_refused(newer: ApiClient, asked: dict[str, Any], said: str) -> None:
     answer = await newer.feed(**asked)
     assert (answer.status_code, answer.json()) == (400, {"error": f"Invalid input: {said}"})
 
 
 @pytest.mark.parametrize("asked", [{"limit": -1}, {"epoch": "x", "position": 1}, {"epoch": 1, "position": -1}])
-async def test_parameters_that_cannot_be_read(newer: Wire, asked: dict[str, Any]) -> None:
+async def test_parameters_that_cannot_be_read(newer: ApiClient, asked: dict[str, Any]) -> None:
     answer = await newer.feed(**asked)
     assert (answer.status_code, answer.headers["content-type"]) == (400, "text/plain; charset=utf-8")
 
 
-async def test_a_cursor_of_another_epoch_or_beyond_the_end_conflicts(newer: Wire) -> None:
+async def test_a_cursor_of_another_epoch_or_beyond_the_end_conflicts(newer: ApiClient) -> None:
     await newer.appended()
     epoch = (await page(newer))["cursor"]["epoch"]
     for given, position in ((epoch + 1, 0), (epoch, 2)):
@@ -123,7 +122,7 @@ async def test_a_cursor_of_another_epoch_or_beyond_the_end_conflicts(newer: Wire
         }
 
 
-async def test_an_event_that_fits_no_page_stays_in_the_way(newer: Wire) -> None:
+async def test_an_event_that_fits_no_page_stays_in_the_way(newer: ApiClient) -> None:
     await newer.appended("user:1", 1)
     await newer.appended("user:2", "x" * 600_000)
     await newer.appended("user:3", 3)
@@ -137,7 +136,7 @@ async def test_an_event_that_fits_no_page_stays_in_the_way(newer: Wire) -> None:
     assert [event["payload"] for event in (await page(newer, **after))["events"]] == [3]
 
 
-async def test_a_page_has_half_a_megabyte(newer: Wire) -> None:
+async def test_a_page_has_half_a_megabyte(newer: ApiClient) -> None:
     for _ in range(4):
         await newer.appended(payload="x" * 200_000)
     found = await page(newer)
@@ -147,15 +146,15 @@ async def test_a_page_has_half_a_megabyte(newer: Wire) -> None:
 async def test_a_filtered_page_may_be_empty_before_the_end(log: SqliteLog) -> None:
     records = [Record("user:1", "auth.filled", "null", "1", None)] * 10_001
     await log.append(Batch(TENANT, records), 1)
-    async with local_wire("0.27", log, api_keys={"ask_a": TENANT}) as wire:
-        await wire.appended("user:1", "last", kind="billing.paid")
-        first = await page(wire, prefixes="billing.")
+    async with local_api("0.27", log, api_keys={"ask_a": TENANT}) as api:
+        await api.appended("user:1", "last", kind="billing.paid")
+        first = await page(api, prefixes="billing.")
         assert (first["events"], first["caught_up"], first["cursor"]["position"]) == ([], False, 10_000)
-        second = await page(wire, prefixes="billing.", **first["cursor"])
+        second = await page(api, prefixes="billing.", **first["cursor"])
         assert ([event["payload"] for event in second["events"]], second["positions"]) == (["last"], [10_002])
 
 
-async def test_none_is_missing_while_writers_are_at_work(newer: Wire) -> None:
+async def test_none_is_missing_while_writers_are_at_work(newer: ApiClient) -> None:
     async def write(writer: int) -> None:
         for n in range(10):
             await newer.appended(f"user:{writer}", n)
@@ -174,14 +173,14 @@ async def test_none_is_missing_while_writers_are_at_work(newer: Wire) -> None:
     assert positions == list(range(1, 61))
 
 
-async def test_older_versions_have_no_feed(older: Wire) -> None:
+async def test_older_versions_have_no_feed(older: ApiClient) -> None:
     assert (await older.feed()).status_code == 404
 
 
 async def test_the_feed_asks_for_a_credential(log: SqliteLog) -> None:
     keys = {"ask_acme": TENANT, "token": "other", "ask_system": "system"}
-    async with local_wire("0.27", log, api_keys=keys) as wire:
-        await wire.appended()
+    async with local_api("0.27", log, api_keys=keys) as api:
+        await api.appended()
         for headers, status, said in (
             ({}, 401, "Missing authorization header"),
             ({"X-API-Key": "ask_wrong"}, 401, "Invalid API key"),
@@ -193,17 +192,17 @@ async def test_the_feed_asks_for_a_credential(log: SqliteLog) -> None:
             ({"X-API-Key": "token"}, 403, None),
             ({"X-API-Key": "ask_system"}, 200, None),
         ):
-            answer = await wire.client.get(FEED, params={"tenant_id": TENANT}, headers=headers)
+            answer = await api.client.get(FEED, params={"tenant_id": TENANT}, headers=headers)
             assert answer.status_code == status
             if said is not None:
                 assert (answer.text, answer.headers["content-type"]) == (said, "text/plain; charset=utf-8")
-        forbidden = await wire.client.get(FEED, params={"tenant_id": TENANT}, headers={"X-API-Key": "token"})
+        forbidden = await api.client.get(FEED, params={"tenant_id": TENANT}, headers={"X-API-Key": "token"})
         assert forbidden.json() == {"error": "tenant_forbidden"}
-        own = await wire.client.get(FEED, headers={"X-API-Key": "ask_acme"})
+        own = await api.client.get(FEED, headers={"X-API-Key": "ask_acme"})
         assert (own.json()["tenant_id"], len(own.json()["events"])) == (TENANT, 1)
 
 
-async def test_dev_mode_serves_the_feed_of_its_own_tenant_only(local: Wire) -> None:
+async def test_development_mode_serves_the_feed_of_its_own_tenant_only(local: ApiClient) -> None:
     await local.appended(tenant_id="dev-tenant")
     found = (await local.client.get(FEED, headers={"X-API-Key": "ask_whatever"})).json()
     assert (found["tenant_id"], len(found["events"])) == ("dev-tenant", 1)
@@ -212,9 +211,9 @@ async def test_dev_mode_serves_the_feed_of_its_own_tenant_only(local: Wire) -> N
 
 
 async def test_a_restart_begins_a_new_epoch(log: SqliteLog, faults: Faults) -> None:
-    async with local_wire("0.27", log, faults=faults, api_keys={"ask_a": TENANT}) as wire:
-        await wire.appended()
-        cursor = (await page(wire))["cursor"]
+    async with local_api("0.27", log, middleware=faults, api_keys={"ask_a": TENANT}) as api:
+        await api.appended()
+        cursor = (await page(api))["cursor"]
         faults.restart(cold=False)
-        assert (await wire.feed(**cursor)).status_code == 409
-        assert (await page(wire))["head"]["position"] == 1
+        assert (await api.feed(**cursor)).status_code == 409
+        assert (await page(api))["head"]["position"] == 1

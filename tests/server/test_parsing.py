@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from allsource_auth.server.answers import instant_text
 from allsource_auth.server.parsing import nanoseconds
+from allsource_auth.server.replies import instant_text
 
 AT = 1_700_000_000_123_456_789
 

@@ -6,14 +6,14 @@ from typing import Any
 
 import pytest
 
-from tests.server.wire import Wire
+from tests.support.api_client import ApiClient
 
 LOWERCASE = "must be lowercase with dots/underscores. Convention: namespace.entity.action"
 
 
-async def refusal(wire: Wire, **fields: Any) -> str:
+async def refusal(api: ApiClient, **fields: Any) -> str:
     stream, kind = fields.pop("entity_id", "user:1"), fields.pop("event_type", "auth.user.created")
-    answer = await wire.append(stream, kind=kind, **fields)
+    answer = await api.append(stream, kind=kind, **fields)
     assert answer.status_code == 400
     assert list(answer.json()) == ["error"]
     return str(answer.json()["error"])
@@ -23,8 +23,8 @@ async def refusal(wire: Wire, **fields: Any) -> str:
     "kind",
     ["auth.user.created", "created", "a_b", "_private.thing", "v2.1.rotated", "é", "²", "Ⅷ", "ª", "_system", "a" * 128],
 )
-async def test_types_that_are_accepted(wire: Wire, kind: str) -> None:
-    assert (await wire.append(kind=kind)).status_code == 200
+async def test_types_that_are_accepted(api: ApiClient, kind: str) -> None:
+    assert (await api.append(kind=kind)).status_code == 200
 
 
 @pytest.mark.parametrize(
@@ -43,14 +43,14 @@ async def test_types_that_are_accepted(wire: Wire, kind: str) -> None:
         ("_system.x", "Validation error: Event types starting with '_system.' are reserved for internal use"),
     ],
 )
-async def test_types_that_are_refused(wire: Wire, kind: str, said: str) -> None:
-    assert await refusal(wire, event_type=kind) == said
+async def test_types_that_are_refused(api: ApiClient, kind: str, said: str) -> None:
+    assert await refusal(api, event_type=kind) == said
 
 
 @pytest.mark.parametrize("stream", ["user:1", "a b", "Ünï/cödé@x", "e" * 128, "é" * 64, "a\u200b"])
-async def test_entity_ids_that_are_accepted(wire: Wire, stream: str) -> None:
-    await wire.appended(stream)
-    assert [event["entity_id"] for event in (await wire.page(entity_id=stream))["events"]] == [stream]
+async def test_entity_ids_that_are_accepted(api: ApiClient, stream: str) -> None:
+    await api.appended(stream)
+    assert [event["entity_id"] for event in (await api.page(entity_id=stream))["events"]] == [stream]
 
 
 @pytest.mark.parametrize(
@@ -66,13 +66,13 @@ async def test_entity_ids_that_are_accepted(wire: Wire, stream: str) -> None:
         ("a\u00a0", "cannot have leading or trailing whitespace"),
     ],
 )
-async def test_entity_ids_that_are_refused(wire: Wire, stream: str, said: str) -> None:
-    assert await refusal(wire, entity_id=stream) == f"Invalid input: Entity ID {said}"
+async def test_entity_ids_that_are_refused(api: ApiClient, stream: str, said: str) -> None:
+    assert await refusal(api, entity_id=stream) == f"Invalid input: Entity ID {said}"
 
 
 @pytest.mark.parametrize("tenant", ["acme", "A_b-9", "é", "t" * 64])
-async def test_tenants_that_are_accepted(wire: Wire, tenant: str) -> None:
-    assert (await wire.append(tenant_id=tenant)).status_code == 200
+async def test_tenants_that_are_accepted(api: ApiClient, tenant: str) -> None:
+    assert (await api.append(tenant_id=tenant)).status_code == 200
 
 
 @pytest.mark.parametrize(
@@ -86,8 +86,8 @@ async def test_tenants_that_are_accepted(wire: Wire, tenant: str) -> None:
         ),
     ],
 )
-async def test_tenants_that_are_refused(wire: Wire, tenant: str, said: str) -> None:
-    assert await refusal(wire, tenant_id=tenant) == f"Invalid input: {said}"
+async def test_tenants_that_are_refused(api: ApiClient, tenant: str, said: str) -> None:
+    assert await refusal(api, tenant_id=tenant) == f"Invalid input: {said}"
 
 
 @pytest.mark.parametrize(
@@ -101,12 +101,12 @@ async def test_tenants_that_are_refused(wire: Wire, tenant: str, said: str) -> N
     ],
 )
 async def test_the_first_broken_rule_is_named_and_guards_come_last(
-    wire: Wire, fields: dict[str, Any], said: str
+    api: ApiClient, fields: dict[str, Any], said: str
 ) -> None:
-    assert said in await refusal(wire, **fields)
+    assert said in await refusal(api, **fields)
 
 
-async def test_newer_versions_keep_names_for_read_models(newer: Wire) -> None:
+async def test_newer_versions_keep_names_for_read_models(newer: ApiClient) -> None:
     said = "Invalid input: read model journals require the read-model commit API"
     assert await refusal(newer, entity_id="read-model:x", event_type="A") == said
     assert await refusal(newer, event_type="allsource.read_model.committed", tenant_id="") == said

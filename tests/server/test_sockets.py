@@ -15,8 +15,9 @@ import httpx
 import pytest
 
 from allsource_auth import SqliteLog
-from allsource_auth.server import Faults, LocalAllsource, serving
-from tests.server.wire import TENANT, Wire
+from allsource_auth.server import LocalAllsource, serving
+from tests.support.api_client import TENANT, ApiClient
+from tests.support.faults import Faults
 
 
 async def refuses(url: str) -> bool:
@@ -37,7 +38,7 @@ async def test_both_ports_answer_until_the_block_ends(log: SqliteLog) -> None:
             core = await client.get(f"{running.core_url}/health")
             assert core.json()["service"] == "allsource-auth-local"
             assert abs(parsedate_to_datetime(core.headers["date"]).timestamp() - log.clock_ns() / 1e9) < 3600
-            assert (await client.get(f"{running.query_url}/api/health")).status_code == 200
+            assert (await client.get(f"{running.query_url}/health")).status_code == 200
     assert await refuses(running.core_url)
     assert await refuses(running.query_url)
 
@@ -45,17 +46,17 @@ async def test_both_ports_answer_until_the_block_ends(log: SqliteLog) -> None:
 async def test_the_log_stays_open(log: SqliteLog) -> None:
     for _ in range(2):
         async with serving(LocalAllsource(log)) as running, httpx.AsyncClient(base_url=running.core_url) as client:
-            await Wire(client, newer=True).appended()
+            await ApiClient(client, newer=True).appended()
     async with serving(LocalAllsource(log)) as running, httpx.AsyncClient(base_url=running.core_url) as client:
-        assert (await Wire(client, newer=True).page())["count"] == 2
+        assert (await ApiClient(client, newer=True).page())["count"] == 2
 
 
 async def test_of_concurrent_creations_one_wins_on_a_file(tmp_path: Path) -> None:
     log = SqliteLog(tmp_path / "events.db")
     async with serving(LocalAllsource(log)) as running, httpx.AsyncClient(base_url=running.core_url) as client:
-        wire = Wire(client, newer=True)
+        api = ApiClient(client, newer=True)
         for stream in ("user:1", "user:2"):
-            answers = await asyncio.gather(*(wire.append(stream, n, expected_version=0) for n in range(16)))
+            answers = await asyncio.gather(*(api.append(stream, n, expected_version=0) for n in range(16)))
             assert sorted(answer.status_code for answer in answers) == [200, *[409] * 15]
     await log.close()
 
@@ -100,9 +101,9 @@ async def test_idle_connections_are_closed_at_the_end(log: SqliteLog) -> None:
 async def test_a_request_in_progress_is_finished_at_the_end(log: SqliteLog, faults: Faults) -> None:
     gate = asyncio.Event()
     faults.delay(gate)
-    local = LocalAllsource(log, faults=faults)
+    local = LocalAllsource(log, middleware=faults)
     async with serving(local) as running, httpx.AsyncClient(base_url=running.core_url) as client:
-        appending = asyncio.create_task(Wire(client, newer=True).append())
+        appending = asyncio.create_task(ApiClient(client, newer=True).append())
         while not faults.requests:
             await asyncio.sleep(0)
         stopping = asyncio.create_task(running.stop())
@@ -120,10 +121,10 @@ async def test_a_request_that_does_not_end_is_cut_off_in_silence(
     caplog.set_level(logging.DEBUG)
     faults.delay(asyncio.Event())
     async with httpx.AsyncClient() as client:
-        async with serving(LocalAllsource(log, faults=faults)) as running:
-            wire = Wire(client, newer=True)
+        async with serving(LocalAllsource(log, middleware=faults)) as running:
+            api = ApiClient(client, newer=True)
             client.base_url = httpx.URL(running.core_url)
-            appending = asyncio.create_task(wire.append())
+            appending = asyncio.create_task(api.append())
             while not faults.requests:
                 await asyncio.sleep(0)
         with pytest.raises(httpx.RemoteProtocolError):
@@ -135,10 +136,10 @@ async def test_nothing_is_logged(log: SqliteLog, caplog: pytest.LogCaptureFixtur
     caplog.set_level(logging.DEBUG)
     local = LocalAllsource(log, api_keys={"ask_canary": TENANT})
     async with serving(local) as running, httpx.AsyncClient(base_url=running.core_url) as client:
-        wire = Wire(client, newer=True)
-        await wire.appended("canary:1", {"password": "canary"})
-        await wire.append("canary:1", {"password": "canary"}, expected_version=0)
-        await wire.query(entity_id="canary:1", payload_filter="canary")
+        api = ApiClient(client, newer=True)
+        await api.appended("canary:1", {"password": "canary"})
+        await api.append("canary:1", {"password": "canary"}, expected_version=0)
+        await api.query(entity_id="canary:1", order="canary")
     ours = [record for record in caplog.records if not record.name.startswith(("httpx", "httpcore", "asyncio"))]
     assert ours == []
 
@@ -171,7 +172,7 @@ async def test_a_client_that_hangs_up_half_way_does_no_harm(log: SqliteLog) -> N
         await writer.drain()
         writer.close()
         await writer.wait_closed()
-        assert (await Wire(client, newer=True).page())["count"] == 0
+        assert (await ApiClient(client, newer=True).page())["count"] == 0
 
 
 async def test_an_ipv6_address_is_written_in_brackets(log: SqliteLog) -> None:

@@ -11,9 +11,10 @@ from urllib.parse import parse_qs
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from allsource_auth import AllsourceAuthAdapter, AllsourceStore, Event, NewEvent, SqliteLog, SqliteStore, Tls
-from allsource_auth.server import Faults, LocalAllsource, Running, serving
+from allsource_auth.server import LocalAllsource, Running, serving
 from tests.support.canaries import CANARY
 from tests.support.events import whole_log
+from tests.support.faults import Faults
 
 __all__ = ["KEY", "Arrived", "Local", "Pauses", "running_local"]
 
@@ -109,7 +110,7 @@ async def running_local(
     """Serve an empty log; ``options`` are those of `LocalAllsource`."""
     log, faults = SqliteLog(None), Faults()
     arrived: list[Arrived] = []
-    server = LocalAllsource(log, generation=generation, faults=faults, **options)
+    server = LocalAllsource(log, generation=generation, middleware=faults, **options)
     server.core = _noting("core", server.core, arrived)
     server.query_service = _noting("query", server.query_service, arrived)
     try:

@@ -37,7 +37,7 @@ def asked(local: Local) -> list[int]:
 
 async def test_pages_are_halved_until_they_fit(newer: Local, monkeypatch: pytest.MonkeyPatch) -> None:
     await busy(newer, 300, 1000)
-    monkeypatch.setattr(reading, "LARGEST_ANSWER", 50_000)
+    monkeypatch.setattr(reading, "MAX_REPLY", 50_000)
     adapter = newer.adapter()
     await adapter.users.get("busy")
     newer.arrived.clear()
@@ -53,7 +53,7 @@ async def test_pages_are_halved_until_they_fit(newer: Local, monkeypatch: pytest
 
 async def test_pages_of_a_scan_are_halved_until_they_fit(newer: Local, monkeypatch: pytest.MonkeyPatch) -> None:
     await newer.append(*(new_event(f"auth-user:u{n}", stored_user(f"u{n}", name="x" * 1000)) for n in range(300)))
-    monkeypatch.setattr(reading, "LARGEST_ANSWER", 50_000)
+    monkeypatch.setattr(reading, "MAX_REPLY", 50_000)
     adapter = newer.adapter()
     assert [user.id async for user in adapter.users.scan()] == sorted(f"u{number}" for number in range(300))
     assert (await adapter.users.list(limit=5)).total == 300
@@ -64,7 +64,7 @@ async def test_one_event_that_is_too_large_is_an_error(
     newer: Local, monkeypatch: pytest.MonkeyPatch, call: str
 ) -> None:
     await busy(newer, 3, 60_000)
-    monkeypatch.setattr(reading, "LARGEST_ANSWER", 50_000)
+    monkeypatch.setattr(reading, "MAX_REPLY", 50_000)
     users = newer.adapter(query_url=None).users
     calls: dict[str, Callable[[], Awaitable[object]]] = {
         "get": lambda: users.get("busy"),

@@ -10,11 +10,12 @@ import msgspec
 import pytest
 
 from allsource_auth import AllsourceAuthAdapter, AllsourceStore, Conflict, SqliteLog, User
-from allsource_auth.server import Faults, LocalAllsource
+from allsource_auth.server import LocalAllsource
 from allsource_auth.store.allsource import http
 from tests.store.local import Local
 from tests.support.canaries import email, token
 from tests.support.clocks import START
+from tests.support.faults import Faults
 from tests.support.names import claim_stream
 from tests.support.ownership import assert_sound
 
@@ -105,7 +106,7 @@ class Cold:
 @pytest.fixture
 async def cold() -> AsyncIterator[Cold]:
     log, faults = SqliteLog(None), Faults()
-    server = LocalAllsource(log, generation="0.23", faults=faults)
+    server = LocalAllsource(log, generation="0.23", middleware=faults)
     async with httpx.AsyncClient(transport=httpx.ASGITransport(server.core)) as client:
         opened = Cold(server, faults, client)
         await opened.early.users.create(id="first", email=email("first"))

@@ -14,10 +14,11 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 
 from allsource_auth import SqliteLog
-from allsource_auth.server import Faults, LocalAllsource, serving
-from allsource_auth.server.stream import BUFFER, Hub
-from tests.server.wire import Wire
+from allsource_auth.server import LocalAllsource, serving
+from allsource_auth.server.live_events import BUFFER, LiveEvents
 from tests.support import cores
+from tests.support.api_client import ApiClient
+from tests.support.faults import Faults
 
 LAST = "the.last"
 """The type of the event that ends an expectation, so that nothing has to be waited for in vain."""
@@ -26,8 +27,8 @@ LAST = "the.last"
 class Streaming:
     """A socket and a writer on one server."""
 
-    def __init__(self, wire: Wire, socket: ClientConnection) -> None:
-        self.wire = wire
+    def __init__(self, api: ApiClient, socket: ClientConnection) -> None:
+        self.api = api
         self._socket = socket
 
     async def ask(self, message: str | bytes) -> None:
@@ -43,7 +44,7 @@ class Streaming:
     async def wanted(self, *kinds: str) -> list[str]:
         """Which of these types come through; the last one must."""
         for kind in kinds:
-            await self.wire.appended(kind=kind)
+            await self.api.appended(kind=kind)
         found = [(await self.receive())["event_type"]]
         while found[-1] != kinds[-1]:
             found.append((await self.receive())["event_type"])
@@ -52,7 +53,7 @@ class Streaming:
 
 @asynccontextmanager
 async def local_core(log: SqliteLog, faults: Faults) -> AsyncIterator[tuple[str, bool]]:
-    async with serving(LocalAllsource(log, faults=faults)) as running:
+    async with serving(LocalAllsource(log, middleware=faults)) as running:
         yield running.core_url, True
 
 
@@ -71,15 +72,15 @@ async def streaming(request: pytest.FixtureRequest, log: SqliteLog, faults: Faul
         address = f"{url.replace('http', 'ws')}/api/v1/events/stream"
         async with connect(address, close_timeout=0.2) as socket:
             await (await socket.ping())
-            yield Streaming(Wire(client, newer=newer), socket)
+            yield Streaming(ApiClient(client, newer=newer), socket)
 
 
 async def test_events_of_all_tenants_come_as_they_are_queried(streaming: Streaming) -> None:
-    await streaming.wire.appended(metadata={"op": "x"})
-    await streaming.wire.appended(tenant_id="other")
+    await streaming.api.appended(metadata={"op": "x"})
+    await streaming.api.appended(tenant_id="other")
     first, second = await streaming.receive(), await streaming.receive()
-    assert first == (await streaming.wire.page())["events"][0]
-    assert (second["tenant_id"], second["version"]) == ("other", 2 if streaming.wire.newer else 1)
+    assert first == (await streaming.api.page())["events"][0]
+    assert (second["tenant_id"], second["version"]) == ("other", 2 if streaming.api.newer else 1)
 
 
 @pytest.mark.parametrize(
@@ -101,7 +102,7 @@ async def test_events_of_all_tenants_come_as_they_are_queried(streaming: Streami
 async def test_what_a_client_asks_for(streaming: Streaming, message: dict[str, Any], kinds: list[str]) -> None:
     await streaming.ask(json.dumps(message))
     if "entity_id" in message:
-        await streaming.wire.appended("user:2", kind=LAST)
+        await streaming.api.appended("user:2", kind=LAST)
     assert await streaming.wanted("auth", "auth.x", "authx", LAST) == kinds
 
 
@@ -121,13 +122,13 @@ async def test_older_versions_stream_version_one(log: SqliteLog) -> None:
             connect(address, close_timeout=0.2) as socket,
         ):
             await (await socket.ping())
-            streaming = Streaming(Wire(client, newer=False), socket)
-            assert [(await streaming.wire.appended())["version"] for _ in range(2)] == [1, 2]
+            streaming = Streaming(ApiClient(client, newer=False), socket)
+            assert [(await streaming.api.appended())["version"] for _ in range(2)] == [1, 2]
             assert [(await streaming.receive())["version"] for _ in range(2)] == [1, 1]
 
 
 async def test_a_restart_and_the_end_close_the_sockets(log: SqliteLog, faults: Faults) -> None:
-    async with serving(LocalAllsource(log, faults=faults)) as running:
+    async with serving(LocalAllsource(log, middleware=faults)) as running:
         address = f"{running.core_url.replace('http', 'ws')}/api/v1/events/stream"
         for restarts in (True, False):
             async with connect(address, close_timeout=0.2) as socket:
@@ -168,15 +169,15 @@ class Stalled:
 
 
 async def test_a_client_that_does_not_read_loses_events_and_is_told_how_many() -> None:
-    hub = Hub()
+    live_events = LiveEvents()
     socket = Stalled()
-    serve = asyncio.create_task(hub.serve(socket))  # type: ignore[arg-type]
-    while not hub.listeners:
+    serve = asyncio.create_task(live_events.serve(socket))  # type: ignore[arg-type]
+    while not live_events.subscribers:
         await asyncio.sleep(0)
-    hub.publish("a.b", "e", "first")
+    live_events.publish("a.b", "e", "first")
     await socket.stalled.wait()
     for n in range(BUFFER + 25):
-        hub.publish("a.b", "e", str(n))
+        live_events.publish("a.b", "e", str(n))
     socket.reads.set()
     while len(socket.sent) < BUFFER + 2:
         await asyncio.sleep(0)
@@ -184,4 +185,4 @@ async def test_a_client_that_does_not_read_loses_events_and_is_told_how_many() -
     assert socket.sent[1:-1] == [str(n) for n in range(BUFFER)]
     socket.leaves.set()
     await serve
-    assert not hub.listeners
+    assert not live_events.subscribers

@@ -10,31 +10,31 @@ import httpx
 import pytest
 
 from allsource_auth import SqliteLog
-from allsource_auth.server import Faults, LocalAllsource, Seen, serving
-from tests.server.conftest import local_wire
-from tests.server.wire import EVENTS, QUERY, TENANT, Wire
+from allsource_auth.server import LocalAllsource, serving
+from tests.support.api_client import EVENTS, QUERY, TENANT, ApiClient, local_api
+from tests.support.faults import Faults, ReceivedRequest
 
 UNCERTAIN = b'{"error":"Queue full: Conditional archive deadline exceeded; the outcome is uncertain"}'
 
 
-async def count(wire: Wire) -> int:
-    found: int = (await wire.page(limit=0))["total_count"]
+async def count(api: ApiClient) -> int:
+    found: int = (await api.page(limit=0))["total_count"]
     return found
 
 
-async def test_requests_are_seen_in_order(local: Wire, faults: Faults) -> None:
+async def test_requests_are_seen_in_order(local: ApiClient, faults: Faults) -> None:
     await local.appended()
     await local.query(entity_id="user:1")
     await local.client.get("/nope")
     assert faults.requests == [
-        Seen("POST", EVENTS, ""),
-        Seen("GET", QUERY, f"tenant_id={TENANT}&entity_id=user%3A1"),
-        Seen("GET", "/nope", ""),
+        ReceivedRequest("POST", EVENTS, ""),
+        ReceivedRequest("GET", QUERY, f"tenant_id={TENANT}&entity_id=user%3A1"),
+        ReceivedRequest("GET", "/nope", ""),
     ]
     assert faults.most_at_once == 1
 
 
-async def test_the_most_at_once(local: Wire, faults: Faults) -> None:
+async def test_the_most_at_once(local: ApiClient, faults: Faults) -> None:
     gate = asyncio.Event()
     faults.delay(gate, on="POST")
     tasks = [asyncio.create_task(local.append(f"user:{n}")) for n in range(5)]
@@ -47,7 +47,7 @@ async def test_the_most_at_once(local: Wire, faults: Faults) -> None:
     assert faults.most_at_once == 6
 
 
-async def test_a_lost_reply_has_been_carried_out(local: Wire, faults: Faults) -> None:
+async def test_a_lost_reply_has_been_carried_out(local: ApiClient, faults: Faults) -> None:
     faults.lose_replies(2)
     assert await count(local) == 0
     for _ in range(2):
@@ -58,20 +58,20 @@ async def test_a_lost_reply_has_been_carried_out(local: Wire, faults: Faults) ->
 
 
 async def test_a_lost_reply_closes_the_connection(log: SqliteLog, faults: Faults) -> None:
-    local = LocalAllsource(log, faults=faults)
+    local = LocalAllsource(log, middleware=faults)
     async with serving(local) as running, httpx.AsyncClient(base_url=running.core_url) as client:
-        wire = Wire(client, newer=True)
-        await wire.appended()
+        api = ApiClient(client, newer=True)
+        await api.appended()
         faults.lose_replies(on="")
         with pytest.raises(httpx.RemoteProtocolError, match="without sending a response"):
-            await wire.query()
+            await api.query()
         faults.lose_replies()
         with pytest.raises(httpx.RemoteProtocolError, match="without sending a response"):
-            await wire.append()
-        assert await count(wire) == 2
+            await api.append()
+        assert await count(api) == 2
 
 
-async def test_a_refusal_is_answered_as_told(local: Wire, faults: Faults) -> None:
+async def test_a_refusal_is_answered_as_told(local: ApiClient, faults: Faults) -> None:
     faults.refuse(503, UNCERTAIN, {"Retry-After": "1", "Content-Type": "application/json"}, count=2)
     for answer in (await local.append(), await local.query()):
         assert (answer.status_code, answer.content) == (503, UNCERTAIN)
@@ -79,13 +79,13 @@ async def test_a_refusal_is_answered_as_told(local: Wire, faults: Faults) -> Non
     assert await count(local) == 0
 
 
-async def test_a_refusal_may_hide_a_stored_event(local: Wire, faults: Faults) -> None:
+async def test_a_refusal_may_hide_a_stored_event(local: ApiClient, faults: Faults) -> None:
     faults.refuse(503, UNCERTAIN, stored=True)
     assert (await local.append()).status_code == 503
     assert await count(local) == 1
 
 
-async def test_a_refusal_of_each_third_request(local: Wire, faults: Faults) -> None:
+async def test_a_refusal_of_each_third_request(local: ApiClient, faults: Faults) -> None:
     faults.refuse(429, count=2, every=3, on="POST")
     found = []
     for _ in range(8):
@@ -94,7 +94,7 @@ async def test_a_refusal_of_each_third_request(local: Wire, faults: Faults) -> N
     assert found == [200, 200, 429, 200, 200, 429, 200, 200]
 
 
-async def test_faults_are_for_the_requests_that_they_name(local: Wire, faults: Faults) -> None:
+async def test_faults_are_for_the_requests_that_they_name(local: ApiClient, faults: Faults) -> None:
     faults.refuse(503, on="GET /api/v1/events/query")
     faults.refuse(429, on="/batch")
     await local.appended()
@@ -102,13 +102,13 @@ async def test_faults_are_for_the_requests_that_they_name(local: Wire, faults: F
     assert (await local.client.post(f"{EVENTS}/batch", json={"events": []})).status_code == 429
 
 
-async def test_faults_act_one_after_another(local: Wire, faults: Faults) -> None:
+async def test_faults_act_one_after_another(local: ApiClient, faults: Faults) -> None:
     faults.refuse(503)
     faults.refuse(429, count=2)
     assert [(await local.query()).status_code for _ in range(4)] == [503, 429, 429, 200]
 
 
-async def test_garbled_answers(local: Wire, faults: Faults) -> None:
+async def test_garbled_answers(local: ApiClient, faults: Faults) -> None:
     faults.garble(b"<html>Bad gateway</html>", "text/html", 502)
     faults.garble(b'{"event_id":', "application/json", stored=False)
     first, second = await local.append(), await local.append()
@@ -117,7 +117,7 @@ async def test_garbled_answers(local: Wire, faults: Faults) -> None:
     assert await count(local) == 1
 
 
-async def test_rewritten_answers(local: Wire, faults: Faults) -> None:
+async def test_rewritten_answers(local: ApiClient, faults: Faults) -> None:
     def another_entity(answer: Any) -> Any:
         for event in answer["events"]:
             event["entity_id"] = "user:2"
@@ -133,7 +133,7 @@ async def test_rewritten_answers(local: Wire, faults: Faults) -> None:
     assert [event["entity_id"] for event in (await local.page())["events"]] == ["user:1"]
 
 
-async def test_a_delay_holds_requests_before_they_are_carried_out(local: Wire, faults: Faults) -> None:
+async def test_a_delay_holds_requests_before_they_are_carried_out(local: ApiClient, faults: Faults) -> None:
     gate = asyncio.Event()
     faults.delay(gate, on="POST")
     held = asyncio.create_task(local.append())
@@ -148,7 +148,7 @@ async def test_a_delay_holds_requests_before_they_are_carried_out(local: Wire, f
     assert await count(local) == 2
 
 
-async def test_clear_disarms_everything(local: Wire, faults: Faults) -> None:
+async def test_clear_disarms_everything(local: ApiClient, faults: Faults) -> None:
     faults.lose_replies(5)
     faults.refuse(503, count=5)
     faults.delay(asyncio.Event())
@@ -159,7 +159,7 @@ async def test_clear_disarms_everything(local: Wire, faults: Faults) -> None:
     assert await count(local) == 1
 
 
-async def test_a_server_short_of_memory_answers_from_its_archive(local: Wire, faults: Faults) -> None:
+async def test_a_server_short_of_memory_answers_from_its_archive(local: ApiClient, faults: Faults) -> None:
     await local.appended(payload={"n": 1})
     faults.stale()
     await local.appended(payload={"n": 2}, expected_version=1)
@@ -169,12 +169,9 @@ async def test_a_server_short_of_memory_answers_from_its_archive(local: Wire, fa
     assert (old["total_count"], old["entity_version"]) == (1, 2)
     nothing = await local.page(entity_id="user:2")
     assert (nothing["events"], nothing["entity_version"]) == ([], 1)
-    state = f"/api/v1/entities/{{}}/state?tenant_id={TENANT}"
-    assert (await local.client.get(state.format("user:1"))).json()["current_state"] == {"n": 1}
-    assert (await local.client.get(state.format("user:2"))).status_code == 404
 
 
-async def test_a_server_short_of_memory_refuses_queries_without_entity(local: Wire, faults: Faults) -> None:
+async def test_a_server_short_of_memory_refuses_queries_without_entity(local: ApiClient, faults: Faults) -> None:
     faults.stale()
     refused = await local.query(event_type_prefix="auth.")
     assert (refused.status_code, refused.headers["retry-after"]) == (503, "30")
@@ -182,15 +179,14 @@ async def test_a_server_short_of_memory_refuses_queries_without_entity(local: Wi
     assert refused.json().keys() == {"error", "needed_bytes", "available_bytes"}
 
 
-async def test_strict_reads_of_a_server_short_of_memory_are_right(local: Wire, faults: Faults) -> None:
+async def test_strict_reads_of_a_server_short_of_memory_are_right(local: ApiClient, faults: Faults) -> None:
     faults.stale()
     await local.appended(payload={"n": 1})
     strict = await local.page(entity_id="user:1", limit=10, integrity="retained-entity-v1")
     assert [event["payload"] for event in strict["events"]] == [{"n": 1}]
-    assert await local.payloads(integrity="retained-prefix-v1", event_type_prefix="auth.") == [{"n": 1}]
 
 
-async def test_one_stream_alone_is_stale(local: Wire, faults: Faults) -> None:
+async def test_one_stream_alone_is_stale(local: ApiClient, faults: Faults) -> None:
     faults.stale("user:1")
     await local.appended("user:1")
     await local.appended("user:2")
@@ -199,7 +195,7 @@ async def test_one_stream_alone_is_stale(local: Wire, faults: Faults) -> None:
 
 
 async def test_a_restart_closes_idle_connections(log: SqliteLog, faults: Faults) -> None:
-    async with serving(LocalAllsource(log, faults=faults)) as running:
+    async with serving(LocalAllsource(log, middleware=faults)) as running:
         host, port = running.core_url.removeprefix("http://").split(":")
         reader, writer = await asyncio.open_connection(host, int(port))
         health = b"GET /health HTTP/1.1\r\nHost: local\r\n\r\n"
@@ -224,6 +220,6 @@ def test_nonsense_is_not_armed(arming: dict[str, int]) -> None:
 async def test_faults_belong_to_one_server(log: SqliteLog, faults: Faults) -> None:
     with pytest.raises(RuntimeError):
         faults.stale()
-    async with local_wire("0.27", log, faults=faults):
+    async with local_api("0.27", log, middleware=faults):
         with pytest.raises(RuntimeError):
-            LocalAllsource(log, faults=faults)
+            LocalAllsource(log, middleware=faults)

@@ -6,12 +6,12 @@ import asyncio
 
 import pytest
 
-from allsource_auth.server import Faults
-from tests.server.wire import TENANT, Wire
+from tests.support.api_client import ApiClient
+from tests.support.faults import Faults
 
 
 @pytest.fixture
-async def restarted(local_older: Wire, faults: Faults) -> Wire:
+async def restarted(local_older: ApiClient, faults: Faults) -> ApiClient:
     """A stream of three events, and a restart since."""
     for n in range(3):
         await local_older.appended("user:1", n, expected_version=n)
@@ -19,12 +19,12 @@ async def restarted(local_older: Wire, faults: Faults) -> Wire:
     return local_older
 
 
-async def test_an_existing_stream_is_taken_for_a_new_one(restarted: Wire) -> None:
+async def test_an_existing_stream_is_taken_for_a_new_one(restarted: ApiClient) -> None:
     assert (await restarted.appended("user:1", expected_version=0))["version"] == 1
     assert (await restarted.appended("user:1", expected_version=1))["version"] == 2
 
 
-async def test_the_true_version_is_refused_with_the_cold_one(restarted: Wire) -> None:
+async def test_the_true_version_is_refused_with_the_cold_one(restarted: ApiClient) -> None:
     refused = await restarted.append("user:1", expected_version=3)
     assert refused.status_code == 409
     assert refused.json() == {"error": "version_conflict", "expected_version": 3, "current_version": 0}
@@ -32,12 +32,12 @@ async def test_the_true_version_is_refused_with_the_cold_one(restarted: Wire) ->
     assert (await restarted.append("user:1", expected_version=3)).json()["current_version"] == 1
 
 
-async def test_unguarded_appends_are_numbered_from_the_cold_counter(restarted: Wire) -> None:
+async def test_unguarded_appends_are_numbered_from_the_cold_counter(restarted: ApiClient) -> None:
     assert [(await restarted.appended("user:1"))["version"] for _ in range(2)] == [1, 2]
 
 
 @pytest.mark.parametrize("by", [{"entity_id": "user:1"}, {"entity_id": "another", "limit": "1"}, {"limit": "0"}])
-async def test_any_query_of_the_tenant_makes_it_right(restarted: Wire, by: dict[str, str]) -> None:
+async def test_any_query_of_the_tenant_makes_it_right(restarted: ApiClient, by: dict[str, str]) -> None:
     await restarted.appended("user:1", expected_version=0)
     await restarted.page(**by)
     assert (await restarted.append("user:1", expected_version=0)).json()["current_version"] == 4
@@ -46,48 +46,43 @@ async def test_any_query_of_the_tenant_makes_it_right(restarted: Wire, by: dict[
     assert (await restarted.page(entity_id="user:1"))["entity_version"] == 5
 
 
-async def test_the_state_of_the_tenant_makes_it_right_too(restarted: Wire) -> None:
-    await restarted.client.get("/api/v1/entities/user:1/state", params={"tenant_id": TENANT})
-    assert (await restarted.append("user:1", expected_version=0)).status_code == 409
-
-
-async def test_a_query_of_another_tenant_or_of_none_does_not(restarted: Wire) -> None:
+async def test_a_query_of_another_tenant_or_of_none_does_not(restarted: ApiClient) -> None:
     await restarted.page(tenant_id="other", entity_id="user:1")
     await restarted.client.get("/api/v1/events/query", params={"entity_id": "user:1"})
     assert (await restarted.append("user:1", expected_version=0)).status_code == 200
 
 
-async def test_of_concurrent_cold_creations_one_wins(restarted: Wire) -> None:
+async def test_of_concurrent_cold_creations_one_wins(restarted: ApiClient) -> None:
     answers = await asyncio.gather(*(restarted.append("user:1", n, expected_version=0) for n in range(16)))
     assert sorted(answer.status_code for answer in answers) == [200, *[409] * 15]
 
 
-async def test_new_streams_are_counted_as_ever(restarted: Wire) -> None:
+async def test_new_streams_are_counted_as_ever(restarted: ApiClient) -> None:
     assert (await restarted.appended("user:2", expected_version=0))["version"] == 1
     assert (await restarted.append("user:2", expected_version=0)).status_code == 409
     assert (await restarted.appended("user:2", expected_version=1))["version"] == 2
 
 
-async def test_a_second_restart_forgets_again(restarted: Wire, faults: Faults) -> None:
+async def test_a_second_restart_forgets_again(restarted: ApiClient, faults: Faults) -> None:
     await restarted.appended("user:1", expected_version=0)
     await restarted.page()
     faults.restart(cold=True)
     assert (await restarted.appended("user:1", expected_version=0))["version"] == 1
 
 
-async def test_a_warm_restart_forgets_nothing(local_older: Wire, faults: Faults) -> None:
+async def test_a_warm_restart_forgets_nothing(local_older: ApiClient, faults: Faults) -> None:
     await local_older.appended("user:1")
     faults.restart(cold=False)
     assert (await local_older.append("user:1", expected_version=0)).status_code == 409
 
 
-async def test_newer_versions_remember(local: Wire, faults: Faults) -> None:
+async def test_newer_versions_remember(local: ApiClient, faults: Faults) -> None:
     await local.appended("user:1")
     faults.restart(cold=True)
     assert (await local.append("user:1", expected_version=0)).json()["current_version"] == 1
     assert (await local.appended("user:1", expected_version=1))["version"] == 2
 
 
-async def test_clear_brings_the_counters_back(restarted: Wire, faults: Faults) -> None:
+async def test_clear_brings_the_counters_back(restarted: ApiClient, faults: Faults) -> None:
     faults.clear()
     assert (await restarted.append("user:1", expected_version=0)).json()["current_version"] == 3
