@@ -78,7 +78,8 @@ async def test_older_versions_return_the_envelope_data(log: SqliteLog) -> None:
 
 async def test_page_has_100_events_by_default(service: QueryServiceClient) -> None:
     await service.append(*[EVENT] * 101)
-    for parameters, count in (({}, 100), ({"limit": "101"}, 101), ({"limit": "0"}, 0)):
+    cases: list[tuple[dict[str, Any], int]] = [({}, 100), ({"limit": "101"}, 101), ({"limit": "0"}, 0)]
+    for parameters, count in cases:
         page = (await service.query(**parameters)).json()
         assert (page["count"], page["total_count"]) == (count, 101)
 
