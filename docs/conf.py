@@ -45,7 +45,6 @@ default_role = "py:obj"
 nitpicky = True
 smartquotes_action = "D"  # dashes, no quotes
 
-COMMANDS = ("demo", "serve", "check", "reindex", "bench")
 PACKAGE = Path(allsource_auth.__file__).parent
 TIME = "Annotated[datetime, Meta(tz=True)]"
 
@@ -78,7 +77,7 @@ def add_command_help(app: Any, document: str, source: list[str]) -> None:
     """Add what each command says with ``--help`` to the page about the command line."""
     if document == "reference/command-line":
         parts = [source[0]]
-        for command in COMMANDS:
+        for command in re.findall(r"^│ ([a-z]+)  ", _help(), re.MULTILINE):
             parts += [f"\n## allsource-auth {command}\n", *_as_markdown(_help(command))]
         source[0] = "\n".join(parts)
 
