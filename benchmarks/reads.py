@@ -17,7 +17,7 @@ from pyreqwest.bytes import Bytes
 from pyreqwest.client import ClientBuilder
 
 from allsource_auth import AllsourceAuthAdapter, Session
-from allsource_auth.store.allsource.wire import Wire
+from allsource_auth.store.allsource.wire import WireFormat
 from benchmarks.servers import Server
 from benchmarks.timing import Prepare, Read
 
@@ -119,7 +119,7 @@ class Asked:
 
 def asked(server: Server, tenant: str, stored: Stored) -> list[Asked]:
     """The request for each of the sessions."""
-    latest = Wire(tenant).latest
+    latest = WireFormat(tenant).latest
     return [Asked(server.reads + latest(f"auth-session:{token}"), token) for token in stored.tokens]
 
 

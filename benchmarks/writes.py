@@ -12,7 +12,7 @@ import msgspec
 from pyreqwest.client import ClientBuilder
 
 from allsource_auth import Acknowledged, AllsourceAuthAdapter, NewEvent, Session, SqliteLog, SqliteStore
-from allsource_auth.store.allsource.wire import Wire
+from allsource_auth.store.allsource.wire import WireFormat
 from benchmarks.reads import Stored, credentials
 from benchmarks.servers import Server
 from benchmarks.timing import Prepare, Read
@@ -44,7 +44,7 @@ def sign_ins(adapter: AllsourceAuthAdapter, stored: Stored) -> Prepare:
 async def batches(server: Server, tenant: str, stored: Stored) -> AsyncIterator[Prepare]:
     """The events of such a sign-in, to the same lists, as one batch by bare pyreqwest; each with a token of its own."""
     written = await _written(tenant, stored.users)
-    choice, wire = random.Random(7).choice, Wire(tenant)
+    choice, wire = random.Random(7).choice, WireFormat(tenant)
     builder = ClientBuilder().default_headers(credentials(server) | {"content-type": "application/json"})
     for offer in (builder.gzip, builder.brotli, builder.zstd, builder.deflate):
         offer(False)

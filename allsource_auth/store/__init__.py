@@ -1,1 +1,1 @@
-"""Where events are kept: the `EventStore` protocol and its implementations."""
+"""Event stores: the `EventStore` protocol and its implementations."""

@@ -1,12 +1,12 @@
-"""``EventStore``: what a place must be able to do to keep events, and the structs that travel.
+"""The `EventStore` protocol and the structs that its methods take and return.
 
-A store appends and reads the events of one tenant. It knows nothing of users or sessions; payloads and metadata stay
-raw JSON. Four attributes say what it promises beyond that, because Allsource and SQLite differ (section 3 of the design):
+A store appends and reads the events of one tenant. It knows nothing about users or sessions; payloads and metadata are raw
+JSON. Allsource and SQLite give different guarantees, which four attributes describe:
 
-* ``atomic``: a batch is stored whole or not at all. Core keeps the events before the first failing one.
-* ``time_skew``: how far, in nanoseconds, stored order and time order may differ. 0 where they are the same.
-* ``forgetful``: a restart may make the store accept a guard that it should refuse (Core 0.23 and 0.24).
-* ``tenant``: the tenant whose events this store sees.
+* ``tenant``: the tenant whose events the store appends and reads.
+* ``atomic_batches``: a batch is stored completely or not at all. Core keeps the events before the first one that fails.
+* ``time_skew``: the maximum difference between stored order and time order, in nanoseconds; 0 if they are the same.
+* ``loses_versions_on_restart``: after a restart the store may accept a guard that it should refuse (Core 0.23 and 0.24).
 """
 
 from __future__ import annotations
@@ -20,25 +20,25 @@ __all__ = ["Acknowledged", "Event", "EventStore", "Info", "Latest", "Link", "Lin
 
 
 class OpaqueStruct(msgspec.Struct, frozen=True):
-    """A struct whose ``repr`` tells nothing but its class: streams of sessions hold tokens."""
+    """A struct whose ``repr`` shows the class but no field, because stream ids of sessions contain tokens."""
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}(...)"
 
 
 class Event(msgspec.Struct, frozen=True, kw_only=True, gc=False):
-    """One immutable record, as the store keeps it."""
+    """A stored event."""
 
     id: str
     type: str
     stream: str
     payload: msgspec.Raw
     metadata: msgspec.Raw
-    """Raw JSON; ``null`` where the writer gave none."""
+    """Raw JSON; ``null`` if the event was appended without metadata."""
     time: int
-    """The server's time, nanoseconds since the epoch."""
+    """The time that the store assigned, in nanoseconds since the epoch."""
     version: int
-    """The stream's version right after this event; 1 for every event on Core 0.23 and 0.24."""
+    """The version of the stream after this event. On Core 0.23 and 0.24 it is 1 for every event."""
 
     def __repr__(self) -> str:
         return f"Event(type={self.type!r}, version={self.version}, time={self.time})"
@@ -47,7 +47,8 @@ class Event(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 class NewEvent(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """An event to append.
 
-    ``guard`` is the version that the stream must be at; ``None`` appends in any case. Empty ``metadata`` reads as ``null``.
+    ``guard`` is the version that the stream must have; ``None`` appends unconditionally. Empty ``metadata`` is read back as
+    ``null``.
     """
 
     type: str
@@ -61,7 +62,7 @@ class NewEvent(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 
 
 class Acknowledged(msgspec.Struct, frozen=True, kw_only=True, gc=False):
-    """What the store says of a stored event: its id, its time (nanoseconds), the stream's version after it."""
+    """The store's reply for an appended event: its id, its time in nanoseconds, and the version of the stream after it."""
 
     id: str
     time: int
@@ -69,10 +70,10 @@ class Acknowledged(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 
 
 class Latest(msgspec.Struct, frozen=True, kw_only=True, gc=False):
-    """The newest event of a stream (``None``: the tenant has none) and the version of the stream.
+    """The newest event of a stream (``None`` if the tenant has none) and the version of the stream.
 
-    The version counts the events of every tenant that uses the same stream id, and Core looks it up after the event: it may
-    count one that came between (section 6 of the contract).
+    The version counts the events of every tenant that uses the same stream id. Core looks it up after the event, so it may
+    count an event that was stored in between.
     """
 
     event: Event | None
@@ -83,13 +84,13 @@ class Latest(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 
 
 class Link(msgspec.Struct, frozen=True):
-    """From a stream to another one: ``prefix`` and the text that is ``member`` of the payload of its newest event."""
+    """A reference between streams: ``prefix`` and the string ``member`` of the newest payload form the id of the target."""
 
     member: str
     prefix: str
 
     def target(self, event: Event) -> str | None:
-        """The stream that ``event`` leads to, or ``None``."""
+        """The id of the stream that ``event`` refers to, or ``None``."""
         try:
             value = msgspec.json.decode(_members(event.payload)[self.member], type=str)
         except (msgspec.MsgspecError, KeyError):
@@ -101,13 +102,12 @@ _members = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 
 
 class Info(msgspec.Struct, frozen=True, kw_only=True):
-    """What a store is, for people.
+    """A description of a store for people. A field that does not apply, or is unknown, is ``None``.
 
-    ``where``: the URL or the path; ``None`` in memory. ``reads_from``: the URL of plain reads, or several, separated by a
-    comma and a blank. ``engine``: what sends the requests. ``server`` and ``server_version``: what the server says of
-    itself. ``strict_reads``: whether it can prove that an answer is complete; servers that cannot (Core 0.23 and 0.24) are
-    the ones that forget versions when they restart. ``durable``: whether what is acknowledged outlives the server; ``None``
-    where it does not say so.
+    ``where``: the URL or the path; ``None`` in memory. ``reads_from``: the read URLs, joined with ``", "``. ``engine``: the
+    HTTP engine. ``server`` and ``server_version``: the name and version that the server reports. ``strict_reads``: the server
+    can prove that an answer is complete; servers that cannot (Core 0.23 and 0.24) lose versions on a restart. ``durable``:
+    acknowledged events survive a restart of the server.
     """
 
     store: str
@@ -122,12 +122,12 @@ class Info(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def is_newer_by_time(event: Event, other: Event) -> bool:
-    """Whether ``event`` is not older than ``other`` by the store's time."""
+    """Whether the store's time of ``event`` is equal to or later than that of ``other``."""
     return event.time >= other.time
 
 
 class EventStore(Protocol):
-    """Something that appends and reads the events of one tenant."""
+    """Appends and reads the events of one tenant. The module's docstring describes the attributes."""
 
     @property
     def tenant(self) -> str: ...
@@ -144,15 +144,15 @@ class EventStore(Protocol):
     async def append(self, events: Sequence[NewEvent]) -> list[Acknowledged]:
         """Append ``events`` in order, in one round trip.
 
-        Raises `VersionConflict` when a guard fails (its ``actual`` counts earlier events of the same batch); the events
-        before the failing one are kept unless the store is ``atomic``. An error whose ``ambiguous`` is true leaves open
-        what was stored. A caller that is cancelled leaves either all of the batch, none of it, or, on a store that is not
-        atomic, a prefix.
+        Raises `VersionConflict` if a guard fails; its ``actual`` counts earlier events of the same batch. Without
+        ``atomic_batches`` the events before the failing one stay stored. After an error whose ``ambiguous`` is true any
+        part of the batch may be stored. A cancelled call stores all of the batch, nothing, or (without
+        ``atomic_batches``) a prefix.
         """
         ...
 
     async def latest(self, stream: str, *, require_leader: bool = False) -> Latest:
-        """The newest event of ``stream``. ``decisive`` asks the side that accepts writes."""
+        """The newest event of ``stream``. ``require_leader`` reads from the server that accepts writes."""
         ...
 
     async def read(
@@ -165,57 +165,58 @@ class EventStore(Protocol):
         limit: int = 1000,
         require_leader: bool = False,
     ) -> list[Event]:
-        """A page of at most ``limit`` (up to 1,000) events of ``stream``, by time, skipping ``offset``.
+        """A page of at most ``limit`` (up to 1,000) events of ``stream`` in time order, after skipping ``offset`` events.
 
-        ``until``: only events whose time is at most this, in nanoseconds.
+        ``until``: only events up to and including this time, in nanoseconds.
         """
         ...
 
     def scan(
         self, type_prefix: str, *, since: int | None = None, until: int | None = None
     ) -> AsyncGenerator[list[Event], None]:
-        """The events whose type starts with ``type_prefix``, in time order, in pages; both times inclusive."""
+        """Pages of the events whose type starts with ``type_prefix``, in time order. ``since`` and ``until`` are inclusive."""
         ...
 
     def heads(
         self, stream_prefix: str, type_prefix: str, *, newer: Callable[[Event, Event], bool] = is_newer_by_time
     ) -> AsyncGenerator[list[Event], None]:
-        """The newest event of every stream that starts with ``stream_prefix``, in pages, ordered by stream, each once.
+        """Pages of the newest event of every stream whose id starts with ``stream_prefix``, ordered by stream id.
 
-        ``type_prefix`` is that of the streams' own types, for stores that can only search by type. ``newer``: whether the
-        first of two events of a stream, met later, is the newer one; for stores whose order in time does not say it.
+        ``type_prefix``: the prefix of the event types of these streams, for stores that can only search by type.
+        ``newer(event, known)``: whether ``event``, which follows ``known`` in time order, is the newer one; for stores
+        whose time order is not the order of versions.
         """
         ...
 
     def server_time(self) -> int:
-        """The newest time of the store that is known here, in nanoseconds: what the age of an event is held against."""
+        """An estimate of the store's current time in nanoseconds, to compute the age of events."""
         ...
 
     async def info(self) -> Info:
-        """What this store is."""
+        """Describe this store and its server."""
         ...
 
     async def close(self) -> None:
-        """Finish what was accepted, then release files and connections. Closing twice does nothing."""
+        """Complete accepted appends, then release files and connections. Further calls do nothing."""
         ...
 
 
 @runtime_checkable
 class LinkedReads(Protocol):
-    """An `EventStore` that can read a stream, and the one that it leads to, in less time than one after the other."""
+    """An `EventStore` that reads a stream and the stream that it refers to faster than two reads in sequence."""
 
     async def latest_linked(self, stream: str, link: Link) -> tuple[Latest, Latest | None]:
-        """`EventStore.latest` of ``stream``, and of the stream that its newest event leads to.
+        """`EventStore.latest` of ``stream`` and of the stream that its newest event refers to.
 
-        The second is the store's best guess: the caller looks whether it is of the right stream. ``None`` if there is none.
+        The second result is a guess or ``None``: the caller must check that it belongs to the right stream.
         """
         ...
 
 
 @runtime_checkable
 class ManyReads(Protocol):
-    """An `EventStore` that can read several streams in less time than one after the other, or all at once."""
+    """An `EventStore` that reads several streams faster than separate reads, concurrent or in sequence."""
 
     async def latest_many(self, streams: Sequence[str]) -> list[Latest]:
-        """`EventStore.latest` of each of ``streams``, in their order. Every answer is as if it were decisive."""
+        """`EventStore.latest` of each of ``streams``, in their order, with ``require_leader``."""
         ...

@@ -235,12 +235,14 @@ def without_reads_before_guards(monkeypatch: pytest.MonkeyPatch) -> None:
     async def nothing(store: AllsourceStore, stream: str) -> None:
         pass
 
-    monkeypatch.setattr(AllsourceStore, "_make_guards_work", nothing)
+    monkeypatch.setattr(AllsourceStore, "_prepare_guarded_append", nothing)
 
 
 def without_reading_back(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(AllsourceStore, "loses_versions_on_restart", property(lambda store: False))
-    monkeypatch.setattr(allsource, "WARM_FOR", 0.0)  # However fast Core restarts here, the read comes before the guard.
+    monkeypatch.setattr(
+        allsource, "TENANT_LOADED_FOR", 0.0
+    )  # However fast Core restarts here, the read comes before the guard.
 
 
 async def twice_without(core: Core) -> tuple[int, int]:

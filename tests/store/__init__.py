@@ -1,1 +1,1 @@
-"""Each store by itself: what it makes of a damaged file, of a server in trouble, of wrong options."""
+"""Tests of each store by itself: damaged files, failing servers, wrong options, closing."""

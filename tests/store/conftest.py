@@ -1,95 +1,16 @@
-"""Local Allsources of either age, reached through either HTTP engine; and what is looked through for secrets."""
+"""Fixtures for the tests of all stores."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
-from typing import Any, Literal
+from collections.abc import Iterator
 
-import httpx
 import pytest
 
-from allsource_auth import Tls
-from allsource_auth.store.allsource import client as allsource_client
-from allsource_auth.store.allsource import http
-from allsource_auth.store.allsource import read_routing as allsource_reads
-from allsource_auth.store.allsource import store as allsource
-from tests.store.local import Local, Pauses, running_local
 from tests.support.canaries import Watch, watched
-from tests.support.proxy import FaultProxy
-from tests.support.targets import SECOND_ENGINE
-
-
-@pytest.fixture(params=[None, SECOND_ENGINE], ids=["pyreqwest", "httpx"])
-def engine(request: pytest.FixtureRequest) -> Tls | None:
-    """The option that chooses the HTTP engine."""
-    found: Tls | None = request.param
-    return found
-
-
-@pytest.fixture
-async def newer(engine: Tls | None) -> AsyncIterator[Local]:
-    async with running_local("0.27", engine) as local:
-        yield local
-
-
-@pytest.fixture
-async def older(engine: Tls | None) -> AsyncIterator[Local]:
-    async with running_local("0.23", engine) as local:
-        yield local
-
-
-@pytest.fixture(params=["0.23", "0.27"])
-async def either(request: pytest.FixtureRequest, engine: Tls | None) -> AsyncIterator[Local]:
-    generation: Literal["0.23", "0.27"] = request.param
-    async with running_local(generation, engine) as local:
-        yield local
-
-
-@pytest.fixture
-async def proxy(newer: Local) -> AsyncIterator[FaultProxy]:
-    """What goes wrong on the way to `newer`; a store that shall meet it is opened on its URL."""
-    async with FaultProxy(newer.core_url) as opened:
-        yield opened
-
-
-@pytest.fixture(params=["pyreqwest", "httpx-on-aiohttp", "own-client"])
-async def options(request: pytest.FixtureRequest) -> AsyncIterator[dict[str, Any]]:
-    """The options of a store on each engine, the caller's own client among them."""
-    async with httpx.AsyncClient() as client:
-        engines: dict[str, dict[str, Any]] = {
-            "pyreqwest": {},
-            "httpx-on-aiohttp": {"tls": SECOND_ENGINE},
-            "own-client": {"http_client": client},
-        }
-        yield engines[request.param]
-
-
-class Time:
-    """A clock that the test moves."""
-
-    now = 1000.0
-
-
-@pytest.fixture
-def time(monkeypatch: pytest.MonkeyPatch) -> Time:
-    """What the store, its rotation of read URLs and its engine take the time from."""
-    found = Time()
-    for module in (allsource, allsource_reads, http):
-        monkeypatch.setattr(module, "monotonic", lambda: found.now)
-    return found
-
-
-@pytest.fixture
-def pauses(monkeypatch: pytest.MonkeyPatch) -> Pauses:
-    """The client does not wait between two attempts."""
-    found = Pauses()
-    monkeypatch.setattr(allsource_client, "asyncio", found)
-    monkeypatch.setattr(allsource_client, "monotonic", found.monotonic)
-    return found
 
 
 @pytest.fixture
 def watch(monkeypatch: pytest.MonkeyPatch) -> Iterator[Watch]:
-    """Whatever the test logs, returns or raises is looked through for secrets."""
+    """Check everything that the test logs, returns or raises for secrets."""
     with watched(monkeypatch) as watch:
         yield watch

@@ -1,1 +1,1 @@
-"""The events of one tenant in an Allsource, over HTTP."""
+"""The event store of one tenant on an Allsource server, over HTTP."""

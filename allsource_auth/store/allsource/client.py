@@ -1,13 +1,12 @@
-"""Requests to an Allsource: in line, a bounded number at a time, and sent again where that is safe.
+"""Requests to an Allsource server: queueing, retries, failover.
 
-* At most ``max_in_flight`` requests are out, as Core 0.27 serves 16 at a time; the others wait in a queue, and at
-  most ``max_queued`` of them may wait (`request_queue`). Callers that ask the same share one request while it waits.
-  A request keeps its place while it waits to be sent again, so that a server in trouble meets fewer requests, not more.
-* What was certainly not carried out is sent again for a while: a connection that could not be made, 429, full queues. A read
-  is sent again after any passing trouble. An append whose outcome is open is never sent again from here: the mutation that
-  it belongs to finds out what became of it.
-* A plain read that fails at one of the read URLs goes to the others first, at once, to each of them once; pauses come after
-  that (`allsource_auth.store.allsource.read_routing`).
+* At most ``max_in_flight`` requests are in flight, because Core 0.27 works on 16 at a time; up to ``max_queued`` callers wait
+  in `RequestQueue`. A request keeps its slot while it waits for a retry, so a server in trouble receives fewer requests.
+* A request that was certainly not carried out is retried for a limited time: no connection could be made, 429, a full queue.
+  A read is retried after every transient failure. An append whose outcome is ambiguous is never repeated here, because the
+  event could be stored twice; the mutation reads the stream and settles the outcome.
+* A plain read that fails at one read URL tries each of the others once, without a pause (`ReadRouter`). Pauses come after
+  that.
 """
 
 from __future__ import annotations
@@ -21,63 +20,64 @@ from time import monotonic
 from allsource_auth.config import Connection
 from allsource_auth.errors import AllsourceAuthError, Api, Http, RateLimited, StoreClosed
 from allsource_auth.store.allsource.http import Engine, Reply, connect
-from allsource_auth.store.allsource.read_routing import Reads
+from allsource_auth.store.allsource.read_routing import ReadRouter
 from allsource_auth.store.allsource.request_queue import RequestQueue
-from allsource_auth.store.allsource.responses import SHORT_PAUSE, refusal
+from allsource_auth.store.allsource.responses import DEFAULT_PAUSE, classify
 
 __all__ = ["Client"]
 
-RECONNECTS = (0.0, 0.02, 0.08, 0.3)
-"""Seconds before each further attempt after a connection failed. The first is at once: a connection that the server closed
-while it was idle shows itself only when it is used."""
+RECONNECT_PAUSES = (0.0, 0.02, 0.08, 0.3)
+"""Seconds before each retry after a failed connection. The first is immediate: a keep-alive connection that the server has
+closed fails only when it is used."""
 
-RETRY_FOR = 10.0
-"""Seconds for which a request that the server puts off is sent again."""
+MAX_RETRY_TIME = 10.0
+"""Seconds for which a request is retried while the server rejects it temporarily."""
 
-LONGEST_PAUSE = 1.0
-"""Seconds between two attempts where the server does not ask for more."""
+MAX_PAUSE = 1.0
+"""Maximum seconds between two attempts, unless the server asks for more."""
 
 Prepare = Callable[[], Awaitable[None]]
-"""What an append needs before each attempt, in the same place in the line."""
+"""Runs before each attempt of an append, in the same slot."""
 
 
 class Client:
-    """The requests of one store. Raises `StoreClosed` after `close`."""
+    """Sends the requests of one store. Every method raises `StoreClosed` after `close`."""
 
     def __init__(self, connection: Connection) -> None:
         self.connection = connection
         self._engine: Engine | None = None
-        self._reads = Reads(connection.query_urls, connection.core_url) if connection.query_urls else None
-        self._line = RequestQueue[Reply](connection.max_in_flight, connection.max_queued)
+        self._router = ReadRouter(connection.query_urls, connection.core_url) if connection.query_urls else None
+        self._queue = RequestQueue[Reply](connection.max_in_flight, connection.max_queued)
         self._closed = False
-        self.failures = 0
-        """Connections to the write endpoint that failed so far."""
+        self.core_failures = 0
+        """How many requests to ``core_url`` failed without a reply so far."""
 
     @property
     def engine(self) -> Engine:
-        """Opened on first use."""
+        """The HTTP engine, created on first use."""
         if self._closed:
             raise StoreClosed
         if self._engine is None:
             self._engine = connect(self.connection)
         return self._engine
 
-    async def ask(self, path: str, *, require_leader: bool) -> Reply:
-        """The successful answer to a query: of the write endpoint if ``decisive``, else of a read endpoint."""
-        asked = partial(self._attempts, "GET", path, None, require_leader=require_leader, prepare=None)
-        return await self._line.through(asked, (path, require_leader))
+    async def query(self, path: str, *, require_leader: bool) -> Reply:
+        """The successful reply to a query, from Core if ``require_leader``, else from a read URL.
 
-    async def send(self, path: str, body: bytes, prepare: Prepare | None) -> Reply:
-        """The successful answer to an append. ``prepare`` runs right before it, each time it is sent."""
-        return await self._line.through(
-            partial(self._attempts, "POST", path, body, require_leader=True, prepare=prepare)
-        )
+        Equal queries that wait in the queue are coalesced.
+        """
+        request = partial(self._send, "GET", path, None, require_leader=require_leader, prepare=None)
+        return await self._queue.run(request, (path, require_leader))
 
-    async def ask_in_place(self, path: str, *, once: bool = False) -> Reply:
-        """A query of the write endpoint for `Prepare`: without waiting for a place of its own; with ``once`` not sent again."""
-        return await self._attempts("GET", path, None, require_leader=True, prepare=None, once=once)
+    async def append(self, path: str, body: bytes, prepare: Prepare | None) -> Reply:
+        """The successful reply to an append. ``prepare`` runs directly before each attempt."""
+        return await self._queue.run(partial(self._send, "POST", path, body, require_leader=True, prepare=prepare))
 
-    async def _attempts(
+    async def query_in_slot(self, path: str, *, once: bool = False) -> Reply:
+        """A query of Core from within a `Prepare` callback, whose append already has a slot. ``once``: without retries."""
+        return await self._send("GET", path, None, require_leader=True, prepare=None, once=once)
+
+    async def _send(
         self,
         method: str,
         path: str,
@@ -88,13 +88,13 @@ class Client:
         once: bool = False,
     ) -> Reply:
         connection = self.connection
-        reads = None if require_leader else self._reads
-        base = connection.core_url if reads is None else reads.turn()
-        tried: tuple[str, ...] = ()  # where a plain read failed
+        router = None if require_leader else self._router
+        base = connection.core_url if router is None else router.next_url()
+        failed_urls: tuple[str, ...] = ()  # with repetitions; only of plain reads
         consistency = None if require_leader else connection.consistency
         writes = body is not None
-        failed = refusals = 0
-        begun = False  # of a batch that was put off, what comes before the event that was is stored (section 5.2)
+        reconnects = error_replies = 0
+        partly_stored = False  # a 503 to a batch names the event that failed; the events before it may be stored
         deadline: float | None = None
         try:
             while True:
@@ -104,57 +104,56 @@ class Client:
                     reply = await self.engine.request(method, base + path, body, consistency)
                 except Http as error:
                     if base == connection.core_url:
-                        self.failures += 1
+                        self.core_failures += 1
                     error.ambiguous = writes and error.ambiguous
-                    if reads is not None:
-                        tried += (base,)
-                        if (other := reads.instead(tried, error)) is not None:
+                    if router is not None:
+                        failed_urls += (base,)
+                        if (other := router.fail_over(failed_urls, error)) is not None:
                             base = other
                             continue
-                    if once or error.ambiguous or error.timeout or failed == len(RECONNECTS):
+                    if once or error.ambiguous or error.timeout or reconnects == len(RECONNECT_PAUSES):
                         raise
-                    wait = RECONNECTS[failed]
-                    failed += 1
+                    wait = RECONNECT_PAUSES[reconnects]
+                    reconnects += 1
                 else:
                     if reply.status in (200, 201):
-                        if reads is not None and reads.aside:
-                            reads.answered(base)
+                        if router is not None and router.open_circuits:
+                            router.succeeded(base)
                         return reply
-                    refused, again = refusal(reply, writes=writes)
-                    if reads is not None and (again is not None or isinstance(refused, RateLimited)):
-                        tried += (base,)
-                        if (other := reads.instead(tried, refused, again)) is not None:
+                    failure, retry_in = classify(reply, writes=writes)
+                    if router is not None and (retry_in is not None or isinstance(failure, RateLimited)):
+                        failed_urls += (base,)
+                        if (other := router.fail_over(failed_urls, failure, retry_in)) is not None:
                             base = other
                             continue
                     now = monotonic()
-                    deadline = now + RETRY_FOR if deadline is None else deadline
-                    if once or again is None or now + again > deadline:
-                        raise refused
-                    begun = begun or (writes and reply.status == 503)
-                    pause = max(again, min(max(again, SHORT_PAUSE) * 2**refusals, LONGEST_PAUSE))
-                    refusals += 1
-                    wait = pause * random.uniform(1.0, 1.5)  # noqa: S311 - so that many do not come back at once
+                    deadline = now + MAX_RETRY_TIME if deadline is None else deadline
+                    if once or retry_in is None or now + retry_in > deadline:
+                        raise failure
+                    partly_stored = partly_stored or (writes and reply.status == 503)
+                    pause = max(retry_in, min(max(retry_in, DEFAULT_PAUSE) * 2**error_replies, MAX_PAUSE))
+                    error_replies += 1
+                    wait = pause * random.uniform(1.0, 1.5)  # noqa: S311 - spreads the retries of many clients
                 await asyncio.sleep(wait)
-                if reads is not None:
-                    base = reads.turn()
+                if router is not None:
+                    base = router.next_url()
         except AllsourceAuthError as error:
-            error.ambiguous = error.ambiguous or begun
-            if len(places := dict.fromkeys(tried)) > 1:
-                _tell(error, f"; the read failed at {', '.join(places)}")
+            error.ambiguous = error.ambiguous or partly_stored
+            if len(urls := dict.fromkeys(failed_urls)) > 1:
+                _extend_message(error, f"; the read failed at {', '.join(urls)}")
             raise
 
     async def close(self) -> None:
-        """Refuse what waits in line, wait for what is out, and close the pool."""
+        """Reject queued requests, wait for those in flight, then close the connection pool."""
         self._closed = True
-        await self._line.close()
+        await self._queue.close()
         engine, self._engine = self._engine, None
         if engine is not None:
             await engine.close()
 
 
-def _tell(error: AllsourceAuthError, more: str) -> None:
-    """Add to what an error of a request says."""
+def _extend_message(error: AllsourceAuthError, addition: str) -> None:
     if isinstance(error, Http | Api):
-        error.args = (f"{error}{more}",)
+        error.args = (f"{error}{addition}",)
     if isinstance(error, Api):
-        error.message += more
+        error.message += addition

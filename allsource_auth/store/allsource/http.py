@@ -1,9 +1,10 @@
-"""The seam to HTTP: one pooled client, a method and a URL in, a status, headers and bytes out.
+"""HTTP engines: send one request with a pooled client and return status, headers and body.
 
-Two engines (section 6 of the design): `PyreqwestEngine`, which sends straight to its pool and shows the same pool as an
-``httpx.AsyncClient``; and `HttpxEngine`, on any ``httpx.AsyncClient``: the caller's own, or one on aiohttp's transport. What
-fails on the way is an `Http` whose ``ambiguous`` says whether the server may have got the request. Never the engine's own
-text about a request is repeated: it quotes the URL, which may hold a session's token.
+* `PyreqwestEngine` uses a pyreqwest pool, and offers the same pool as an ``httpx.AsyncClient``.
+* `HttpxEngine` uses any ``httpx.AsyncClient``: the caller's, or one on the aiohttp transport.
+
+A failure raises `Http`, whose ``ambiguous`` is true if the server may have received the request. The error texts of the
+engines are never repeated: they quote the URL, which may contain the token of a session.
 """
 
 from __future__ import annotations
@@ -31,13 +32,13 @@ if TYPE_CHECKING:
 __all__ = ["Engine", "HttpxEngine", "PyreqwestEngine", "Reply", "connect", "engine_name"]
 
 POOL_IDLE = 30.0
-"""Seconds that an idle connection is kept; gateways commonly close theirs after a minute."""
+"""Seconds after which an idle connection is closed. Gateways commonly close idle connections after a minute."""
 
 HEADERS = {"accept": "application/json", "user-agent": f"allsource_auth/{__version__}"}
 
 
 class Reply(NamedTuple):
-    """A server's answer. ``header`` takes a name in small letters; ``sent`` is when its request left, by ``monotonic``."""
+    """A reply. ``header`` looks up a header by its lower-case name; ``sent`` is the `monotonic` time of the request."""
 
     status: int
     body: bytes
@@ -49,24 +50,27 @@ class Reply(NamedTuple):
 
 
 class Engine(Protocol):
-    """Sends one request and reads the whole answer."""
+    """Sends a request and reads the whole reply."""
 
     name: str
 
     @property
     def http(self) -> httpx.AsyncClient:
-        """The pool as httpx users know it."""
+        """The connection pool as an ``httpx.AsyncClient``."""
         ...
 
     async def request(self, method: str, url: str, body: bytes | None, consistency: str | None) -> Reply:
-        """Raises `Http`; `StoreClosed` after `close`. ``body`` is JSON; ``consistency`` goes into ``X-Consistency``."""
+        """Send JSON ``body`` to ``url``, with the header ``X-Consistency`` if ``consistency`` is given.
+
+        Raises `Http`, and `StoreClosed` after `close`.
+        """
         ...
 
     async def close(self) -> None: ...
 
 
 def engine_name(connection: Connection) -> str:
-    """Which engine these options choose."""
+    """The name of the engine that these options select."""
     if connection.http_client is not None:
         return "httpx, the caller's client"
     if find_spec("pyreqwest") is not None and not connection.tls.ca_only:
@@ -75,20 +79,20 @@ def engine_name(connection: Connection) -> str:
 
 
 def connect(connection: Connection) -> Engine:
-    """The engine that these options choose. Raises `InvalidInput` where what it needs is not installed."""
+    """Create the engine that these options select. Raises `InvalidInput` if a package that it needs is not installed."""
     name = engine_name(connection)
     if connection.http_client is not None:
         return HttpxEngine(connection.http_client, connection, name=name)
     if name == PyreqwestEngine.name:
         return PyreqwestEngine(connection)
     if find_spec("httpx_aiohttp") is None:
-        wish = "tls" if connection.tls.ca_only else "http_client"
-        raise InvalidInput(wish, "this needs the aiohttp transport here; install allsource-auth[aiohttp]")
+        option = "tls" if connection.tls.ca_only else "http_client"
+        raise InvalidInput(option, "needs the aiohttp transport; install allsource-auth[aiohttp]")
     return _on_aiohttp(connection, name)
 
 
 class PyreqwestEngine:
-    """One pyreqwest pool, and the same pool as an ``httpx.AsyncClient``."""
+    """A pyreqwest pool, also available as an ``httpx.AsyncClient``."""
 
     name = "pyreqwest"
 
@@ -106,15 +110,15 @@ class PyreqwestEngine:
             .timeout(timedelta(seconds=timeouts.total))
             .pool_idle_timeout(timedelta(seconds=POOL_IDLE))
             .pool_max_idle_per_host(connection.max_in_flight)
-            .no_proxy()  # what the environment names would get to see passwords; the other engine does not look there
+            .no_proxy()  # a proxy from the environment would see passwords; `HttpxEngine` does not use one either
             .follow_redirects(False)
             .referer(False)
-            .runtime_multithreaded(False)  # one thread for all pools: `close` waits for it
+            .runtime_multithreaded(False)  # one thread for all pools; `close` waits for it
         )
-        # An answer of Core 0.27 to a request that offers compression is compressed, chunked and slower (section 4 of its
-        # contract).
-        for offer in (builder.gzip, builder.brotli, builder.zstd, builder.deflate):
-            offer(False)
+        # Core 0.27 compresses the reply to a request that offers compression, which takes longer. See section "Compression"
+        # of docs/reference/allsource-api.md.
+        for set_compression in (builder.gzip, builder.brotli, builder.zstd, builder.deflate):
+            set_compression(False)
         root = None if tls.ca_file is None else tls.read("ca_file")
         identity = None if tls.client_cert is None else tls.read("client_key") + b"\n" + tls.read("client_cert")
         try:
@@ -131,7 +135,7 @@ class PyreqwestEngine:
             raise InvalidInput("tls", "the certificates cannot be used; they must be PEM files")
         self._connection = connection
         self._errors = exceptions
-        # The API key goes with our requests only, not with those that a user of the pool sends to wherever it may be.
+        # Not a default header of the pool: requests through `http` may go to other servers.
         credentials = dict(connection.credentials)
         self._headers: dict[str | None, dict[str, str]] = {
             None: credentials,
@@ -148,7 +152,9 @@ class PyreqwestEngine:
             self._http = httpx.AsyncClient(
                 transport=HttpxTransport(self._client, close_client=False),
                 base_url=self._connection.core_url,
-                timeout=httpx.Timeout(0.0, read=self._connection.timeouts.total),  # the transport adds the four up
+                timeout=httpx.Timeout(
+                    0.0, read=self._connection.timeouts.total
+                ),  # the transport adds up the four limits
             )
         return self._http
 
@@ -166,12 +172,12 @@ class PyreqwestEngine:
             failure = None
         except exceptions.PyreqwestError as error:
             failure = error
-        # Outside the handler: what the engine says would else be chained.
+        # Raise outside the handler, so that the engine's error is not chained.
         if failure is None:
             raise StoreClosed
         origin, timeouts = _origin(url), self._connection.timeouts
-        # The classes do not tell whether anything was sent: a connection that breaks before the answer is a ConnectError,
-        # an answer that does not come a ConnectTimeoutError.
+        # The class does not show whether anything was sent: a connection that breaks before the reply raises ConnectError,
+        # a missing reply ConnectTimeoutError.
         causes = [str(cause["message"]) for cause in (getattr(failure, "details", None) or {}).get("causes") or []]
         unsent = "client error (Connect)" in causes
         if isinstance(failure, exceptions.RequestTimeoutError):
@@ -185,32 +191,33 @@ class PyreqwestEngine:
         if self._http is not None:
             await self._http.aclose()
         await self._client.close()
-        _pool_left()
+        _wait_for_pool_thread()
 
 
-def _pool_left() -> None:
-    """Wait until the thread of all pools is out of what it did last: waking a loop that waited for an answer.
+def _wait_for_pool_thread() -> None:
+    """Wait until pyreqwest's thread, which all pools share, has finished waking an event loop.
 
-    If the process ended while it is in there, it would come back to an interpreter that is gone, and abort the process. It
-    does one thing after another, so it is out once it has looked at a request; this one it refuses without sending anything.
+    If the interpreter ended while the thread is inside that call, the process would be aborted. The thread works sequentially,
+    so it has left the call when it has processed another request. The URL scheme of this request is invalid, so nothing is
+    sent.
     """
     from pyreqwest.client import SyncClientBuilder
     from pyreqwest.exceptions import PyreqwestError
 
-    with suppress(
-        PyreqwestError, RuntimeError
-    ):  # the latter in a process that was forked off, which has no such thread
-        # It has no use for certificates, and need not load any.
+    # RuntimeError: a forked process, which does not have the thread.
+    with suppress(PyreqwestError, RuntimeError):
+        # Without certificates, because loading them takes time.
         builder = SyncClientBuilder().runtime_multithreaded(False).danger_accept_invalid_certs(True)
         with builder.build() as client:
             client.get("nowhere://pool").build().send()
 
 
 class HttpxEngine:
-    """Any ``httpx.AsyncClient``; with a ``transport`` it is one of our own on that transport, and is closed here.
+    """Sends requests with an ``httpx.AsyncClient``.
 
-    Our own requests go straight to the transport: a client logs the URL of each, in which there may be a session's token.
-    The time limits of a client of the caller's are its own, unless the options give some.
+    With ``transport``, the client was created by the library on that transport, and is closed by `close`. Requests are then
+    sent to the transport directly: the client would log each URL, which may contain the token of a session. Without
+    ``transport`` it is the caller's client, whose own time limits apply unless the options set them.
     """
 
     def __init__(
@@ -244,15 +251,16 @@ class HttpxEngine:
             headers["x-consistency"] = consistency
         began = monotonic()
         if body is not None:
-            # Let the loop notice what has arrived, the end of an idle connection among it: aiohttp would send on that one.
+            # Let the event loop process pending input: it may be the end of an idle connection, which aiohttp would use.
             await asyncio.sleep(0)
             await asyncio.sleep(0)
         with anyio.move_on_after(self._total) as scope:
             try:
-                response = await self._sent(method, url, body, headers)
+                response = await self._send(method, url, body, headers)
                 return Reply(response.status_code, response.content, response.headers.get, began)
             except (httpx.HTTPError, RuntimeError, OSError) as error:
-                failure: Exception = error  # the latter two: a closed client; what a transport did not translate
+                # RuntimeError: a closed client. OSError: an error that the transport did not translate.
+                failure: Exception = error
             except Exception as error:
                 if not _is_aiohttp(error):
                     raise
@@ -262,9 +270,9 @@ class HttpxEngine:
             raise _timeout(origin, "total", self._total or 0)
         if self.http.is_closed:
             raise StoreClosed
-        match _where(failure):
+        match _failed_phase(failure):
             case "unsent":
-                raise _unreachable(origin, _words(failure))
+                raise _unreachable(origin, _system_messages(failure))
             case "connect":
                 raise _connect_timeout(origin, limits.connect if limits else None)
             case "read":
@@ -272,8 +280,8 @@ class HttpxEngine:
             case _:
                 raise _broken(origin)
 
-    async def _sent(self, method: str, url: str, body: bytes | None, headers: dict[str, str]) -> httpx.Response:
-        """The whole response."""
+    async def _send(self, method: str, url: str, body: bytes | None, headers: dict[str, str]) -> httpx.Response:
+        """Send one request and read the whole response."""
         import httpx
 
         if self._transport is None:
@@ -314,10 +322,10 @@ def _is_aiohttp(error: BaseException | None) -> bool:
     return type(error).__module__.startswith("aiohttp")
 
 
-def _where(failure: Exception) -> Literal["unsent", "connect", "read", "broken"]:
-    """Where a request failed: before a byte was sent, at the time limit for that, at that for the answer, or later.
+def _failed_phase(failure: Exception) -> Literal["unsent", "connect", "read", "broken"]:
+    """How a request failed: before anything was sent, at the connect timeout, at the read timeout, or otherwise.
 
-    The aiohttp transport reports nearly all of it as a connect that took too long; what it stems from tells the truth.
+    The aiohttp transport reports nearly every failure as a connect timeout; the cause of its exception is reliable.
     """
     import httpx
 
@@ -337,8 +345,8 @@ def _where(failure: Exception) -> Literal["unsent", "connect", "read", "broken"]
     return "read" if isinstance(failure, httpx.TimeoutException) else "broken"
 
 
-def _words(failure: BaseException) -> str:
-    """What the system said of a connection that failed, without what the clients made of it."""
+def _system_messages(failure: BaseException) -> str:
+    """The operating system's and the TLS library's messages for a failed connection, without those of the HTTP clients."""
     found = []
     step: BaseException | None = failure
     while step is not None:
@@ -357,18 +365,14 @@ def _origin(url: str) -> str:
     return f"{parts.scheme}://{parts.netloc}"
 
 
-def _unreachable(origin: str, words: str) -> Http:
-    small = words.lower()
-    reason = "the connection could not be made"
-    for mark, sentence in _REASONS.items():
-        if mark in small:
-            reason = sentence
-            break
+def _unreachable(origin: str, message: str) -> Http:
+    message = message.lower()
+    reason = next((reason for part, reason in _REASONS.items() if part in message), "the connection could not be made")
     return Http(f"cannot connect to {origin}: {reason}")
 
 
 _REASONS = {
-    "certificate": "its TLS certificate is not trusted or does not fit",  # first: the text may speak of names as well
+    "certificate": "its TLS certificate is not trusted or does not match",  # first: the message may contain "name" as well
     "refused": "the connection was refused; is the server running there?",
     "lookup": "the host name does not resolve",
     "dns": "the host name does not resolve",
@@ -383,7 +387,7 @@ _REASONS = {
     "corrupt message": "TLS could not be negotiated",
     "unreachable": "the network is unreachable",
 }
-"""What systems and TLS libraries say when a connection fails, in lower case, and what we say."""
+"""Part of a message of the operating system or TLS library, in lower case, and the reason to report. First match wins."""
 
 
 def _connect_timeout(origin: str, seconds: float | None) -> Http:
@@ -391,8 +395,8 @@ def _connect_timeout(origin: str, seconds: float | None) -> Http:
 
 
 def _timeout(origin: str, which: str, seconds: float | None) -> Http:
-    words = f"no complete answer from {origin}{_within(seconds)} ({which} timeout)"
-    return Http(words, ambiguous=True, timeout=which)
+    message = f"no complete answer from {origin}{_within(seconds)} ({which} timeout)"
+    return Http(message, ambiguous=True, timeout=which)
 
 
 def _within(seconds: float | None) -> str:

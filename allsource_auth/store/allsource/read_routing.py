@@ -1,11 +1,11 @@
-"""Where plain reads go: to the read URLs in turn, past those that fail, and to Core when none is left.
+"""Read routing: plain reads are spread round-robin over the healthy read URLs.
 
-* A URL at which a read failed in a way that says nothing about the request is *set aside*: for a second at first, then twice as
-  long each time, up to half a minute. After that one read asks it again, and goes on elsewhere if it fails; nothing
-  runs in the background. An answer puts the URL back in the rotation.
-* Core is asked when all of them are set aside: what it answers is at least as new, so a Query Service that is gone stops no
-  sign-in. But 429 comes from a server that lives and has too much to do; that load is not handed on to Core, which takes the
-  writes.
+* Each read URL has a circuit breaker. A failure that says nothing about the request (no connection, a gateway's error, 429)
+  opens the circuit, and the URL is skipped: for one second at first, then for twice as long each time, up to 30 seconds.
+* When that time is over the circuit is half-open: one read probes the URL, and fails over to another URL if the probe fails.
+  A success closes the circuit. There is no background task.
+* If all circuits are open, Core answers plain reads. Its answers are at least as new, so sign-ins continue while a Query
+  Service is down. Overload (429) is the exception: Core accepts the writes and must not get that load as well.
 """
 
 from __future__ import annotations
@@ -19,95 +19,99 @@ from typing import Final
 
 from allsource_auth.errors import AllsourceAuthError, RateLimited
 
-__all__ = ["Reads"]
+__all__ = ["ReadRouter"]
 
 FIRST_PAUSE: Final = 1.0
-"""Seconds for which a URL is set aside at first."""
+"""Seconds for which a circuit stays open after the first failure."""
 
-LONGEST_PAUSE: Final = 30.0
-"""Seconds between two reads that find out whether it is back, at most."""
+MAX_PAUSE: Final = 30.0
+"""Maximum seconds between two probes of a URL whose circuit is open."""
 
 _log = logging.getLogger("allsource_auth")
 
 
-class _Aside:
-    """A URL that is left out until a moment of `monotonic`.
+class _OpenCircuit:
+    """State of a URL that is skipped until ``probe_at``, a time of `monotonic`.
 
-    ``busy``: it lives, and takes no more requests for now. ``told``: the log says that it is left out.
+    ``overloaded``: the last failure was 429. ``logged``: a warning was logged, so the recovery is logged, too.
     """
 
-    __slots__ = ("busy", "pause", "told", "until")
+    __slots__ = ("logged", "overloaded", "pause", "probe_at")
 
     def __init__(self) -> None:
         self.pause = FIRST_PAUSE
-        self.until = 0.0
-        self.busy = self.told = False
+        self.probe_at = 0.0
+        self.overloaded = self.logged = False
 
 
-class Reads:
-    """The read URLs of one store, at least one, and Core's."""
+class ReadRouter:
+    """Chooses among the read URLs of one store, of which there is at least one, and Core's URL."""
 
     def __init__(self, urls: Sequence[str], core_url: str) -> None:
-        # Many processes that live shortly would else all begin with the same one.
+        # A random start, so that many short-lived processes do not all begin with the same URL.
         first = random.randrange(len(urls))  # noqa: S311
         self._urls = (*urls[first:], *urls[:first])
         self._core_url = core_url
-        self.aside: dict[str, _Aside] = {}
-        """The URLs that are set aside. While there are none, an answer need not be told of (`answered`)."""
+        self.open_circuits: dict[str, _OpenCircuit] = {}
+        """By URL. While it is empty, successes need not be reported with `succeeded`."""
         self._healthy = cycle(self._urls)
 
-    def turn(self) -> str:
-        """The URL that the next read goes to."""
-        if not self.aside:
+    def next_url(self) -> str:
+        """The URL for the next read."""
+        if not self.open_circuits:
             return next(self._healthy)
         now = monotonic()
-        for url, aside in self.aside.items():
-            if aside.until <= now:
-                # This read finds out whether it is back; no other one shall wait for that.
-                aside.pause = min(2 * aside.pause, LONGEST_PAUSE)
-                aside.until = now + aside.pause
+        for url, circuit in self.open_circuits.items():
+            if circuit.probe_at <= now:
+                # Half-open: this read probes the URL. Postponing the next probe keeps other reads away from it.
+                circuit.pause = min(2 * circuit.pause, MAX_PAUSE)
+                circuit.probe_at = now + circuit.pause
                 return url
-        return self._another(()) or self._core_url
+        return self._untried(()) or self._core_url
 
-    def answered(self, url: str) -> None:
-        """``url`` has answered a read."""
-        aside = self.aside.pop(url, None)
-        if aside is not None:
-            self._changed()
-            if aside.told:
-                _log.info("%s answers plain reads again", url)
+    def succeeded(self, url: str) -> None:
+        """Close the circuit of ``url`` after it has answered a read."""
+        circuit = self.open_circuits.pop(url, None)
+        if circuit is not None:
+            self._rebuild_rotation()
+            if circuit.logged:
+                _log.info("read URL %s is healthy again", url)
 
-    def instead(self, tried: Sequence[str], error: AllsourceAuthError, again: float | None = None) -> str | None:
-        """The URL that a read goes to at once, after it was not answered at ``tried``; ``None`` if it was everywhere.
+    def fail_over(self, tried: Sequence[str], error: AllsourceAuthError, retry_in: float | None = None) -> str | None:
+        """Open the circuit of the last URL in ``tried``; return another URL for the same read, or ``None`` if none is left.
 
-        ``error`` is what became of it at the last of them, which is set aside; ``again``: the seconds that it asked for.
+        ``error`` is the failure at that URL, ``retry_in`` the pause in seconds that it asked for.
         """
         url = tried[-1]
         if url in self._urls:
-            self._set_aside(url, error, again)
-        return self._another(tried)
+            self._open_circuit(url, error, retry_in)
+        return self._untried(tried)
 
-    def _set_aside(self, url: str, error: AllsourceAuthError, again: float | None) -> None:
-        busy = isinstance(error, RateLimited)
-        asked_for = again or (LONGEST_PAUSE if busy and again is None else 0.0)
-        aside = self.aside.get(url)
-        if aside is None:
-            aside = self.aside[url] = _Aside()
-            self._changed()
-        if not busy and not aside.told:
-            aside.told = True
-            _log.warning("plain reads leave out %s for now: %s", url, error)
-        aside.busy = busy
-        aside.until = max(aside.until, monotonic() + max(aside.pause, asked_for))
+    def _open_circuit(self, url: str, error: AllsourceAuthError, retry_in: float | None) -> None:
+        overloaded = isinstance(error, RateLimited)
+        # A 429 without `retry_in` asked for a longer pause than is followed.
+        asked_for = retry_in or (MAX_PAUSE if overloaded and retry_in is None else 0.0)
+        circuit = self.open_circuits.get(url)
+        if circuit is None:
+            circuit = self.open_circuits[url] = _OpenCircuit()
+            self._rebuild_rotation()
+        if not overloaded and not circuit.logged:
+            circuit.logged = True
+            _log.warning("read URL %s is skipped for now: %s", url, error)
+        circuit.overloaded = overloaded
+        circuit.probe_at = max(circuit.probe_at, monotonic() + max(circuit.pause, asked_for))
 
-    def _changed(self) -> None:
-        self._healthy = cycle([url for url in self._urls if url not in self.aside])
+    def _rebuild_rotation(self) -> None:
+        self._healthy = cycle([url for url in self._urls if url not in self.open_circuits])
 
-    def _another(self, tried: Sequence[str]) -> str | None:
-        for _ in range(len(self._urls) - len(self.aside)):
+    def _untried(self, tried: Sequence[str]) -> str | None:
+        """A URL that is not in ``tried``: a healthy one, else the overloaded ones, else Core or any other."""
+        for _ in range(len(self._urls) - len(self.open_circuits)):
             url = next(self._healthy)
             if url not in tried:
                 return url
-        busy = sorted((aside.until, url) for url, aside in self.aside.items() if aside.busy)
-        left = [url for _, url in busy] or [self._core_url, *self._urls]
-        return next((url for url in left if url not in tried), None)
+        overloaded = sorted(
+            (circuit.probe_at, url) for url, circuit in self.open_circuits.items() if circuit.overloaded
+        )
+        candidates = [url for _, url in overloaded] or [self._core_url, *self._urls]
+        return next((url for url in candidates if url not in tried), None)

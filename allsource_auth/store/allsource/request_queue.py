@@ -1,7 +1,9 @@
-"""``Line``: at most so many at a time, the others in the order in which they came; who asks the same may wait together.
+"""Bounded concurrency with a FIFO queue; identical waiting requests are coalesced.
 
-Callers with one key share a turn, as long as it has not come: what they get was asked for after each of them had asked.
-Nobody's work is a task of its own: the first caller of a turn does it, and if that one is cancelled, the next does.
+* Waiting callers with equal keys share one entry of the queue, and with it one request. A request that has started is never
+  shared with a later caller, so a result is never older than the call that it answers.
+* No request runs in a task of its own. The first caller of an entry performs it; if that caller is cancelled, the next caller
+  of the entry takes over in the same slot.
 """
 
 from __future__ import annotations
@@ -18,8 +20,8 @@ __all__ = ["RequestQueue"]
 T = TypeVar("T")
 
 
-class _Turn(Generic[T]):
-    """A place in line and who waits for it. A waiter is answered with ``None`` when the turn has come and is its own."""
+class _Entry(Generic[T]):
+    """A queued request and its callers. A waiter resolved with ``None`` has the slot and must perform the request itself."""
 
     __slots__ = ("key", "waiters")
 
@@ -27,8 +29,8 @@ class _Turn(Generic[T]):
         self.key = key
         self.waiters: dict[asyncio.Future[T | None], None] = {}
 
-    def next(self) -> bool:
-        """Tell the next waiter that the turn is its own; false if nobody waits."""
+    def give_slot(self) -> bool:
+        """Give the slot to the next waiter. Returns false if the entry has none."""
         while self.waiters:
             waiter = next(iter(self.waiters))
             del self.waiters[waiter]
@@ -39,109 +41,111 @@ class _Turn(Generic[T]):
 
 
 class RequestQueue(Generic[T]):
-    """``places``: how many work at a time. ``most``: how many callers may wait."""
+    """At most ``max_in_flight`` requests run at a time, and at most ``max_queued`` callers wait."""
 
-    def __init__(self, places: int, most: int) -> None:
-        self._places = self._free = places  # while one is free, nobody waits
-        self._most = most
+    def __init__(self, max_in_flight: int, max_queued: int) -> None:
+        self._slots = self._free_slots = max_in_flight  # while a slot is free, the queue is empty
+        self._max_queued = max_queued
         self._waiting = 0
-        self._turns: OrderedDict[_Turn[T], None] = OrderedDict()
-        self._shared: dict[Hashable, _Turn[T]] = {}
+        self._queue: OrderedDict[_Entry[T], None] = OrderedDict()
+        self._by_key: dict[Hashable, _Entry[T]] = {}
         self._closed = False
-        self._empty: asyncio.Future[None] | None = None
+        self._idle: asyncio.Future[None] | None = None
 
-    async def through(self, work: Callable[[], Awaitable[T]], key: Hashable = None) -> T:
-        """Do ``work`` when there is a place, or get what another caller with this ``key`` gets, which is asked for later.
+    async def run(self, request: Callable[[], Awaitable[T]], key: Hashable = None) -> T:
+        """Perform ``request`` in a slot, or return the result of a queued request with the same ``key``.
 
-        Raises `Overloaded` at once if too many wait; `StoreClosed` after `close`; what ``work`` raises, for all who share it.
+        Raises `Overloaded` at once if the queue is full, `StoreClosed` after `close`, and what the request raises. An
+        exception of a shared request is raised for all its callers.
         """
         if self._closed:
             raise StoreClosed
-        turn: _Turn[T] | None = None
-        if self._free:
-            self._free -= 1
+        entry: _Entry[T] | None = None
+        if self._free_slots:
+            self._free_slots -= 1
         else:
-            turn = self._turn(key)
-            found = await self._answer(turn)
-            if found is not None:
-                return found
+            entry = self._enqueue(key)
+            result = await self._wait(entry)
+            if result is not None:
+                return result
         try:
-            found = await work()
+            result = await request()
         except Exception as error:
-            for waiter in turn.waiters if turn is not None else ():
+            for waiter in entry.waiters if entry is not None else ():
                 if not waiter.done():
                     waiter.set_exception(error)
-            self._leave()
+            self._release_slot()
             raise
         except BaseException:  # only this caller is cancelled
-            self._hand_on(turn)
+            self._pass_slot_on(entry)
             raise
-        for waiter in turn.waiters if turn is not None else ():
+        for waiter in entry.waiters if entry is not None else ():
             if not waiter.done():
-                waiter.set_result(found)
-        self._leave()
-        return found
+                waiter.set_result(result)
+        self._release_slot()
+        return result
 
-    def _turn(self, key: Hashable) -> _Turn[T]:
-        if self._waiting >= self._most:
-            raise Overloaded(f"{self._waiting} requests are waiting for a place already (max_queued)")
-        turn = self._shared.get(key) if key is not None else None
-        if turn is None:
-            turn = _Turn(key)
-            self._turns[turn] = None
+    def _enqueue(self, key: Hashable) -> _Entry[T]:
+        """The queued entry with this ``key``, or a new one at the end of the queue."""
+        if self._waiting >= self._max_queued:
+            raise Overloaded(f"the request queue is full: {self._waiting} requests are waiting (max_queued)")
+        entry = self._by_key.get(key) if key is not None else None
+        if entry is None:
+            entry = _Entry(key)
+            self._queue[entry] = None
             if key is not None:
-                self._shared[key] = turn
-        return turn
+                self._by_key[key] = entry
+        return entry
 
-    async def _answer(self, turn: _Turn[T]) -> T | None:
-        """Wait for the turn: ``None`` if it is ours, else what whoever had it got."""
+    async def _wait(self, entry: _Entry[T]) -> T | None:
+        """Wait for a slot, which returns ``None``, or for the result of the caller that has it."""
         waiter: asyncio.Future[T | None] = asyncio.get_running_loop().create_future()
-        turn.waiters[waiter] = None
+        entry.waiters[waiter] = None
         self._waiting += 1
         try:
             return await waiter
         except asyncio.CancelledError:
-            turn.waiters.pop(waiter, None)
+            entry.waiters.pop(waiter, None)
             if not waiter.done() or waiter.cancelled():
-                if not turn.waiters and turn in self._turns:
-                    self._forget(turn)
+                if not entry.waiters and entry in self._queue:
+                    self._dequeue(entry)
             elif waiter.exception() is None and waiter.result() is None:
-                self._hand_on(turn)
+                self._pass_slot_on(entry)
             raise
         finally:
             self._waiting -= 1
 
-    def _forget(self, turn: _Turn[T]) -> None:
-        del self._turns[turn]
-        if turn.key is not None:
-            del self._shared[turn.key]
+    def _dequeue(self, entry: _Entry[T]) -> None:
+        del self._queue[entry]
+        if entry.key is not None:
+            del self._by_key[entry.key]
 
-    def _hand_on(self, turn: _Turn[T] | None) -> None:
-        """The place of a caller that is gone: to who shares the turn, else to the next in line."""
-        if turn is None or not turn.next():
-            self._leave()
+    def _pass_slot_on(self, entry: _Entry[T] | None) -> None:
+        """Release a cancelled caller's slot to a coalesced waiter, else to the next request in the queue."""
+        if entry is None or not entry.give_slot():
+            self._release_slot()
 
-    def _leave(self) -> None:
-        while self._turns:
-            turn = next(iter(self._turns))
-            self._forget(turn)  # nobody joins it any more
-            if turn.next():
+    def _release_slot(self) -> None:
+        while self._queue:
+            entry = next(iter(self._queue))
+            self._dequeue(entry)  # later callers no longer join it
+            if entry.give_slot():
                 return
-        self._free += 1
-        if self._free == self._places and self._empty is not None:
-            self._empty.set_result(None)
-            self._empty = None
+        self._free_slots += 1
+        if self._free_slots == self._slots and self._idle is not None:
+            self._idle.set_result(None)
+            self._idle = None
 
     async def close(self) -> None:
-        """Refuse who waits, and wait until nobody works."""
+        """Reject queued requests with `StoreClosed`, then wait for those in flight."""
         self._closed = True
-        while self._turns:
-            turn = next(iter(self._turns))
-            self._forget(turn)
-            for waiter in turn.waiters:
+        while self._queue:
+            entry = next(iter(self._queue))
+            self._dequeue(entry)
+            for waiter in entry.waiters:
                 if not waiter.done():
                     waiter.set_exception(StoreClosed())
-        while self._free < self._places:
-            if self._empty is None:
-                self._empty = asyncio.get_running_loop().create_future()
-            await asyncio.shield(self._empty)
+        while self._free_slots < self._slots:
+            if self._idle is None:
+                self._idle = asyncio.get_running_loop().create_future()
+            await asyncio.shield(self._idle)

@@ -1,7 +1,7 @@
-"""Answers that are no success: what each means, and whether and when the same request may be sent again.
+"""Unsuccessful replies: which error each one means, and when the same request may be sent again.
 
-The kinds are those of section 12 of the contract and sections 2 and 4 of that of 0.27. A server's text is repeated only where
-it is one of its fixed phrases: it may quote what it was sent.
+The replies are listed in docs/reference/allsource-api.md, section "Errors". A server's text may quote what was sent to it, so
+only error codes and fixed phrases are repeated in messages.
 """
 
 from __future__ import annotations
@@ -14,86 +14,88 @@ import msgspec
 from allsource_auth.errors import AllsourceAuthError, Api, RateLimited, Unauthorized, Unavailable, VersionConflict
 from allsource_auth.store.allsource.http import Reply
 
-__all__ = ["Refusal", "refusal"]
+__all__ = ["ErrorReply", "classify"]
 
-SHORT_PAUSE = 0.05
-"""Seconds to wait where a queue was full, or where the server asks for no pause at all."""
+DEFAULT_PAUSE = 0.05
+"""Seconds to wait if a queue of the server was full, or if the server asks for no pause."""
 
-LONGEST_WAIT = 30.0
-"""Seconds that a server's ``Retry-After`` is followed at most; what asks for more is the operator's business."""
+MAX_RETRY_AFTER = 30.0
+"""Seconds; a longer ``Retry-After`` is not followed. It takes an operator to solve the cause of such a pause."""
 
 _PHRASE = re.compile(r"[A-Z][a-z]+(?: [a-z]+){0,3}")
-_WORD = re.compile(r"[a-z][a-z_]{2,40}")
+_CODE = re.compile(r"[a-z][a-z_]{2,40}")
 
-_OPERATOR = {
+_OPERATOR_ADVICE = {
     "archive_hydration_refused": "the server has too little free memory to load the tenant; give it more, or lower"
     " ALLSOURCE_MEMORY_RESERVE_BYTES",
     "archive_budget_exceeded": "the tenant's archive is larger than the server's limits for strict reads; raise"
     " ALLSOURCE_STRICT_ARCHIVE_MAX_DECODED_BYTES or its time limit",
 }
-"""What only the operator can change; asking again does not help."""
+"""By error code. Only an operator can change these conditions; a retry does not help."""
 
-_AGAIN = {"archive_index_incomplete": 1.0, "read_model_busy": 1.0}
-"""Nothing was done, and each further attempt gets on; the seconds to wait where the server does not say."""
+_NOT_READY_PAUSES = {"archive_index_incomplete": 1.0, "read_model_busy": 1.0}
+"""By error code: seconds to wait without a ``Retry-After``. Nothing was done, and the server makes progress meanwhile."""
 
 
-class Refusal(NamedTuple):
-    """``error`` is what it means; ``again``: seconds after which the same request may be sent again, ``None`` for never."""
+class ErrorReply(NamedTuple):
+    """The meaning of an unsuccessful reply.
+
+    ``retry_in``: seconds after which the same request may be sent again; ``None`` if it must not be.
+    """
 
     error: AllsourceAuthError
-    again: float | None
+    retry_in: float | None
 
 
-def refusal(reply: Reply, *, writes: bool) -> Refusal:
-    """What an answer other than 200 or 201 means for a request that ``writes`` or not."""
+def classify(reply: Reply, *, writes: bool) -> ErrorReply:
+    """The meaning of a reply other than 200 or 201. ``writes``: the request was an append."""
     status = reply.status
-    word, text, members = _read(reply.body)
-    if status == 409 and word == "version_conflict":
+    code, text, members = _parse(reply.body)
+    if status == 409 and code == "version_conflict":
         expected, actual = members.get("expected_version"), members.get("current_version")
         if isinstance(expected, int) and isinstance(actual, int):
-            return Refusal(VersionConflict(expected=expected, actual=actual), None)
+            return ErrorReply(VersionConflict(expected=expected, actual=actual), None)
     if status == 429:
-        # With an empty body the request was not looked at; with a text it was refused by the rate limit. Nothing was stored.
-        wait = _retry_after(reply)
-        limited = RateLimited("the server is taking no more requests for now (429)", retry_after=wait)
-        return Refusal(limited, _followed(1.0 if wait is None else wait))
+        # An empty body: not looked at. A text: refused by the rate limit. In both cases nothing was stored.
+        pause = _retry_after(reply)
+        limited = RateLimited("the server is taking no more requests for now (429)", retry_after=pause)
+        return ErrorReply(limited, _limited(1.0 if pause is None else pause))
     if status in (401, 403):
-        return Refusal(Unauthorized(f"the server refused the credential ({status})", status=status), None)
-    if word in _OPERATOR:
-        # 503 of Core; a Query Service makes 400 of what Core refuses to read (section 14.2 of the contract).
-        return Refusal(Unavailable(_OPERATOR[word], status=status), None)
+        return ErrorReply(Unauthorized(f"the server refused the credential ({status})", status=status), None)
+    if code in _OPERATOR_ADVICE:
+        # Core sends these with 503. A Query Service turns errors of Core into 400.
+        return ErrorReply(Unavailable(_OPERATOR_ADVICE[code], status=status), None)
     if status == 503:
-        return _unavailable(reply, word, text, writes=writes)
+        return _classify_503(reply, code, text, writes=writes)
     if status in (502, 504):
-        gone = Unavailable(f"a gateway could not reach the server ({status})", status=status, ambiguous=writes)
-        return Refusal(gone, None if writes else SHORT_PAUSE)
-    said = _shown(word, text)
-    # A server that failed inside may have stored the event before it did.
-    return Refusal(Api(f"the server answered {status}{said}", status=status, ambiguous=writes and status >= 500), None)
+        gateway = Unavailable(f"a gateway could not reach the server ({status})", status=status, ambiguous=writes)
+        return ErrorReply(gateway, None if writes else DEFAULT_PAUSE)
+    excerpt = _safe_excerpt(code, text)
+    # A server that failed internally may have stored the event first.
+    error = Api(f"the server answered {status}{excerpt}", status=status, ambiguous=writes and status >= 500)
+    return ErrorReply(error, None)
 
 
-def _unavailable(reply: Reply, word: str, text: str, *, writes: bool) -> Refusal:
-    if word in _AGAIN:
-        wait = _retry_after(reply)
-        return Refusal(
-            Unavailable(f"the server is not ready yet ({word})"), _followed(_AGAIN[word] if wait is None else wait)
-        )
+def _classify_503(reply: Reply, code: str, text: str, *, writes: bool) -> ErrorReply:
+    if code in _NOT_READY_PAUSES:
+        pause = _retry_after(reply)
+        error = Unavailable(f"the server is not ready yet ({code})")
+        return ErrorReply(error, _limited(_NOT_READY_PAUSES[code] if pause is None else pause))
     if text.startswith("Queue full"):
         if "uncertain" in text:
-            return Refusal(Unavailable("the server gave up waiting for its archive (503)", ambiguous=writes), None)
-        return Refusal(Unavailable("the server's queue for guarded writes is full (503)"), SHORT_PAUSE)
-    # Not a phrase of Core's: a gateway, which may have passed the request on before it gave up.
-    said = _shown(word, text)
-    unknown = Unavailable(f"the server cannot serve this now (503){said}", ambiguous=writes)
-    return Refusal(unknown, None if writes else SHORT_PAUSE)
+            return ErrorReply(Unavailable("the server gave up waiting for its archive (503)", ambiguous=writes), None)
+        return ErrorReply(Unavailable("the server's queue for guarded writes is full (503)"), DEFAULT_PAUSE)
+    # Not a reply of Core: a gateway, which may have forwarded the request before it gave up.
+    unknown = Unavailable(f"the server cannot serve this now (503){_safe_excerpt(code, text)}", ambiguous=writes)
+    return ErrorReply(unknown, None if writes else DEFAULT_PAUSE)
 
 
-def _followed(wait: float) -> float | None:
-    return wait if wait <= LONGEST_WAIT else None
+def _limited(pause: float) -> float | None:
+    return pause if pause <= MAX_RETRY_AFTER else None
 
 
 def _retry_after(reply: Reply) -> float | None:
-    """Seconds, where the server says them as a number."""
+    """The header ``Retry-After`` in seconds; ``None`` if it is missing or not a number."""
     try:
         seconds = float(reply.header("retry-after") or "")
     except ValueError:
@@ -101,24 +103,24 @@ def _retry_after(reply: Reply) -> float | None:
     return seconds if 0 <= seconds < 1e9 else None
 
 
-def _read(body: bytes) -> tuple[str, str, dict[str, Any]]:
-    """The bare word, the sentence and the members of an error body, in whatever shape it came; empty where there is none."""
+def _parse(body: bytes) -> tuple[str, str, dict[str, Any]]:
+    """The error code, the sentence and the members of an error body of any shape; empty where there is none."""
     try:
-        found = msgspec.json.decode(body)
+        decoded = msgspec.json.decode(body)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         return "", bytes(body[:300]).decode(errors="replace"), {}
-    members = found if isinstance(found, dict) else {}
+    members = decoded if isinstance(decoded, dict) else {}
     error = members.get("error")
     if isinstance(error, dict):
         return str(error.get("code", "")), str(error.get("message", "")), members
     if isinstance(error, str):
-        return (error, "", members) if _WORD.fullmatch(error) else ("", error, members)
+        return (error, "", members) if _CODE.fullmatch(error) else ("", error, members)
     return "", "", members
 
 
-def _shown(word: str, text: str) -> str:
-    """What may be repeated of an error body: a bare word, or the phrase before the colon."""
-    if _WORD.fullmatch(word):
-        return f" ({word})"
+def _safe_excerpt(code: str, text: str) -> str:
+    """The part of an error body that a message may repeat: the error code, or the fixed phrase before the colon."""
+    if _CODE.fullmatch(code):
+        return f" ({code})"
     phrase = _PHRASE.fullmatch(text.partition(":")[0])
     return f" ({phrase.group()})" if phrase else ""

@@ -1,15 +1,15 @@
-"""``AllsourceStore``: the events of one tenant in an Allsource, over HTTP.
+"""`AllsourceStore`: the events of one tenant on an Allsource server, over HTTP.
 
-How a request travels is in `allsource_auth.store.allsource.client`, what is on the wire in `allsource_wire`. Here is what the
-store promises on servers of different age (sections 4 and 5 of the design):
+`allsource_auth.store.allsource.client` sends the requests, `allsource_auth.store.allsource.wire` encodes and decodes them. This
+module compensates for differences between server versions; docs/reference/allsource-api.md describes them.
 
-* **Stale answers.** A 0.27 server short of memory answers with less than it has acknowledged. What is suspicious (the counter
-  says more than the events do) is asked again as a strict read, which is believed. Where there are no strict reads (0.23,
-  0.24) the counter may be another tenant's, and the answer stands.
-* **Cold counters.** 0.23 and 0.24 forget the versions of archived streams when they restart, until the tenant is read. There a
-  guarded append is only sent right after a read, and what was to be the first event of a stream is read back.
-* **Slow guards.** 0.27 pays for the first guarded append to a stream, unless its feed has been called since it started;
-  so that is done now and then where the credential may.
+* **Incomplete answers.** A 0.27 server that is short of memory may omit acknowledged events. If the version of the stream is
+  higher than that of its newest event, the stream is read again with a strict read, whose result is used. Core 0.23 and 0.24
+  have no strict reads; there the difference may be another tenant's events, and the first answer is used.
+* **Versions lost on restart.** 0.23 and 0.24 lose the versions of archived streams on a restart until the tenant is read.
+  On such a server a guarded append is sent only directly after a read, and the engine reads first events of a stream back.
+* **Slow guards.** On 0.27 the first guarded append to each stream is slow unless the event feed was called since the server
+  started. The store calls the feed at intervals, if the credential permits it.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from allsource_auth import config
 from allsource_auth.errors import AllsourceAuthError, Api, Overloaded, VersionConflict
 from allsource_auth.store.allsource.client import Client
 from allsource_auth.store.allsource.http import Reply, engine_name
-from allsource_auth.store.allsource.wire import Page, Wire
+from allsource_auth.store.allsource.wire import Page, WireFormat
 from allsource_auth.store.base import Acknowledged, Event, Info, Latest, Link, NewEvent, is_newer_by_time
 
 if TYPE_CHECKING:
@@ -39,54 +39,53 @@ PAGE: Final = 1000
 
 SECOND: Final = 1_000_000_000
 
-WARM_FOR: Final = 0.01
-"""Seconds after a read was sent in which its answer says that the server has the tenant loaded.
+TENANT_LOADED_FOR: Final = 0.01
+"""Seconds after sending a read for which its answer proves that the server has the tenant's versions loaded.
 
-A Core 0.23 was seen answering 10 to 74 ms after it had been killed. What slips through, a restart within this time, is found
-when first events are read back (`EventStore.forgetful`).
+A Core 0.23 was seen to answer 10 to 74 ms after it was killed. A restart within this time is detected when first events are
+read back (see `EventStore.loses_versions_on_restart`).
 """
 
-FEED_EVERY: Final = 60.0
-"""Seconds between two calls of the feed, which find out whether the server has restarted."""
+FEED_INTERVAL: Final = 60.0
+"""Seconds between two calls of the event feed. The calls are repeated because the server may have restarted."""
 
-STRICT_LIMIT: Final = 1001
-"""The most events of a strict read (section 8.5 of the contract)."""
+MAX_STRICT_EVENTS: Final = 1001
+"""Maximum ``limit`` of a strict read."""
 
-LINKS: Final = 10_000
-"""Streams of which it is remembered where they lead to, a few megabytes."""
+MAX_LINKS: Final = 10_000
+"""Maximum number of remembered links between streams (a few megabytes)."""
 
-NOBODY: Final = "auth-idx:nobody"
-"""A stream that is never written: what a server can do is asked of it."""
+UNUSED_STREAM: Final = "auth-idx:nobody"
+"""A stream that is never written. A strict read of it shows which features the server has."""
+
+RESPONSE_TOO_LARGE: Final = "response_too_large"
+
+DECODE_IN_THREAD_BYTES: Final = 128 * 1024
+"""A reply of this size or more is decoded in a worker thread, so that it does not block the event loop."""
+
+Query = Callable[[str], Awaitable[Reply]]
 
 
-TOO_LARGE: Final = "response_too_large"
+class _Features(NamedTuple):
+    """Features of the server at ``core_url``. ``sends_etags``: true for 0.27, false for 0.23 and 0.24."""
 
-LARGE: Final = 128 * 1024
-"""Bytes of an answer from which on it is decoded in a worker thread, so as not to hold up the event loop."""
-
-Ask = Callable[[str], Awaitable[Reply]]
-
-
-class _Server(NamedTuple):
-    """What the server behind the write endpoint can do. ``tagged``: its answers carry an ETag; those of 0.23 do not."""
-
-    strict: bool
-    tagged: bool
+    strict_reads: bool
+    sends_etags: bool
 
 
 class AllsourceStore:
-    """The events of one tenant in an Allsource Core, with reads through a Query Service if there is one: an `EventStore`.
+    """An `EventStore` for one tenant on Allsource Core, with plain reads from Query Services if there are any.
 
     Args:
-        core_url: Core, which accepts the writes and answers what decisions rest on.
-        query_url: where plain reads go, by default to Core. Several URLs, which must differ, take turns; one that fails is
-            left out for 1 to 30 s, and Core answers when none is left.
-        api_key: travels as ``X-API-Key`` to all of them.
-        tenant_id: whose events this store appends and reads. Versions count per stream over all tenants.
+        core_url: URL of Core, which gets all writes and the reads on which writes depend.
+        query_url: URL of plain reads, by default ``core_url``. Reads are spread round-robin over several (distinct) URLs;
+            a URL that fails is skipped for 1 to 30 seconds, and Core answers plain reads if all of them fail.
+        api_key: sent as ``X-API-Key`` with each request.
+        tenant_id: the tenant whose events are appended and read. All tenants share one version counter per stream id.
         options: see `ConnectionOptions`.
 
-    A batch is not atomic, and stored order and time order may differ by up to ``time_skew``. Nothing is sent before the
-    first call. Raises `InvalidInput` naming the option.
+    A batch is not atomic, and stored order may differ from time order by up to ``time_skew`` nanoseconds. The first call
+    opens the first connection. Raises `InvalidInput`, which names the option, for an invalid option.
     """
 
     atomic_batches: Final = False
@@ -101,31 +100,31 @@ class AllsourceStore:
         tenant_id: str = "default",
         **options: Unpack[config.ConnectionOptions],
     ) -> None:
-        self._wire = Wire(config.tenant_id(tenant_id))
+        self._wire = WireFormat(config.tenant_id(tenant_id))
         self._client = Client(config.connection(core_url, query_url, api_key, **options))
         self._links: dict[str, str] = {}
-        self._server: _Server | None = None
-        self._failures = 0
-        self._read_at = float("-inf")
-        self._feed_at = float("-inf")
-        self._feed: bool | None = None
-        self._offset: int | None = None  # of the server's clock against the monotonic one here, in nanoseconds
-        self._date = ""
+        self._known_features: _Features | None = None
+        self._seen_failures = 0
+        self._leader_read_at = float("-inf")
+        self._feed_called_at = float("-inf")
+        self._feed_available: bool | None = None
+        self._clock_offset: int | None = None  # nanoseconds: the server's clock minus `monotonic_ns`
+        self._last_date = ""
 
     @property
     def tenant(self) -> str:
-        """The tenant whose events this store sees."""
+        """The tenant whose events this store appends and reads."""
         return self._wire.tenant
 
     @property
     def http(self) -> httpx.AsyncClient:
-        """The pool of connections as httpx users know it; relative URLs go to Core, without the API key."""
+        """The connection pool as an `httpx.AsyncClient`. Relative URLs are relative to Core; the API key is not added."""
         return self._client.engine.http
 
     @property
     def loses_versions_on_restart(self) -> bool:
-        """Whether the server may let a guard pass after a restart that it should refuse (0.23, 0.24)."""
-        return self._server is None or not self._server.strict
+        """Whether the server may accept a wrong guard after a restart (0.23, 0.24); true until the server is known."""
+        return self._known_features is None or not self._known_features.strict_reads
 
     def __repr__(self) -> str:
         connection = self._client.connection
@@ -138,9 +137,9 @@ class AllsourceStore:
 
         Raises:
             VersionConflict: a guard failed; the events before it were stored.
-            Http, Unavailable, Json: ``ambiguous`` says whether events may have been stored.
-            Overloaded, RateLimited: nothing was stored.
-            Api: the server refused an event; the ones before it were stored.
+            Http, Unavailable, Json: events may be stored if ``ambiguous`` is true.
+            Overloaded, RateLimited: nothing was stored, unless ``ambiguous`` is true.
+            Api: the server refused an event; the events before it were stored.
             StoreClosed: after `close`.
         """
         if not events:
@@ -150,94 +149,95 @@ class AllsourceStore:
 
         async def prepare() -> None:
             if guarded is not None:
-                await self._make_guards_work(guarded)
+                await self._prepare_guarded_append(guarded)
 
         try:
-            reply = await self._client.send(path, body, prepare if guarded is not None else None)
+            reply = await self._client.append(path, body, prepare if guarded is not None else None)
         except VersionConflict as conflict:
             candidates = {event.stream for event in events if event.guard == conflict.expected}
             conflict.stream = candidates.pop() if len(candidates) == 1 else None
             raise
         stored = self._wire.acknowledged(reply.body, len(events))
-        self._saw_time(stored[-1].time)
+        self._adjust_clock(stored[-1].time)
         return stored
 
-    async def _make_guards_work(self, stream: str) -> None:
-        """Have the tenant loaded where a server forgets versions, and certified where a first guard is slow."""
-        server = await self._met(self._client.ask_in_place)
-        if not server.strict:
-            if monotonic() - self._read_at > WARM_FOR:
-                self._was_read(await self._client.ask_in_place(self._wire.latest(stream)))
-        elif self._feed is not False and monotonic() - self._feed_at > FEED_EVERY:
+    async def _prepare_guarded_append(self, stream: str) -> None:
+        """Make the server load the tenant's versions (0.23, 0.24), or certify the tenant with the event feed (0.27)."""
+        features = await self._features(self._client.query_in_slot)
+        if not features.strict_reads:
+            if monotonic() - self._leader_read_at > TENANT_LOADED_FOR:
+                self._leader_answered(await self._client.query_in_slot(self._wire.latest(stream)))
+        elif self._feed_available is not False and monotonic() - self._feed_called_at > FEED_INTERVAL:
             await self._call_feed()
 
-    async def _met(self, ask: Ask) -> _Server:
-        """What the server can do; asked again after a connection to it failed, as another may have taken its place.
+    async def _features(self, query: Query) -> _Features:
+        """The features of Core, detected with ``query`` on the first call and again after a request to Core has failed.
 
-        A read URL that fails says nothing about the write endpoint, which is what guards depend on.
+        After a failure another server may have taken its place. Failures of read URLs do not count, because guards depend
+        on Core alone.
         """
-        if self._client.failures != self._failures:
-            self._failures = self._client.failures
-            self._server = self._feed = None
-            self._read_at = self._feed_at = float("-inf")
-        if self._server is None:
+        if self._client.core_failures != self._seen_failures:
+            self._seen_failures = self._client.core_failures
+            self._known_features = self._feed_available = None
+            self._leader_read_at = self._feed_called_at = float("-inf")
+        if self._known_features is None:
             try:
-                reply = await ask(self._wire.strict(NOBODY, 1))
+                reply = await query(self._wire.strict(UNUSED_STREAM, 1))
             except Api as error:
                 if error.status != 400:
                     raise
-                return self._knows(_Server(strict=False, tagged=False))  # has strict reads, but not of this kind
-            page = self._wire.page(reply.body, limit=1, stream=NOBODY)
-            return self._knows(_Server(strict=page.strict, tagged=reply.header("etag") is not None))
-        return self._server
-
-    def _knows(self, server: _Server) -> _Server:
-        self._server = server
-        return server
+                # The server has strict reads with another protocol, which the library does not use.
+                self._known_features = features = _Features(strict_reads=False, sends_etags=False)
+                return features
+            page = self._wire.page(reply.body, limit=1, stream=UNUSED_STREAM)
+            self._known_features = features = _Features(page.strict, sends_etags=reply.header("etag") is not None)
+            return features
+        return self._known_features
 
     async def _call_feed(self) -> None:
-        """Call the feed once, which certifies the tenant on servers that are set up so; its failure is of no interest."""
-        self._feed_at = monotonic()
+        """Call the event feed once. It certifies the tenant on servers configured for that. Errors are ignored."""
+        self._feed_called_at = monotonic()
         try:
-            await self._client.ask_in_place(self._wire.feed(), once=True)
+            await self._client.query_in_slot(self._wire.feed(), once=True)
         except AllsourceAuthError as error:
-            self._failures = self._client.failures  # a feed that always breaks off is no reconnect
-            # Not there, or not for this credential: that stays so as long as the connection does.
-            self._feed = not (isinstance(error, Api) and error.status in (400, 401, 403, 404))
+            # A failure of this call does not count as one of Core: it could repeat at every call.
+            self._seen_failures = self._client.core_failures
+            # Missing, or forbidden to this credential: do not call it again before Core fails.
+            self._feed_available = not (isinstance(error, Api) and error.status in (400, 401, 403, 404))
 
     # Reading
 
     async def latest(self, stream: str, *, require_leader: bool = False) -> Latest:
         """The newest event of ``stream`` and its version; see `EventStore.latest`.
 
-        Raises `Http`, `Api` and what is below it, `Json`, `Overloaded`; `StoreClosed` after `close`.
+        Raises `Http`, `Api` and its subclasses, `Json` and `Overloaded`; `StoreClosed` after `close`.
         """
-        page = await self._ask(self._wire.latest(stream), 1, stream=stream, require_leader=require_leader)
+        page = await self._query(self._wire.latest(stream), 1, stream=stream, require_leader=require_leader)
         events = page.events
-        if page.version > _highest(events):
-            whole = await self._strictly(stream)
-            if whole is not None:
-                events = whole[-1:]
+        if page.version > _highest_version(events):
+            all_events = await self._read_strictly(stream)
+            if all_events is not None:
+                events = all_events[-1:]
         return Latest(event=events[0] if events else None, version=page.version)
 
     async def latest_linked(self, stream: str, link: Link) -> tuple[Latest, Latest | None]:
-        """Both streams at once, where the first one led to the second before; see `LinkedReads.latest_linked`.
+        """Two concurrent reads if the link of ``stream`` is remembered, else two in sequence; see `LinkedReads.latest_linked`.
 
-        Raises what `latest` raises.
+        Raises the errors of `latest`.
         """
         known = self._links.get(stream)
         if known is not None:
-            return await self._both(stream, known)
+            return await self._latest_both(stream, known)
         latest = await self.latest(stream)
         target = None if latest.event is None else link.target(latest.event)
         if target is None:
             return latest, None
-        if len(self._links) >= LINKS:
+        if len(self._links) >= MAX_LINKS:
             del self._links[next(iter(self._links))]
         self._links[stream] = target
         return latest, await self.latest(target)
 
-    async def _both(self, stream: str, other: str) -> tuple[Latest, Latest | None]:
+    async def _latest_both(self, stream: str, other: str) -> tuple[Latest, Latest | None]:
         linked = asyncio.ensure_future(self.latest(other))
         try:
             latest = await self.latest(stream)
@@ -247,13 +247,13 @@ class AllsourceStore:
             try:
                 return latest, await linked
             except Overloaded:
-                return latest, None  # the caller may have better luck with one at a time
+                return latest, None  # the caller reads the second stream by itself
         finally:
             if not linked.done():
                 linked.cancel()
                 await asyncio.wait([linked])
             if not linked.cancelled():
-                linked.exception()  # seen
+                linked.exception()  # mark it as retrieved
 
     async def read(
         self,
@@ -265,7 +265,7 @@ class AllsourceStore:
         limit: int = PAGE,
         require_leader: bool = False,
     ) -> list[Event]:
-        """A page of the events of ``stream``; see `EventStore.read`. Raises what `latest` raises."""
+        """A page of the events of ``stream``; see `EventStore.read`. Raises the errors of `latest`."""
         limit, size = min(limit, PAGE), PAGE
         found: list[Event] = []
         version, ended = 0, False
@@ -275,47 +275,47 @@ class AllsourceStore:
                 stream, until=until, newest_first=newest_first, offset=offset + len(found), limit=size
             )
             try:
-                page = await self._ask(path, size, stream=stream, require_leader=require_leader)
+                page = await self._query(path, size, stream=stream, require_leader=require_leader)
             except Api as error:
-                size = _halved(error, size)
+                size = _smaller_page(error, size)
                 continue
             found += page.events
-            version, ended = page.version, _is_last(page, size)
+            version, ended = page.version, _is_last_page(page, size)
         newest_seen = offset == 0 if newest_first else ended
-        if newest_seen and until is not None and version > _highest(found):
-            # Later events are left out on purpose; whether they are all there is asked without the limit in time.
-            latest = await self._ask(self._wire.latest(stream), 1, stream=stream, require_leader=require_leader)
-            newest_seen = latest.version > _highest(latest.events)
-        if newest_seen and version > _highest(found):
-            whole = await self._strictly(stream)
-            if whole is not None:
-                known = [event for event in whole if until is None or event.time <= until]
-                return (known[::-1] if newest_first else known)[offset : offset + limit]
+        if newest_seen and until is not None and version > _highest_version(found):
+            # `until` excludes later events, so only a read without it shows whether the answer is complete.
+            latest = await self._query(self._wire.latest(stream), 1, stream=stream, require_leader=require_leader)
+            newest_seen = latest.version > _highest_version(latest.events)
+        if newest_seen and version > _highest_version(found):
+            all_events = await self._read_strictly(stream)
+            if all_events is not None:
+                matching = [event for event in all_events if until is None or event.time <= until]
+                return (matching[::-1] if newest_first else matching)[offset : offset + limit]
         return found
 
     async def scan(
         self, type_prefix: str, *, since: int | None = None, until: int | None = None
     ) -> AsyncGenerator[list[Event], None]:
-        """The events whose type starts with ``type_prefix``; see `EventStore.scan`. Raises what `latest` raises.
+        """The events whose type starts with ``type_prefix``; see `EventStore.scan`. Raises the errors of `latest`.
 
-        The server looks through all events of these types for each page; a page starts at the time of the last event before
-        it, because an offset would cost more with every page.
+        The server looks at all events of these types for each page. A page starts at the time of the previous page's last
+        event, because the cost of an offset grows with every page. Repeated events are dropped by id.
         """
         offset, size = 0, PAGE
         seen: dict[str, int] = {}
         while True:
             path = self._wire.scan(type_prefix, since=since, until=until, offset=offset, limit=size)
             try:
-                page = await self._ask(path, size, type_prefix=type_prefix, require_leader=False)
+                page = await self._query(path, size, type_prefix=type_prefix, require_leader=False)
             except Api as error:
-                size = _halved(error, size)
+                size = _smaller_page(error, size)
                 continue
             fresh = [event for event in page.events if event.id not in seen]
             if fresh:
                 yield fresh
-            if not page.events or _is_last(page, size):
+            if not page.events or _is_last_page(page, size):
                 return
-            # Archived events lose what is below the microsecond, so a page that starts in the middle of one could miss some.
+            # Archiving cuts times to microseconds, so a page that starts within one could miss events.
             last = page.events[-1].time // 1000 * 1000
             offset = offset + len(page.events) if last == since else 0
             since = last
@@ -325,9 +325,9 @@ class AllsourceStore:
     async def heads(
         self, stream_prefix: str, type_prefix: str, *, newer: Callable[[Event, Event], bool] = is_newer_by_time
     ) -> AsyncGenerator[list[Event], None]:
-        """The newest event of every stream that starts with ``stream_prefix``; see `EventStore.heads`.
+        """The newest event of every stream whose id starts with ``stream_prefix``; see `EventStore.heads`.
 
-        Reads every event of these types, and keeps one for each stream. Raises what `latest` raises.
+        Reads all events of these types and keeps the newest of each stream. Raises the errors of `latest`.
         """
         newest: dict[str, Event] = {}
         async with aclosing(self.scan(type_prefix)) as pages:
@@ -340,71 +340,72 @@ class AllsourceStore:
         for start in range(0, len(ordered), PAGE):
             yield [newest[stream] for stream in ordered[start : start + PAGE]]
 
-    async def _ask(
+    async def _query(
         self, path: str, limit: int, *, require_leader: bool, stream: str | None = None, type_prefix: str = ""
     ) -> Page:
-        reply = await self._client.ask(path, require_leader=require_leader)
+        reply = await self._client.query(path, require_leader=require_leader)
         connection = self._client.connection
         if require_leader or not connection.query_urls:
-            self._was_read(reply)
-        read = partial(self._wire.page, reply.body, limit=limit, stream=stream, type_prefix=type_prefix)
-        page = read() if len(reply.body) < LARGE else await anyio.to_thread.run_sync(read)
+            self._leader_answered(reply)
+        decode = partial(self._wire.page, reply.body, limit=limit, stream=stream, type_prefix=type_prefix)
+        page = decode() if len(reply.body) < DECODE_IN_THREAD_BYTES else await anyio.to_thread.run_sync(decode)
         if page.events:
-            self._saw_time(max(page.events[0].time, page.events[-1].time))
+            self._adjust_clock(max(page.events[0].time, page.events[-1].time))
         return page
 
-    async def _strictly(self, stream: str) -> list[Event] | None:
-        """All events of a stream whose answer is suspicious, oldest first; ``None`` if the answer stands.
+    async def _read_strictly(self, stream: str) -> list[Event] | None:
+        """All events of ``stream``, oldest first, from a strict read; ``None`` if the ordinary answer must be used.
 
-        It stands where there are no strict reads. Streams too long for one are believed if the server has the tenant loaded;
-        if it has not, this raises `Unavailable`.
+        That is the case if the server has no strict reads, and for a stream that is too long for one if the server has the
+        tenant loaded. Raises `Unavailable` if the stream is too long and the tenant is not loaded.
         """
-        ask = partial(self._client.ask, require_leader=True)
-        if not (await self._met(ask)).strict:
+        query = partial(self._client.query, require_leader=True)
+        if not (await self._features(query)).strict_reads:
             return None
         try:
-            reply = await ask(self._wire.strict(stream, STRICT_LIMIT))
+            reply = await query(self._wire.strict(stream, MAX_STRICT_EVENTS))
         except Api as error:
             if error.status != 500:
                 raise
-            await ask(self._wire.scan("auth.index.configured", since=None, until=None, offset=0, limit=1))
+            # Too long for a strict read. A query without a stream succeeds only if the tenant is loaded.
+            await query(self._wire.scan("auth.index.configured", since=None, until=None, offset=0, limit=1))
             return None
-        page = self._wire.page(reply.body, limit=STRICT_LIMIT, stream=stream)
+        page = self._wire.page(reply.body, limit=MAX_STRICT_EVENTS, stream=stream)
         return page.events if page.strict and page.more is not True else None
 
-    # The server's clock, and what its answers tell in passing
+    # Facts derived from replies
 
     def server_time(self) -> int:
-        """The server's time as its answers tell it, in nanoseconds; the clock here before the first one."""
-        return time_ns() if self._offset is None else monotonic_ns() + self._offset
+        """The server's time in nanoseconds, estimated from its replies; the local clock before the first reply."""
+        return time_ns() if self._clock_offset is None else monotonic_ns() + self._clock_offset
 
-    def _was_read(self, reply: Reply) -> None:
-        """The write endpoint has answered a read of the tenant."""
-        self._read_at = max(self._read_at, reply.sent)
-        if self._server is not None and self._server.tagged != (reply.header("etag") is not None):
-            self._server = None  # another server answers now
+    def _leader_answered(self, reply: Reply) -> None:
+        """Evaluate Core's reply to a read of the tenant: when it was sent, its ETag, its date."""
+        self._leader_read_at = max(self._leader_read_at, reply.sent)
+        features = self._known_features
+        if features is not None and features.sends_etags != (reply.header("etag") is not None):
+            self._known_features = None  # another server answers now
         date = reply.header("date") or ""
-        if date != self._date:
-            self._date = date
+        if date != self._last_date:
+            self._last_date = date
             from email.utils import parsedate_to_datetime
 
             try:
-                self._saw_time(int(parsedate_to_datetime(date).timestamp()) * SECOND)
+                self._adjust_clock(int(parsedate_to_datetime(date).timestamp()) * SECOND)
             except (ValueError, TypeError):
                 return
 
-    def _saw_time(self, time: int) -> None:
+    def _adjust_clock(self, time: int) -> None:
+        """Set the estimated clock forward if ``time``, which the server has reported, is ahead of it."""
         offset = time - monotonic_ns()
-        if self._offset is None or offset > self._offset:
-            self._offset = offset
-
-    # About itself
+        if self._clock_offset is None or offset > self._clock_offset:
+            self._clock_offset = offset
 
     async def info(self) -> Info:
-        """What this store is, and which server answers. Raises what `latest` raises."""
+        """Describe this store and the server that answers at ``core_url``. Raises the errors of `latest`."""
         connection = self._client.connection
-        reply = await self._client.ask("/health", require_leader=True)
-        server = await self._met(partial(self._client.ask, require_leader=True))
+        reply = await self._client.query("/health", require_leader=True)
+        features = await self._features(partial(self._client.query, require_leader=True))
         health = self._wire.health(reply.body)
         return Info(
             store="Allsource",
@@ -414,29 +415,29 @@ class AllsourceStore:
             engine=self._client.engine.name,
             server=health.service,
             server_version=health.version,
-            strict_reads=server.strict,
+            strict_reads=features.strict_reads,
             durable=health.durable,
         )
 
     async def close(self) -> None:
-        """Refuse what waits in line, wait for what is out, and close the connections. May be called again."""
+        """Reject queued requests, wait for those in flight, close the connections. Further calls do nothing."""
         await self._client.close()
 
 
-def _highest(events: Sequence[Event]) -> int:
+def _highest_version(events: Sequence[Event]) -> int:
     return max((event.version for event in events), default=0)
 
 
-def _is_last(page: Page, asked: int) -> bool:
-    """Whether nothing comes after a page; a server that does not say so has sent fewer than it was asked for."""
-    return not page.events or (len(page.events) < asked if page.more is None else not page.more)
+def _is_last_page(page: Page, limit: int) -> bool:
+    """Whether no events follow ``page``. Without ``has_more`` a page with fewer than ``limit`` events is the last."""
+    return not page.events or (len(page.events) < limit if page.more is None else not page.more)
 
 
-def _halved(error: Api, size: int) -> int:
-    """The page size after an answer was too large (section 4 of the contract of 0.27). Raises ``error`` if it cannot help.
+def _smaller_page(error: Api, size: int) -> int:
+    """Half of ``size`` if ``error`` says that the reply was too large; raises ``error`` otherwise.
 
-    A Query Service makes 400 of what Core refuses to read (section 14.2 of the contract).
+    Core answers 413 if a reply would exceed 16 MiB. A Query Service turns that into 400.
     """
-    if size == 1 or not (error.status == 413 or (error.status == 400 and TOO_LARGE in error.message)):
+    if size == 1 or not (error.status == 413 or (error.status == 400 and RESPONSE_TOO_LARGE in error.message)):
         raise error
     return size // 2

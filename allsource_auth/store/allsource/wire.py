@@ -1,6 +1,7 @@
-"""Core's wire: the requests as text, and the answers as events (sections 5 to 8 of the contract).
+"""The wire format of Core: builds requests and decodes replies.
 
-An answer is believed only if it is what was asked for: the right shape, tenant and streams, and not more than was asked.
+The endpoints are described in docs/reference/allsource-api.md. A reply is checked for shape, tenant, stream, type and number
+of events; one that does not match its request raises `Json`.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import msgspec
 from allsource_auth.errors import Json
 from allsource_auth.store.base import Acknowledged, Event, NewEvent, OpaqueStruct
 
-__all__ = ["Health", "Page", "Wire", "instant", "instant_text"]
+__all__ = ["Health", "Page", "WireFormat", "format_time", "parse_time"]
 
 QUERY = "/api/v1/events/query"
 EVENTS = "/api/v1/events"
@@ -24,8 +25,8 @@ STRICT = "retained-entity-v1"
 
 _EPOCH = datetime(1970, 1, 1)  # noqa: DTZ001 - both sides of the subtraction are in UTC
 _NULL = msgspec.Raw(b"null")
-_NOT_JSON = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
-"""What a decoder raises for text of the wrong shape; the last for more nesting than it can follow."""
+_MALFORMED = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
+"""Errors of the decoders for malformed replies; `RecursionError` if they are nested too deeply."""
 
 
 class _WireEvent(OpaqueStruct, frozen=True, gc=False):
@@ -40,13 +41,13 @@ class _WireEvent(OpaqueStruct, frozen=True, gc=False):
 
 
 class _Integrity(OpaqueStruct, frozen=True):
-    """What marks the answer to a strict read (section 8.5 of the contract)."""
+    """Present in replies to strict reads only."""
 
     protocol: str
 
 
-class _Answer(OpaqueStruct, frozen=True):
-    """Core's envelope; ``data`` is that of older Query Services (section 14.2 of the contract)."""
+class _QueryReply(OpaqueStruct, frozen=True):
+    """The envelope of a query: Core and newer Query Services send ``events``, older Query Services ``data``."""
 
     events: list[_WireEvent] | None = None
     data: list[_WireEvent] | None = None
@@ -65,25 +66,25 @@ class _Acknowledgements(OpaqueStruct, frozen=True):
     events: list[_Acknowledgement]
 
 
-class _Streams(OpaqueStruct, frozen=True):
+class _SystemStreams(OpaqueStruct, frozen=True):
     mode: str | None = None
 
 
 class Health(OpaqueStruct, frozen=True):
-    """What is read of ``/health`` (section 4 of the contract)."""
+    """The members of a ``/health`` reply that are used."""
 
     service: str | None = None
     version: str | None = None
-    system_streams: _Streams = _Streams()
+    system_streams: _SystemStreams = _SystemStreams()
 
     @property
     def durable(self) -> bool | None:
-        """A Core that cannot use its data directory starts all the same, and only tells it here."""
+        """Whether events are stored on disk. A Core that cannot use its data directory silently runs in memory."""
         return {"event-sourced": True, "in-memory": False}.get(self.system_streams.mode or "")
 
 
 class Page(OpaqueStruct, frozen=True):
-    """The answer to a query. ``more`` is ``None`` where the server does not say whether there is more."""
+    """A decoded reply to a query. ``more``: whether further events match, ``None`` if the server does not report it."""
 
     events: list[Event]
     more: bool | None
@@ -91,51 +92,50 @@ class Page(OpaqueStruct, frozen=True):
     strict: bool
 
 
-_read_answer = msgspec.json.Decoder(_Answer).decode
-_read_acknowledgement = msgspec.json.Decoder(_Acknowledgement).decode
-_read_acknowledgements = msgspec.json.Decoder(_Acknowledgements).decode
-_read_health = msgspec.json.Decoder(Health).decode
+_decode_query = msgspec.json.Decoder(_QueryReply).decode
+_decode_acknowledgement = msgspec.json.Decoder(_Acknowledgement).decode
+_decode_acknowledgements = msgspec.json.Decoder(_Acknowledgements).decode
+_decode_health = msgspec.json.Decoder(Health).decode
 _encode = msgspec.json.Encoder().encode
 
 
-class Wire:
-    """The wire as one tenant speaks it. The tenant is always sent (section 3.3 of the contract)."""
+class WireFormat:
+    """Requests and replies of one tenant. Every request names the tenant: without it a query returns no events."""
 
     def __init__(self, tenant: str) -> None:
         self.tenant = tenant
         self._tenant_json = _encode(tenant)
-        self._of_tenant = f"{QUERY}?tenant_id={quote(tenant, safe='')}"
-        self._latest = f"{self._of_tenant}&order=desc&limit=1&entity_id="
+        self._query_path = f"{QUERY}?tenant_id={quote(tenant, safe='')}"
+        self._latest_path = f"{self._query_path}&order=desc&limit=1&entity_id="
 
     # Requests
 
     def latest(self, stream: str) -> str:
-        return self._latest + quote(
-            stream, safe=":"
-        )  # with the colon, what our own streams are named takes the short way
+        # `quote` is fast only for text without characters to escape. Stream ids of this library contain a colon.
+        return self._latest_path + quote(stream, safe=":")
 
     def strict(self, stream: str, limit: int) -> str:
-        """The whole stream, or an error where some of it cannot be read; servers that cannot do that ignore the wish."""
-        return f"{self._of_tenant}&entity_id={quote(stream, safe='')}&integrity={STRICT}&limit={limit}"
+        """A strict read of the whole stream: complete, or an error. Core 0.23 and 0.24 ignore ``integrity``."""
+        return f"{self._query_path}&entity_id={quote(stream, safe='')}&integrity={STRICT}&limit={limit}"
 
     def read(self, stream: str, *, until: int | None, newest_first: bool, offset: int, limit: int) -> str:
         order = "desc" if newest_first else "asc"
-        text = f"{self._of_tenant}&entity_id={quote(stream, safe='')}&order={order}&limit={limit}&offset={offset}"
-        return text if until is None else f"{text}&until={instant_text(until)}"
+        text = f"{self._query_path}&entity_id={quote(stream, safe='')}&order={order}&limit={limit}&offset={offset}"
+        return text if until is None else f"{text}&until={format_time(until)}"
 
     def scan(self, type_prefix: str, *, since: int | None, until: int | None, offset: int, limit: int) -> str:
-        text = f"{self._of_tenant}&event_type_prefix={quote(type_prefix, safe='')}&order=asc&limit={limit}"
+        text = f"{self._query_path}&event_type_prefix={quote(type_prefix, safe='')}&order=asc&limit={limit}"
         if since is not None:
-            text += f"&since={instant_text(since)}"
+            text += f"&since={format_time(since)}"
         if until is not None:
-            text += f"&until={instant_text(until)}"
+            text += f"&until={format_time(until)}"
         return f"{text}&offset={offset}" if offset else text
 
     def feed(self) -> str:
         return f"{FEED}?tenant_id={quote(self.tenant, safe='')}&limit=0"
 
     def append(self, events: Sequence[NewEvent]) -> tuple[str, bytes]:
-        """Path and body that append ``events``."""
+        """Path and body of the request that appends ``events``."""
         if len(events) == 1:
             return EVENTS, self._event(events[0])
         return BATCH, b'{"events":[%b]}' % b",".join(map(self._event, events))
@@ -151,25 +151,25 @@ class Wire:
             event.payload,
         )
 
-    # Answers
+    # Replies
 
     def page(self, body: bytes, *, limit: int, stream: str | None = None, type_prefix: str = "") -> Page:
-        """The answer to a query for at most ``limit`` events of a stream, or of a type prefix. Raises `Json`."""
+        """Decode the reply to a query for at most ``limit`` events of a stream or a type prefix. Raises `Json`."""
         try:
-            answer = _read_answer(body)
-            found = answer.data if answer.events is None else answer.events
-        except _NOT_JSON:
+            reply = _decode_query(body)
+            found = reply.data if reply.events is None else reply.events
+        except _MALFORMED:
             found = None
         if found is None:
-            raise Json("the server's answer is not the JSON that a query is answered with")
+            raise Json("the server's reply to a query is not the expected JSON")
         if len(found) > limit:
-            raise Json(f"the server answered with {len(found)} events, {limit} were asked for")
+            raise Json(f"the server returned {len(found)} events, but at most {limit} were requested")
         events = []
         for event in found:
             if event.tenant_id != self.tenant or (stream is not None and event.entity_id != stream):
-                raise Json("the server answered with an event of another tenant or stream", event_id=event.id)
+                raise Json("the server returned an event of another tenant or stream", event_id=event.id)
             if not event.event_type.startswith(type_prefix):
-                raise Json("the server answered with an event of another type", event_id=event.id)
+                raise Json("the server returned an event of another type", event_id=event.id)
             events.append(
                 Event(
                     id=event.id,
@@ -177,37 +177,38 @@ class Wire:
                     stream=event.entity_id,
                     payload=event.payload,
                     metadata=event.metadata,
-                    time=instant(event.timestamp),
+                    time=parse_time(event.timestamp),
                     version=event.version,
                 )
             )
-        strict = answer.archive_integrity is not None and answer.archive_integrity.protocol == STRICT
-        return Page(events=events, more=answer.has_more, version=answer.entity_version, strict=strict)
+        strict = reply.archive_integrity is not None and reply.archive_integrity.protocol == STRICT
+        return Page(events=events, more=reply.has_more, version=reply.entity_version, strict=strict)
 
     def acknowledged(self, body: bytes, count: int) -> list[Acknowledged]:
-        """The answer to an append of ``count`` events. Raises `Json`, with ``ambiguous``: they may have been stored."""
+        """Decode the reply to an append of ``count`` events. Raises an ambiguous `Json`: the events may be stored."""
         try:
-            found = [_read_acknowledgement(body)] if count == 1 else _read_acknowledgements(body).events
+            found = [_decode_acknowledgement(body)] if count == 1 else _decode_acknowledgements(body).events
             if len(found) == count:
                 return [
-                    Acknowledged(id=each.event_id, time=instant(each.timestamp), version=each.version) for each in found
+                    Acknowledged(id=each.event_id, time=parse_time(each.timestamp), version=each.version)
+                    for each in found
                 ]
-        except (*_NOT_JSON, Json):
+        except (*_MALFORMED, Json):
             pass
-        error = Json("the server's answer is not the JSON that an append is answered with")
+        error = Json("the server's reply to an append is not the expected JSON; the events may be stored")
         error.ambiguous = True
         raise error
 
     def health(self, body: bytes) -> Health:
-        """What a server says of itself; nothing where it does not."""
+        """Decode the reply of ``/health``; an empty `Health` if it is not the expected JSON."""
         try:
-            return _read_health(body)
-        except _NOT_JSON:
+            return _decode_health(body)
+        except _MALFORMED:
             return Health()
 
 
-def instant(text: str) -> int:
-    """Nanoseconds since the epoch of an RFC 3339 time with any number of digits (section 2 of the contract). Raises `Json`."""
+def parse_time(text: str) -> int:
+    """Nanoseconds since the epoch of an RFC 3339 time with any number of fraction digits. Raises `Json`."""
     try:
         elapsed = datetime.fromisoformat(text[:19]) - _EPOCH
         rest = text[19:]
@@ -224,11 +225,11 @@ def instant(text: str) -> int:
         pass
     else:
         return (elapsed.days * 86_400 + elapsed.seconds) * 1_000_000_000 + fraction
-    raise Json("a time in the server's answer is not RFC 3339")
+    raise Json("a time in the server's reply is not in RFC 3339 format")
 
 
-def instant_text(time: int) -> str:
-    """A time in nanoseconds as RFC 3339 with nine digits and ``Z``."""
+def format_time(time: int) -> str:
+    """An RFC 3339 time with nine fraction digits and ``Z``, from nanoseconds since the epoch."""
     seconds, fraction = divmod(time, 1_000_000_000)
     moment = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(seconds=seconds)
-    return f"{moment.isoformat()[:19]}.{fraction:09}Z"  # strftime leaves out the zeros of early years
+    return f"{moment.isoformat()[:19]}.{fraction:09}Z"  # strftime does not pad years before 1000 with zeros

@@ -1,1 +1,1 @@
-"""The embedded store: events in one SQLite file, or in memory."""
+"""The embedded event store: a SQLite file, or a database in memory."""

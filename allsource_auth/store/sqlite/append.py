@@ -1,6 +1,6 @@
-"""What a write transaction does: check the guards, give each event its position, version and time, insert.
+"""The write transaction: check guards, assign position, version and time to each event, insert.
 
-Versions count per stream over all tenants, as on Allsource; times grow strictly over the whole file.
+All tenants share one version counter per stream id, as on Allsource. Times increase strictly over the whole file.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ __all__ = ["Batch", "Committed", "Record", "insert"]
 
 
 class Record(NamedTuple):
-    """An event to insert, with its text decoded."""
+    """An event to insert, with metadata and payload as text."""
 
     stream: str
     type: str
@@ -27,14 +27,14 @@ class Record(NamedTuple):
 
 
 class Batch(NamedTuple):
-    """The events of one append: stored whole or not at all."""
+    """The events of one append, which are stored completely or not at all."""
 
     tenant: str
     records: Sequence[Record]
 
 
 class Committed(NamedTuple):
-    """What a transaction did: an outcome per batch, in order, the newest time in the file, whether it was written to."""
+    """The result of a transaction: an outcome for each batch, the newest time in the file, whether anything was written."""
 
     outcomes: list[list[Acknowledged] | VersionConflict]
     newest: int
@@ -42,9 +42,10 @@ class Committed(NamedTuple):
 
 
 def insert(writer: sqlite3.Connection, batches: Sequence[Batch], clock_ns: Callable[[], int]) -> Committed:
-    """Insert what passes its guards, inside the transaction that is open; each batch by itself, whole or not at all.
+    """Insert the batches whose guards hold, inside the open transaction of ``writer``.
 
-    ``actual`` of a conflict is the version that the guard met, counting earlier events of the same batch.
+    Each batch is inserted completely or not at all, independently of the others. The ``actual`` of a conflict counts earlier
+    events of the same batch.
     """
     last = writer.execute("SELECT position, time FROM event ORDER BY position DESC LIMIT 1").fetchone()
     position, newest = last or (0, 0)
@@ -53,14 +54,14 @@ def insert(writer: sqlite3.Connection, batches: Sequence[Batch], clock_ns: Calla
     heads: dict[str, tuple[str, int, str, int]] = {}
     outcomes: list[list[Acknowledged] | VersionConflict] = []
     for tenant, records in batches:
-        planned = _check(writer, records, versions)
-        if isinstance(planned, VersionConflict):
-            outcomes.append(planned)
+        assigned = _assign_versions(writer, records, versions)
+        if isinstance(assigned, VersionConflict):
+            outcomes.append(assigned)
             continue
         acknowledged = []
-        for record, version in zip(records, planned, strict=True):
+        for record, version in zip(records, assigned, strict=True):
             position += 1
-            # The clock may stand still or step back, here or in another process: stored order is time order anyway.
+            # Keep time order equal to stored order even if the clock stops or steps back, in this process or another.
             newest = max(clock_ns(), newest + 1)
             stream, kind, metadata, payload, _ = record
             event_id = uuid_text()
@@ -83,17 +84,17 @@ def insert(writer: sqlite3.Connection, batches: Sequence[Batch], clock_ns: Calla
     return Committed(outcomes, newest, bool(rows))
 
 
-def _check(
+def _assign_versions(
     writer: sqlite3.Connection, records: Sequence[Record], versions: dict[str, int]
 ) -> list[int] | VersionConflict:
-    """The versions that the events of a batch get, or the first guard that fails.
+    """The versions for the events of a batch, or the conflict of the first guard that fails.
 
-    ``versions`` remembers the streams that this transaction has met.
+    ``versions`` caches the versions of the streams that this transaction has looked up.
     """
-    planned: list[int] = []
-    ahead: dict[str, int] = {}
+    assigned: list[int] = []
+    in_batch: dict[str, int] = {}
     for stream, _, _, _, guard in records:
-        version = ahead.get(stream)
+        version = in_batch.get(stream)
         if version is None:
             version = versions.get(stream)
             if version is None:
@@ -101,6 +102,6 @@ def _check(
                 version = versions[stream] = row[0] if row else 0
         if guard is not None and guard != version:
             return VersionConflict(expected=guard, actual=version, stream=stream)
-        ahead[stream] = version + 1
-        planned.append(version + 1)
-    return planned
+        in_batch[stream] = version + 1
+        assigned.append(version + 1)
+    return assigned

@@ -1,12 +1,12 @@
-"""The embedded file: its format, how it is opened and checked, and what can go wrong with it.
+"""The SQLite file: format, opening, checks, migrations, errors.
 
-One SQLite database in write-ahead mode, readable with any SQLite tool::
+The file is a SQLite database in WAL mode, which any SQLite tool can read::
 
     event   one row per event, in stored order; payload and metadata are JSON text
-    head    one row per stream, over all tenants: its version, and the tenant and position of its newest event
+    head    one row per stream id of all tenants: its version, and the tenant and position of its newest event
 
-Everything here is synchronous; `allsource_auth.store.sqlite.log` decides on which thread it runs. Nothing here survives a
-``fork``: open the file in the child.
+All functions are synchronous; `allsource_auth.store.sqlite.log` chooses the thread. Connections do not survive a ``fork``:
+open the file in the child process.
 """
 
 from __future__ import annotations
@@ -24,17 +24,19 @@ from typing import Literal
 from allsource_auth.errors import InvalidInput, Storage
 from allsource_auth.store.sqlite.append import Batch, Committed, insert
 
-__all__ = ["APPLICATION_ID", "FORMAT", "SqliteFile", "snapshot", "storage_error"]
+__all__ = ["APPLICATION_ID", "FILE_FORMAT", "SqliteFile", "snapshot", "storage_error"]
 
 APPLICATION_ID = 0x41534175
-"""``ASAu``, at offset 68 of the file: how ``file(1)`` and this library tell it from other SQLite databases."""
+"""``ASAu``, at offset 68 of the file. It distinguishes the file from other SQLite databases, also for ``file(1)``."""
 
-FORMAT = 1
-"""The ``user_version`` that this library writes; it refuses a higher one."""
+FILE_FORMAT = 1
+"""The ``user_version`` that this library writes. A file with a higher one is refused."""
 
-# Step n leads from format n to n + 1. Times grow strictly with the position, so an index on (..., time) gives stored
-# order and serves `since` and `until` as well. `head` holds the newest event's place, so that the newest event of a
-# stream is two look-ups; large columns come last in `event`, so that the others are read without their overflow pages.
+# Migration n converts file format n to n + 1.
+#
+# Times increase strictly with the position, so an index on (..., time) yields stored order and serves `since` and `until`.
+# `head` stores the position of the newest event, so reading it takes two lookups. The large columns of `event` are the last
+# ones, so that the others are read without overflow pages.
 _MIGRATIONS: tuple[tuple[str, ...], ...] = (
     (
         """CREATE TABLE event (
@@ -69,42 +71,42 @@ _REASONS = {
     sqlite3.SQLITE_PERM: "cannot open",
     sqlite3.SQLITE_IOERR: "input/output",
 }
-"""By primary result code; everything else means that the content is not what this library wrote: ``corrupt``."""
+"""By primary result code of SQLite. All other codes mean damaged content: ``corrupt``."""
 
 _ERRNO_REASONS = {errno.EROFS: "read-only", errno.ENOSPC: "full", errno.EDQUOT: "full", errno.EIO: "input/output"}
 
 _ADVICE = {
-    "locked": "another process kept it locked for too long; let it finish, or raise busy_timeout",
-    "full": "there is no space left for it; nothing was stored, free some space and try again",
-    "read-only": "it cannot be written to; check the permissions of the file and its directory, and the mount",
+    "locked": "another process has locked it; let that finish, or raise busy_timeout",
+    "full": "no space is left on the device; nothing was stored, free some space and retry",
+    "read-only": "it is not writable; check the permissions of the file and its directory, and the mount options",
     "corrupt": "its content is damaged; restore a backup, or save what can be read with the .recover command of sqlite3",
-    "newer format": "it was written by a newer version of allsource_auth; upgrade the library (the file is untouched)",
-    "another application": "it is no event log of allsource_auth; choose another path (the file is untouched)",
-    "cannot open": "it cannot be opened as a file; check that its directory exists and that it may be accessed",
-    "input/output": "the disk reports an error; check the disk and the system's log",
+    "newer format": "it was written by a newer version of allsource_auth; upgrade the library (the file was not changed)",
+    "another application": "it is not an event log of allsource_auth; choose another path (the file was not changed)",
+    "cannot open": "it cannot be opened as a file; check that its directory exists and that both are accessible",
+    "input/output": "the disk reported an error; check the disk and the system log",
 }
 
 
-def _storage(path: str | None, reason: str, *, ambiguous: bool = False) -> Storage:
+def _error(path: str | None, reason: str, *, ambiguous: bool = False) -> Storage:
     return Storage(f"{path or 'in memory'}: {_ADVICE[reason]}", reason=reason, ambiguous=ambiguous)
 
 
 def storage_error(error: sqlite3.Error, path: str | None, *, committing: bool = False) -> Storage:
-    """The `Storage` error for what SQLite reported; it names the file, never any of its content.
+    """The `Storage` error for an error of SQLite. It names the file, never its content.
 
-    ``committing`` says that COMMIT itself failed: after an input/output error it is then open what was stored.
+    ``committing``: COMMIT failed. After an input/output error the transaction may then be stored or not.
     """
-    # An error of the Python module, such as text that is not UTF-8, has no code.
+    # Errors raised by the Python module itself, such as text that is not UTF-8, have no code.
     code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_CORRUPT)
     reason = _REASONS.get(code & 0xFF, "corrupt")
-    return _storage(path, reason, ambiguous=committing and reason == "input/output")
+    return _error(path, reason, ambiguous=committing and reason == "input/output")
 
 
 class SqliteFile:
-    """The connections to one file (or to one database in memory).
+    """The connections to one file, or to one database in memory.
 
-    ``path``: where the file is or shall be; ``None`` keeps everything in memory. ``busy_timeout``: how long, in seconds,
-    a transaction waits for another process. Raises `InvalidInput` for a value that cannot be meant.
+    ``path``: the file, which need not exist; ``None`` for a database in memory. ``busy_timeout``: maximum seconds that a
+    transaction waits for another process. Raises `InvalidInput` for an invalid value.
     """
 
     def __init__(
@@ -115,12 +117,12 @@ class SqliteFile:
         busy_timeout: float,
     ) -> None:
         if path is not None and (os.fspath(path) in ("", ":memory:") or "\0" in os.fspath(path)):
-            raise InvalidInput("path", "name a file, or pass None to keep events in memory")
+            raise InvalidInput("path", "must name a file; pass None for a database in memory")
         if durability not in ("full", "normal"):
             raise InvalidInput("durability", 'must be "full" or "normal"')
         if not 0 <= busy_timeout <= 86400:
-            raise InvalidInput("busy_timeout", "must be seconds, from 0 to 86400")
-        # Absolute from here on, so that a later change of the working directory does not move the store.
+            raise InvalidInput("busy_timeout", "must be from 0 to 86400 seconds")
+        # Absolute, so that a later change of the working directory does not affect the store.
         self.path = None if path is None else str(Path(path).absolute())
         self.busy_timeout = busy_timeout
         self._durability = durability
@@ -132,20 +134,20 @@ class SqliteFile:
 
     @property
     def reader(self) -> sqlite3.Connection:
-        """The connection for short reads; it never waits for a lock. `open` must have been called."""
+        """The connection for short reads, which never waits for a lock. Requires `open`."""
         assert self._reader is not None
         return self._reader
 
-    def open(self, asked_at: float) -> None:
-        """Open the file, creating or migrating it where needed; does nothing if it is open.
+    def open(self, requested_at: float) -> None:
+        """Open the file, and create or migrate it if necessary. Does nothing if it is open. Raises `Storage`.
 
-        ``asked_at``: ``time.monotonic()`` when the caller asked; whoever asked before an attempt failed gets that
-        failure instead of waiting for an attempt of its own. Raises `Storage`.
+        ``requested_at``: ``time.monotonic()`` of the request. A request that was made before the last attempt failed gets
+        the same failure, instead of waiting for another attempt.
         """
         if self._writer is not None:
             return
-        if self._failure is not None and asked_at < self._failed_at:
-            raise _storage(self.path, self._failure)
+        if self._failure is not None and requested_at < self._failed_at:
+            raise _error(self.path, self._failure)
         opened: list[sqlite3.Connection] = []
         try:
             if self.path is None:
@@ -154,13 +156,13 @@ class SqliteFile:
                 self._migrate(writer)
             else:
                 target = os.path.realpath(self.path)
-                self._create(target)
+                self._create_or_check(target)
                 opened.append(writer := self._connect(target, self.busy_timeout))
-                self._prepare(writer)
+                self._configure_writer(writer)
                 opened.append(reader := self._connect(target, 0.0))
-                # Reading once maps the shared memory now, under the writer's patience instead of the reader's none.
+                # The first read maps the shared memory, which may meet a lock. Do it here, where waiting is allowed.
                 reader.execute("PRAGMA query_only = ON")
-                self._wait(reader, "SELECT 1 FROM event LIMIT 1")
+                self._retry_while_busy(reader, "SELECT 1 FROM event LIMIT 1")
         except BaseException as error:
             for connection in opened:
                 connection.close()
@@ -172,7 +174,7 @@ class SqliteFile:
         self._writer, self._reader, self._failure = writer, reader, None
 
     def scanner(self) -> sqlite3.Connection:
-        """The connection for long reads, on a thread of their own; `open` must have been called. Raises `sqlite3.Error`."""
+        """The connection for long reads, which run on another thread. Requires `open`. Raises `sqlite3.Error`."""
         if self._scanner is None:
             if self.path is None:
                 return self.reader
@@ -183,12 +185,10 @@ class SqliteFile:
         return self._scanner
 
     def commit(self, batches: Sequence[Batch], clock_ns: Callable[[], int]) -> Committed:
-        """Store the batches in one transaction: one sync for all of them.
+        """Store the batches in one transaction, that is, with one sync; see `insert`.
 
-        Each batch is checked and stored by itself; one whose guard fails becomes a `VersionConflict` among the
-        outcomes and leaves the others alone. ``actual`` is the version that the guard met, counting earlier events of
-        the same batch. Raises `Storage` if the transaction failed: then none is stored, or, if it is ambiguous,
-        nobody knows.
+        The outcome of a batch whose guard fails is a `VersionConflict`; the other batches are not affected. Raises
+        `Storage` if the transaction failed: then nothing was stored, or it is unknown if the error is ambiguous.
         """
         writer = self._writer
         assert writer is not None
@@ -201,63 +201,63 @@ class SqliteFile:
         except sqlite3.Error as error:
             raise storage_error(error, self.path, committing=committing) from None
         finally:
-            # SQLite ends the transaction by itself after some errors, not after all.
+            # SQLite rolls the transaction back after some errors, but not after all.
             if writer.in_transaction:
                 with suppress(sqlite3.Error):
                     writer.execute("ROLLBACK")
         return committed
 
     def close_scanner(self) -> None:
-        """Close the connection of `scanner`; called on the thread that uses it."""
+        """Close the connection of `scanner`. Must run on the thread that uses it."""
         if self._scanner is not None:
             self._scanner.close()
             self._scanner = None
 
     def close(self) -> None:
-        """Close the writer and the reader. The last connection to a file folds the write-ahead log back into it."""
+        """Close the writer and the reader. Closing the last connection to a file checkpoints the write-ahead log."""
         for connection in (self._reader, self._writer):
             if connection is not None:
                 connection.close()
         self._reader = self._writer = None
 
-    def _create(self, target: str) -> None:
-        """Make an empty file that only its owner can read, or check the one that is there without touching it."""
+    def _create_or_check(self, target: str) -> None:
+        """Create an empty file that only its owner can access, or check an existing one without changing it."""
         try:
-            # SQLite gives the -wal and -shm files the mode of the file itself.
+            # SQLite gives the -wal and -shm files the mode of the database file.
             os.close(os.open(target, os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_CLOEXEC", 0), 0o600))
             return
         except FileExistsError:
             pass
         except OSError as error:
-            raise _storage(self.path, _ERRNO_REASONS.get(error.errno or 0, "cannot open")) from None
+            raise _error(self.path, _ERRNO_REASONS.get(error.errno or 0, "cannot open")) from None
         try:
             status = Path(target).stat()
         except OSError as error:
-            raise _storage(self.path, _ERRNO_REASONS.get(error.errno or 0, "cannot open")) from None
+            raise _error(self.path, _ERRNO_REASONS.get(error.errno or 0, "cannot open")) from None
         if not stat.S_ISREG(status.st_mode):
-            raise _storage(self.path, "cannot open")
-        if not _permits(target, os.R_OK):
-            raise _storage(self.path, "cannot open")
-        # SQLite would silently fall back to reading.
-        if not _permits(target, os.W_OK):
-            raise _storage(self.path, "read-only")
+            raise _error(self.path, "cannot open")
+        if not _accessible(target, os.R_OK):
+            raise _error(self.path, "cannot open")
+        # SQLite would silently open the file read-only.
+        if not _accessible(target, os.W_OK):
+            raise _error(self.path, "read-only")
         if status.st_size:
-            self._probe(target)
+            self._check_readonly(target)
 
-    def _probe(self, target: str) -> None:
-        """Refuse a file that is not ours, through a connection that cannot change it.
+    def _check_readonly(self, target: str) -> None:
+        """Refuse a file of another application, using a read-only connection.
 
-        An ordinary connection would replay or check-point the other application's journal. The file must not be
-        opened past SQLite either: closing it would drop the locks of this process's other connections (POSIX).
+        A writable connection would replay or checkpoint the other application's journal. Reading the file without SQLite
+        is unsafe, too: closing it would drop the POSIX locks of other connections in this process.
         """
         connection = self._connect(target, self.busy_timeout, mode="ro")
         try:
-            self._examine(connection)
+            self._file_format(connection)
         except sqlite3.Error as error:
             if error.sqlite_errorcode == sqlite3.SQLITE_NOTADB:
-                raise _storage(self.path, "another application") from None
-            # A crash left a journal that must be rolled back first, or another process is just removing its own:
-            # reading needs a connection that may write.
+                raise _error(self.path, "another application") from None
+            # Not readable without writing: a crash left a journal that must be rolled back, or another process is removing
+            # its journal. `_configure_writer` checks the file again.
             if error.sqlite_errorcode & 0xFF not in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN):
                 raise
         finally:
@@ -272,52 +272,52 @@ class SqliteFile:
             check_same_thread=False,
         )
 
-    def _prepare(self, writer: sqlite3.Connection) -> None:
+    def _configure_writer(self, writer: sqlite3.Connection) -> None:
         writer.execute("PRAGMA trusted_schema = OFF")
-        # Only on the connections off the event loop: it costs every page that is loaded.
+        # It slows down the loading of each page, so it is set only on connections that are not used on the event loop.
         writer.execute("PRAGMA cell_size_check = ON")
-        # Once more: the file may have been empty a moment ago.
-        self._examine(writer)
-        # Busy handlers are not called for every lock that this takes when several processes create the file at once.
-        if self._wait(writer, "PRAGMA journal_mode = WAL") != "wal":
-            raise _storage(self.path, "cannot open")
+        # Check again: the file may have been empty before.
+        self._file_format(writer)
+        # SQLite does not call the busy handler for every lock that this takes when several processes create the file.
+        if self._retry_while_busy(writer, "PRAGMA journal_mode = WAL") != "wal":
+            raise _error(self.path, "cannot open")
         writer.execute(f"PRAGMA synchronous = {self._durability.upper()}")
-        # Where the system's fsync stops at the drive's cache (macOS), ask for more; elsewhere this changes nothing.
+        # On macOS fsync does not flush the drive's cache; fullfsync does. It has no effect on other systems.
         writer.execute(f"PRAGMA fullfsync = {'ON' if self._durability == 'full' else 'OFF'}")
         writer.execute("PRAGMA journal_size_limit = 67108864")
         self._migrate(writer)
 
     def _migrate(self, writer: sqlite3.Connection) -> None:
-        if self._examine(writer) == FORMAT:
+        if self._file_format(writer) == FILE_FORMAT:
             return
         writer.execute("BEGIN IMMEDIATE")
         try:
-            for step in _MIGRATIONS[self._examine(writer) :]:
+            for step in _MIGRATIONS[self._file_format(writer) :]:
                 for statement in step:
                     writer.execute(statement)
             writer.execute(f"PRAGMA application_id = {APPLICATION_ID}")
-            writer.execute(f"PRAGMA user_version = {FORMAT}")
+            writer.execute(f"PRAGMA user_version = {FILE_FORMAT}")
             writer.execute("COMMIT")
         finally:
             if writer.in_transaction:
                 writer.execute("ROLLBACK")
 
-    def _examine(self, connection: sqlite3.Connection) -> int:
-        """The format of the database, 0 for one without content. Raises `Storage` for one that is not ours."""
+    def _file_format(self, connection: sqlite3.Connection) -> int:
+        """The file format of the database, 0 if it is empty. Raises `Storage` if it is not readable by this version."""
         with snapshot(connection):
             (application,) = connection.execute("PRAGMA application_id").fetchone()
             (version,) = connection.execute("PRAGMA user_version").fetchone()
             (content,) = connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()
-        if application == APPLICATION_ID and version > FORMAT:
-            raise _storage(self.path, "newer format")
+        if application == APPLICATION_ID and version > FILE_FORMAT:
+            raise _error(self.path, "newer format")
         if application == APPLICATION_ID and version > 0:
             return int(version)
         if (application, version, content) == (0, 0, 0):
             return 0
-        raise _storage(self.path, "another application")
+        raise _error(self.path, "another application")
 
-    def _wait(self, connection: sqlite3.Connection, statement: str) -> object:
-        """The first value of ``statement``, tried again for as long as the file is busy."""
+    def _retry_while_busy(self, connection: sqlite3.Connection, statement: str) -> object:
+        """The first value that ``statement`` returns. Retries while the file is busy, up to ``busy_timeout``."""
         deadline = time.monotonic() + self.busy_timeout
         while True:
             try:
@@ -331,24 +331,24 @@ class SqliteFile:
 
     def _open_error(self, error: sqlite3.Error) -> Storage:
         failure = storage_error(error, self.path)
-        # SQLite keeps two more files beside the first one, and cannot make them.
-        if failure.reason == "cannot open" and not _permits(Path(self.path or "").parent, os.W_OK):
-            return _storage(self.path, "read-only")
+        # SQLite could not create the -wal and -shm files next to the database.
+        if failure.reason == "cannot open" and not _accessible(Path(self.path or "").parent, os.W_OK):
+            return _error(self.path, "read-only")
         return failure
 
 
-def _permits(path: str | Path, mode: int) -> bool:
+def _accessible(path: str | Path, mode: int) -> bool:
     return os.access(path, mode, effective_ids=os.access in os.supports_effective_ids)
 
 
 @contextmanager
 def snapshot(connection: sqlite3.Connection) -> Iterator[None]:
-    """Everything inside sees the database at one moment; inside a transaction that is so already."""
-    inside = connection.in_transaction
-    if not inside:
+    """Run the block in a read transaction, so that it sees one snapshot; joins a transaction that is already open."""
+    joined = connection.in_transaction
+    if not joined:
         connection.execute("BEGIN")
     try:
         yield
     finally:
-        if not inside and connection.in_transaction:
+        if not joined and connection.in_transaction:
             connection.execute("ROLLBACK")

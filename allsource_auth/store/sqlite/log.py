@@ -1,11 +1,11 @@
-"""``SqliteLog``: one embedded file on the event loop: which thread does what, and how appends share a sync.
+"""`SqliteLog`: one SQLite file used from the event loop: threads and group commit.
 
-* Short reads run inline on the event loop, on a connection of their own, and see every acknowledged append.
-* Appends gather, and one thread commits them in groups: one sync for all that arrived while the last one was under way.
-  A group is a transaction, so several processes can share the file.
-* Long reads run page by page on another thread.
+* Short reads run directly on the event loop, on their own connection. They see every acknowledged append.
+* Appends are committed by a writer thread in groups: the appends that arrive during one commit share the next transaction and
+  its sync. Several processes can share the file, because each group is a transaction.
+* Long reads run page by page on a scanner thread.
 
-In memory there is one connection and no thread; the rest is the same.
+A database in memory uses one connection and no threads, but is otherwise the same.
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ _T = TypeVar("_T")
 
 GROUP_APPENDS: Final = 512
 GROUP_BYTES: Final = 4 * 1024 * 1024
-"""How much one transaction takes on, so that the first caller of a group does not wait for a crowd."""
+"""Limits of one transaction, so that the first append of a group does not wait for arbitrarily many others."""
 
 
 class _Append:
-    """An append that waits for its commit. The future holds an error as a result, so that none goes unretrieved."""
+    """An append that waits for its commit. An error becomes the result of the future, so none is reported as unretrieved."""
 
     __slots__ = ("batch", "future", "size")
 
@@ -47,17 +47,18 @@ class _Append:
 
 
 class SqliteLog:
-    """One embedded file, shared by the stores of any number of tenants.
+    """One SQLite file, shared by the stores of any number of tenants.
 
     Args:
-        path: the file, created with mode 0600 if it is not there; ``None`` keeps the events in memory.
-        durability: ``"full"`` syncs every commit before it is acknowledged. ``"normal"`` leaves that to the operating
-            system: a power failure can lose the newest commits, the file stays sound.
-        clock_ns: the time now, in nanoseconds since the epoch. Events get strictly increasing times even if it does not.
-        busy_timeout: how long, in seconds, to wait for another process that has the file locked.
+        path: the file, created with mode 0600 if it does not exist; ``None`` for a database in memory.
+        durability: ``"full"`` syncs every commit to disk before it is acknowledged. ``"normal"`` leaves syncing to the
+            operating system: a power failure can lose the newest commits, but does not damage the file.
+        clock_ns: returns the current time in nanoseconds since the epoch. The times of events increase strictly even if
+            the clock does not.
+        busy_timeout: maximum seconds to wait for another process that has locked the file.
 
-    Nothing is opened before the first call. One event loop may use it after another, one at a time. Raises
-    `InvalidInput` for an option that cannot be used.
+    The file is opened by the first call. Several event loops may use the log one after the other, but not at the same time.
+    Raises `InvalidInput` for an invalid option.
     """
 
     def __init__(
@@ -71,37 +72,37 @@ class SqliteLog:
         self._file = SqliteFile(path, durability=durability, busy_timeout=busy_timeout)
         self.clock_ns = clock_ns
         self.syncs = 0
-        """How many commits were made; each is one sync of the file under ``durability="full"``."""
+        """Number of commits. With ``durability="full"`` each one syncs the file once."""
         self.reader: sqlite3.Cursor | None = None
-        """For short reads on the event loop: ``None`` before `open` and after `close`."""
+        """The cursor for short reads on the event loop; ``None`` before `open` and after `close`."""
         self.newest = 0
-        """The newest time of an event seen here, in nanoseconds."""
+        """The newest time of the events read or written by this object, in nanoseconds."""
         self.closed = False
         self._closing: list[Future[None]] = []
         self._pending: deque[_Append] = deque()
-        # The loops on which a commit is due, and on which one is under way. Not flags: a loop that was closed in the
-        # middle never comes back to reset them, and must not stop the next one.
-        self._due_on: asyncio.AbstractEventLoop | None = None
+        # The event loops on which a commit is scheduled and in progress. Flags would not do: a loop that is closed before
+        # its commit ends cannot reset them, and they would block the next loop.
+        self._scheduled_on: asyncio.AbstractEventLoop | None = None
         self._committing_on: asyncio.AbstractEventLoop | None = None
-        self._writing = ThreadPoolExecutor(1, thread_name_prefix="allsource-auth-writer")
-        self._scanning = ThreadPoolExecutor(1, thread_name_prefix="allsource-auth-scanner")
+        self._writer_thread = ThreadPoolExecutor(1, thread_name_prefix="allsource-auth-writer")
+        self._scanner_thread = ThreadPoolExecutor(1, thread_name_prefix="allsource-auth-scanner")
 
     @property
     def path(self) -> str | None:
-        """The absolute path of the file; ``None`` in memory."""
+        """The absolute path of the file; ``None`` for a database in memory."""
         return self._file.path
 
     def __repr__(self) -> str:
         return f"SqliteLog(path={self.path!r})"
 
     async def open(self) -> sqlite3.Cursor:
-        """Open the file if it is not open; returns `reader`. Raises `Storage` or `StoreClosed`."""
+        """Open the file if necessary and return `reader`. Raises `Storage` or `StoreClosed`."""
         if not self.closed and self.reader is None:
             ready = partial(self._file.open, time.monotonic())
             if self.path is None:
                 ready()
             else:
-                await asyncio.get_running_loop().run_in_executor(self._writing, ready)
+                await asyncio.get_running_loop().run_in_executor(self._writer_thread, ready)
             if not self.closed and self.reader is None:
                 self.reader = self._file.reader.cursor()
         if self.reader is None:
@@ -109,7 +110,10 @@ class SqliteLog:
         return self.reader
 
     async def read(self, statement: str, arguments: tuple[object, ...]) -> list[tuple[Any, ...]]:
-        """The rows of a short query, inline; if the file is busy, tried again without holding up the event loop."""
+        """The rows of a short query, which runs on the event loop. Retries while the file is busy, without blocking the loop.
+
+        Raises `Storage` or `StoreClosed`.
+        """
         deadline = time.monotonic() + self._file.busy_timeout
         while True:
             reader = self.reader or await self.open()
@@ -122,7 +126,10 @@ class SqliteLog:
             await asyncio.sleep(0.005)
 
     async def page(self, fetch: Callable[[sqlite3.Connection], _T]) -> _T:
-        """What ``fetch`` reads: on the scanning thread for a file, inline in memory. Raises `Storage`, `StoreClosed`."""
+        """Run ``fetch``, a long read: on the scanner thread, or directly for a database in memory.
+
+        Raises `Storage` or `StoreClosed`.
+        """
         if self.reader is None:
             await self.open()
         if self.path is None:
@@ -130,7 +137,7 @@ class SqliteLog:
             if self.closed:
                 raise StoreClosed
             return self._fetch(fetch)
-        return await asyncio.get_running_loop().run_in_executor(self._scanning, self._fetch, fetch)
+        return await asyncio.get_running_loop().run_in_executor(self._scanner_thread, self._fetch, fetch)
 
     def _fetch(self, fetch: Callable[[sqlite3.Connection], _T]) -> _T:
         try:
@@ -139,41 +146,45 @@ class SqliteLog:
             raise storage_error(error, self.path) from None
 
     async def append(self, batch: Batch, size: int) -> list[Acknowledged]:
-        """Store ``batch``, of ``size`` bytes, with whatever else is waiting.
+        """Store ``batch``, of ``size`` bytes, in one transaction with other waiting appends.
 
-        Raises `VersionConflict`, `Storage` or `StoreClosed`. Cancelled before its commit began, nothing is stored.
+        Raises `VersionConflict`, `Storage` or `StoreClosed`. If the caller is cancelled before the commit begins, nothing is
+        stored.
         """
         if self.closed:
             raise StoreClosed
         loop = asyncio.get_running_loop()
         append = _Append(batch, size, loop)
         self._pending.append(append)
-        self._soon(loop)
+        self._schedule_commit(loop)
         outcome = await append.future
         if isinstance(outcome, BaseException):
             raise outcome
         return outcome
 
-    def _soon(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Have the waiting appends committed: once all callers that are ready now have joined, after a running commit."""
-        if self._due_on is not loop and self._committing_on is not loop:
-            self._due_on = loop
-            loop.call_soon(self._start, loop)
+    def _schedule_commit(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Schedule a commit after the callbacks that are ready now, so that their appends join the group.
 
-    def _start(self, loop: asyncio.AbstractEventLoop) -> bool:
-        """Begin the commit of one group; false if nobody waits."""
-        self._due_on = None
+        Does nothing while a commit is in progress: its `_deliver` schedules the next one.
+        """
+        if self._scheduled_on is not loop and self._committing_on is not loop:
+            self._scheduled_on = loop
+            loop.call_soon(self._start_commit, loop)
+
+    def _start_commit(self, loop: asyncio.AbstractEventLoop) -> bool:
+        """Begin the commit of one group. Returns false if no append waits."""
+        self._scheduled_on = None
         group = self._next_group(loop)
         if not group:
             return False
         self._committing_on = loop
-        asked_at = time.monotonic()
+        requested_at = time.monotonic()
         if self.path is None:
-            self._deliver(loop, group, self._commit(group, asked_at))
+            self._deliver(loop, group, self._commit(group, requested_at))
         else:
             try:
-                self._writing.submit(self._commit_and_deliver, loop, group, asked_at)
-            except RuntimeError as error:  # no thread can be started
+                self._writer_thread.submit(self._commit_and_deliver, loop, group, requested_at)
+            except RuntimeError as error:  # the thread cannot be started
                 self._deliver(loop, group, error)
         return True
 
@@ -185,24 +196,24 @@ class SqliteLog:
             if group and size + append.size > GROUP_BYTES:
                 break
             self._pending.popleft()
-            # A caller that was cancelled, or whose loop is gone, does not want it any more.
+            # Drop appends whose caller was cancelled or whose event loop is closed.
             if not append.future.done() and append.future.get_loop() is loop:
                 group.append(append)
                 size += append.size
         return group
 
-    def _commit(self, group: list[_Append], asked_at: float) -> Committed | BaseException:
+    def _commit(self, group: list[_Append], requested_at: float) -> Committed | BaseException:
         try:
-            self._file.open(asked_at)
+            self._file.open(requested_at)
             committed = self._file.commit([append.batch for append in group], self.clock_ns)
-        except BaseException as error:  # whatever it is, the callers wait for it
+        except BaseException as error:  # every error must reach the waiting callers
             return error
         self.syncs += committed.written
         return committed
 
-    def _commit_and_deliver(self, loop: asyncio.AbstractEventLoop, group: list[_Append], asked_at: float) -> None:
-        result = self._commit(group, asked_at)
-        with suppress(RuntimeError):  # the loop is closed, and with it went the callers
+    def _commit_and_deliver(self, loop: asyncio.AbstractEventLoop, group: list[_Append], requested_at: float) -> None:
+        result = self._commit(group, requested_at)
+        with suppress(RuntimeError):  # the loop is closed, so no caller waits
             loop.call_soon_threadsafe(self._deliver, loop, group, result)
 
     def _deliver(
@@ -220,43 +231,43 @@ class SqliteLog:
                 append.future.set_result(result)
             else:
                 append.future.set_result(result.outcomes[index])
-        # After the callers above have run, so that their next appends are in the next group.
+        # Scheduled after the callers resumed above, so that their next appends join the next group.
         if self._pending:
-            self._soon(loop)
+            self._schedule_commit(loop)
 
     async def flush(self) -> None:
-        """Wait until every append that was accepted so far is stored, or has failed."""
+        """Wait until every append accepted so far is stored or has failed."""
         if self.closed:
             await self.close()
             return
         loop = asyncio.get_running_loop()
-        while self._start(loop):
+        while self._start_commit(loop):
             pass
         if self.path is None:
             return
-        # The thread works in order; a cancelled caller must not take this out of its queue.
-        await asyncio.shield(asyncio.wrap_future(self._writing.submit(lambda: None)))
+        # The thread works in order. `shield`, so that a cancelled caller does not remove this item from its queue.
+        await asyncio.shield(asyncio.wrap_future(self._writer_thread.submit(lambda: None)))
 
     async def close(self) -> None:
-        """Finish what was accepted, then release the file, its connections and threads. May be called again."""
+        """Complete accepted appends, then close the connections and end the threads. Further calls do nothing."""
         if not self.closed:
             self.closed = True
             loop = asyncio.get_running_loop()
-            while self._start(loop):
+            while self._start_commit(loop):
                 pass
             self.reader = None
             if self.path is None:
                 self._file.close()
             else:
                 self._closing = [
-                    self._scanning.submit(self._file.close_scanner),
-                    self._writing.submit(self._file.close),
+                    self._scanner_thread.submit(self._file.close_scanner),
+                    self._writer_thread.submit(self._file.close),
                 ]
-            # What is submitted still runs; a caller that is cancelled below leaves no thread behind.
-            self._scanning.shutdown(wait=False)
-            self._writing.shutdown(wait=False)
+            # Submitted work still runs. Shut down here, so that no thread is left if this call is cancelled below.
+            self._scanner_thread.shutdown(wait=False)
+            self._writer_thread.shutdown(wait=False)
         for closing in self._closing:
             await asyncio.shield(asyncio.wrap_future(closing))
-        # The threads have nothing left to do but to end.
-        self._scanning.shutdown()
-        self._writing.shutdown()
+        # The queues are empty, so this only waits for the threads to end.
+        self._scanner_thread.shutdown()
+        self._writer_thread.shutdown()

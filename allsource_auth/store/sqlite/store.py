@@ -1,7 +1,7 @@
-"""``SqliteStore``: the embedded event store: the events of one tenant in a SQLite file, or in memory.
+"""`SqliteStore`: the events of one tenant in a SQLite file, or in memory.
 
-What it reads is here, one statement per question. How calls meet the file is in `allsource_auth.store.sqlite.log`, the
-file itself, its format and its errors in `allsource_auth.store.sqlite.file`.
+This module contains the statements that read events. `allsource_auth.store.sqlite.log` runs them and commits appends;
+`allsource_auth.store.sqlite.file` defines the file format and its errors.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ __all__ = ["SqliteLog", "SqliteStore"]
 
 PAGE: Final = 1000
 
-_EVENT_BYTES: Final = 500_000_000
-"""SQLite refuses a row of 1,000,000,000 bytes, and would fail everything else in the transaction with it."""
+_MAX_EVENT_BYTES: Final = 500_000_000
+"""SQLite refuses rows of 1,000,000,000 bytes or more, which would fail the other appends of the transaction, too."""
 
-_TIMES: Final = (-(2**63), 2**63 - 1)
-"""The integers that SQLite can hold."""
+_MIN_INTEGER: Final = -(2**63)
+_MAX_INTEGER: Final = 2**63 - 1
 
-# Plain placeholders: Python 3.12.0 to 3.12.3 warn of numbered ones.
+# The statements use plain placeholders, because Python 3.12.0 to 3.12.3 emit a warning for numbered ones.
 
-# The head names the newest event. Where another tenant appended last, the index finds this tenant's newest one.
+# `head` names the newest event. If another tenant appended it, the index finds the newest event of this tenant.
 _LATEST = """
     SELECT e.id, e.type, CAST(e.payload AS BLOB), CAST(e.metadata AS BLOB), e.time, e.version, h.version
     FROM head h LEFT JOIN event e ON e.position = CASE WHEN h.tenant = ? THEN h.position ELSE (
@@ -41,7 +41,7 @@ _LATEST = """
     WHERE h.stream = ?
 """
 
-# The same, twice: the second stream is the one that a member of the first one's payload names.
+# The same for two streams: a member of the first stream's payload names the second one.
 _LATEST_LINKED = """
     SELECT e.id, e.type, CAST(e.payload AS BLOB), CAST(e.metadata AS BLOB), e.time, e.version, h.version,
            f.id, f.type, CAST(f.payload AS BLOB), CAST(f.metadata AS BLOB), f.time, f.version, g.version, g.stream
@@ -63,8 +63,8 @@ _LATEST_MANY = """
     ) END
     WHERE h.stream IN ({places})
 """
-_STREAMS_AT_ONCE: Final = 100
-"""Streams that one statement reads: a fraction of a millisecond, after which others get the event loop."""
+_STREAMS_PER_STATEMENT: Final = 100
+"""Streams per statement. It takes less than a millisecond; between statements other tasks can run."""
 
 _COLUMNS = "e.id, e.type, e.stream, CAST(e.payload AS BLOB), CAST(e.metadata AS BLOB), e.time, e.version"
 
@@ -75,7 +75,7 @@ _READ = f"""
 _READ_OLDEST_FIRST = _READ.format(direction="ASC")
 _READ_NEWEST_FIRST = _READ.format(direction="DESC")
 
-# One step down the index per distinct value, however many events share it.
+# Skip scan: one index lookup per distinct value, independent of the number of events that share it.
 _TYPES = """
     WITH RECURSIVE known (type) AS (
         SELECT (SELECT type FROM event WHERE tenant = ? AND type >= ? AND type < ? ORDER BY type LIMIT 1)
@@ -98,25 +98,28 @@ _HEADS = f"""
     )
 """  # noqa: S608
 
-# Each part comes out of the index in time order, and SQLite merges them as far as the limit: a page costs a page.
+# Each part is in time order by its index, and SQLite merges them up to the limit, so the cost of a page does not depend on
+# the number of matching events.
 _SCAN_PART = "SELECT time, position FROM event WHERE tenant = ? AND type = ? AND time >= ? AND time <= ?"
 _SCAN = f"""
     SELECT {_COLUMNS} FROM ({{parts}} ORDER BY 1 LIMIT {PAGE}) AS page
     CROSS JOIN event e ON e.position = page.position
 """  # noqa: S608
-_SCAN_PARTS: Final = 100
-"""SQLite is built to join at most 500 selects; more types than this take several statements."""
+_TYPES_PER_STATEMENT: Final = 100
+"""Types per statement: a compound SELECT may have at most 500 parts by default."""
 
 
 class SqliteStore:
-    """The events of one tenant in a `SqliteLog`: the embedded `EventStore`.
+    """An `EventStore` for one tenant in a `SqliteLog`.
 
     Args:
-        log: the file. Another store on the same log sees the same file, under its own tenant.
-        tenant: whose events this store appends and reads. Versions count per stream over all tenants, as on Allsource.
-        owns_log: whether `close` closes the log, too.
+        log: the file. Several stores, one for each tenant, can share it.
+        tenant: the tenant whose events are appended and read. All tenants share one version counter per stream id, as on
+            Allsource.
+        owns_log: whether `close` also closes the log.
 
-    A batch is atomic, and stored order is time order.
+    Batches are atomic, and stored order is time order. Every read sees all acknowledged appends, so ``require_leader`` has no
+    effect.
     """
 
     atomic_batches: Final = True
@@ -131,19 +134,19 @@ class SqliteStore:
 
     @property
     def tenant(self) -> str:
-        """The tenant whose events this store sees."""
+        """The tenant whose events this store appends and reads."""
         return self._tenant
 
     def __repr__(self) -> str:
         return f"SqliteStore(path={self._log.path!r}, tenant={self._tenant!r})"
 
     async def append(self, events: Sequence[NewEvent]) -> list[Acknowledged]:
-        """Append ``events`` in order, all or none; see `EventStore.append`.
+        """Append ``events`` in order, all of them or none; see `EventStore.append`.
 
         Raises:
             VersionConflict: a guard failed; nothing was stored. ``actual`` counts earlier events of the same batch.
             InvalidInput: text that is not UTF-8, or an event of more than 500 MB; nothing was stored.
-            Storage: the file cannot be written; nothing was stored unless ``ambiguous``.
+            Storage: the file cannot be written; nothing was stored, unless ``ambiguous`` is true.
             StoreClosed: after `close`.
         """
         if self._closed or self._log.closed:
@@ -155,7 +158,7 @@ class SqliteStore:
         return await self._log.append(Batch(self._tenant, records), size)
 
     async def latest(self, stream: str, *, require_leader: bool = False) -> Latest:
-        """The newest event of ``stream`` and its version; see `EventStore.latest`. Every read is decisive here.
+        """The newest event of ``stream`` and its version; see `EventStore.latest`.
 
         Raises `Storage` if the file cannot be read, `StoreClosed` after `close`.
         """
@@ -170,10 +173,10 @@ class SqliteStore:
             row = rows[0] if rows else None
         if row is None:
             return Latest(event=None, version=0)
-        return self._seen(stream, row)
+        return self._to_latest(stream, row)
 
     async def latest_linked(self, stream: str, link: Link) -> tuple[Latest, Latest | None]:
-        """One statement for both streams; see `LinkedReads.latest_linked`. Raises what `latest` raises."""
+        """Read both streams with one statement; see `LinkedReads.latest_linked`. Raises the errors of `latest`."""
         if self._closed:
             raise StoreClosed
         log, tenant = self._log, self._tenant
@@ -181,21 +184,21 @@ class SqliteStore:
         arguments = (tenant, tenant, stream, link.prefix, path, tenant, tenant, stream)
         try:
             row = (log.reader or await log.open()).execute(_LATEST_LINKED, arguments).fetchone()
-        except sqlite3.Error:  # busy; or the payload is no JSON, or this SQLite knows none
+        except sqlite3.Error:  # busy, or the payload is not JSON, or this SQLite has no JSON functions
             return await self.latest(stream), None
         if row is None:
             return Latest(event=None, version=0), None
-        return self._seen(stream, row[:7]), None if row[14] is None else self._seen(row[14], row[7:14])
+        return self._to_latest(stream, row[:7]), None if row[14] is None else self._to_latest(row[14], row[7:14])
 
     async def latest_many(self, streams: Sequence[str]) -> list[Latest]:
-        """One statement for up to 100 streams; see `ManyReads.latest_many`. Raises what `latest` raises."""
+        """Read up to 100 streams per statement; see `ManyReads.latest_many`. Raises the errors of `latest`."""
         found: dict[str, Latest] = {}
-        for start in range(0, len(streams), _STREAMS_AT_ONCE):
+        for start in range(0, len(streams), _STREAMS_PER_STATEMENT):
             if start:
                 await asyncio.sleep(0)
             if self._closed:
                 raise StoreClosed
-            part = streams[start : start + _STREAMS_AT_ONCE]
+            part = streams[start : start + _STREAMS_PER_STATEMENT]
             statement = _LATEST_MANY.format(places=", ".join("?" * len(part)))
             arguments = (self._tenant, self._tenant, *part)
             try:
@@ -203,12 +206,12 @@ class SqliteStore:
             except sqlite3.Error:  # busy
                 found |= {stream: await self.latest(stream) for stream in part}
             else:
-                found |= {row[7]: self._seen(row[7], row[:7]) for row in rows}
+                found |= {row[7]: self._to_latest(row[7], row[:7]) for row in rows}
         missing = Latest(event=None, version=0)
         return [found.get(stream, missing) for stream in streams]
 
-    def _seen(self, stream: str, row: tuple[Any, ...]) -> Latest:
-        """The newest event of a stream, from the columns of `_LATEST`."""
+    def _to_latest(self, stream: str, row: tuple[Any, ...]) -> Latest:
+        """The `Latest` for a row of `_LATEST`; also updates the newest known time."""
         event_id, kind, payload, metadata, at, version, head = row
         if event_id is None:
             return Latest(event=None, version=head)
@@ -227,16 +230,16 @@ class SqliteStore:
         limit: int = PAGE,
         require_leader: bool = False,
     ) -> list[Event]:
-        """A page of the events of ``stream``; see `EventStore.read`. Every read is decisive here.
+        """A page of the events of ``stream``; see `EventStore.read`.
 
         Raises `Storage` if the file cannot be read, `StoreClosed` after `close`.
         """
         arguments = (
             self._tenant,
             stream,
-            _within(until, _TIMES[1]),
+            _clamp(until, _MAX_INTEGER),
             min(max(limit, 0), PAGE),
-            min(max(offset, 0), _TIMES[1]),
+            min(max(offset, 0), _MAX_INTEGER),
         )
         if self._closed:
             raise StoreClosed
@@ -251,10 +254,10 @@ class SqliteStore:
     ) -> AsyncGenerator[list[Event], None]:
         """The events whose type starts with ``type_prefix``; see `EventStore.scan`.
 
-        Pages hold up to 1,000 events. What is appended during the scan may be seen or not. Raises `Storage` if the
-        file cannot be read, `StoreClosed` after `close`.
+        Pages have up to 1,000 events. Events appended during the scan may be included or not. Raises `Storage` if the file
+        cannot be read, `StoreClosed` after `close`.
         """
-        since, until = _within(since, _TIMES[0]), _within(until, _TIMES[1])
+        since, until = _clamp(since, _MIN_INTEGER), _clamp(until, _MAX_INTEGER)
         while True:
             if self._closed:
                 raise StoreClosed
@@ -269,30 +272,29 @@ class SqliteStore:
     async def heads(
         self, stream_prefix: str, type_prefix: str, *, newer: Callable[[Event, Event], bool] = is_newer_by_time
     ) -> AsyncGenerator[list[Event], None]:
-        """The newest event of every stream that starts with ``stream_prefix``; see `EventStore.heads`.
+        """The newest event of every stream whose id starts with ``stream_prefix``; see `EventStore.heads`.
 
-        Pages hold up to 1,000 events, ordered by stream. Stored order is time order here, and streams are found by name, so
-        ``type_prefix`` and ``newer`` are not needed. Raises `Storage` if the
-        file cannot be read, `StoreClosed` after `close`.
+        Pages have up to 1,000 events, ordered by stream id. ``type_prefix`` and ``newer`` are not used: streams are found by
+        id, and stored order is time order. Raises `Storage` if the file cannot be read, `StoreClosed` after `close`.
         """
-        start, end = stream_prefix, _end(stream_prefix)
+        start, end = stream_prefix, _prefix_end(stream_prefix)
         while True:
             if self._closed:
                 raise StoreClosed
             page = await self._log.page(partial(_heads_page, self._tenant, start, end))
             if page:
-                start = page[-1].stream + "\0"  # the next text there can be
+                start = page[-1].stream + "\0"  # the next possible id
                 self._log.newest = max(self._log.newest, *(event.time for event in page))
                 yield page
             if len(page) < PAGE:
                 return
 
     def server_time(self) -> int:
-        """The clock, or the newest event time seen here if that is later; in nanoseconds."""
+        """The clock of the log or the newest known time of an event, whichever is later; in nanoseconds."""
         return max(self._log.clock_ns(), self._log.newest)
 
     async def info(self) -> Info:
-        """What this store is: the file, the tenant, the version of SQLite."""
+        """Describe this store: the file, the tenant, the version of SQLite."""
         return Info(
             store="SQLite",
             tenant=self._tenant,
@@ -303,7 +305,7 @@ class SqliteStore:
         )
 
     async def close(self) -> None:
-        """Wait for accepted appends, then close the log, too, if this store owns it. May be called again."""
+        """Wait for accepted appends, then close the log if this store owns it. Further calls do nothing."""
         self._closed = True
         if self._owns_log:
             await self._log.close()
@@ -312,9 +314,9 @@ class SqliteStore:
 
 
 def _record(event: NewEvent) -> Record:
-    """The event as text. Refused here, where it fails one caller, and not later, where it would fail a whole group."""
-    if len(event.payload) + len(event.metadata) > _EVENT_BYTES:
-        raise InvalidInput("payload", f"an event of more than {_EVENT_BYTES} bytes cannot be stored")
+    """Decode an event to text. Raises `InvalidInput` here, because an error in the transaction would fail a whole group."""
+    if len(event.payload) + len(event.metadata) > _MAX_EVENT_BYTES:
+        raise InvalidInput("payload", f"an event of more than {_MAX_EVENT_BYTES} bytes cannot be stored")
     field = "stream"
     try:
         event.stream.encode()
@@ -342,28 +344,30 @@ def _event(row: tuple[Any, ...]) -> Event:
     )
 
 
-def _within(at: int | None, default: int) -> int:
-    return default if at is None else min(max(at, _TIMES[0]), _TIMES[1])
+def _clamp(at: int | None, default: int) -> int:
+    """``at`` limited to the integers of SQLite, or ``default`` without it."""
+    return default if at is None else min(max(at, _MIN_INTEGER), _MAX_INTEGER)
 
 
-def _end(prefix: str) -> str | bytes:
-    """The first value, in SQLite's order, after all text that starts with ``prefix``."""
+def _prefix_end(prefix: str) -> str | bytes:
+    """An exclusive upper bound, in SQLite's order, of all text that starts with ``prefix``."""
     stem = prefix.rstrip("\U0010ffff")
     if not stem:
-        return b""  # a blob comes after every text
+        return b""  # every BLOB is greater than every TEXT
     following = ord(stem[-1]) + 1
-    # Surrogates are no characters of UTF-8, whose byte order is the order of code points.
+    # The order of UTF-8 bytes is the order of code points. UTF-8 has no surrogates, so skip them.
     return stem[:-1] + chr(0xE000 if following == 0xD800 else following)
 
 
 def _scan_page(tenant: str, prefix: str, since: int, until: int, connection: sqlite3.Connection) -> list[Event]:
     rows: list[tuple[Any, ...]] = []
-    end = _end(prefix)
-    # One snapshot for all statements: an event that only a later one could see would lie behind the next page's start.
+    end = _prefix_end(prefix)
+    # One snapshot for all statements. Otherwise an event that only a later statement sees could be older than the end of
+    # this page, and the next page would not include it.
     with snapshot(connection):
         types = [kind for (kind,) in connection.execute(_TYPES, (tenant, prefix, end, tenant, end))]
-        for start in range(0, len(types), _SCAN_PARTS):
-            chosen = types[start : start + _SCAN_PARTS]
+        for start in range(0, len(types), _TYPES_PER_STATEMENT):
+            chosen = types[start : start + _TYPES_PER_STATEMENT]
             parts = " UNION ALL ".join([_SCAN_PART] * len(chosen))
             arguments = [value for kind in chosen for value in (tenant, kind, since, until)]
             rows += connection.execute(_SCAN.format(parts=parts), arguments).fetchall()

@@ -17,8 +17,8 @@ from allsource_auth import (
     VersionConflict,
 )
 from allsource_auth.store.allsource import client as allsource_client
-from tests.store.local import Local, Pauses
-from tests.store.refusals import ADMISSION, PAGE, UNCERTAIN, error_body
+from tests.store.allsource.error_bodies import ADMISSION, PAGE, UNCERTAIN, error_body
+from tests.store.allsource.local import Local, Pauses
 from tests.support.canaries import CANARY, email, revealed
 from tests.support.clocks import START
 from tests.support.events import new_event
@@ -62,7 +62,7 @@ async def test_server_that_refuses_for_ever_is_asked_for_ten_seconds(newer: Loca
     with pytest.raises(RateLimited) as caught:
         await adapter.users.create(email=email("Ada"))
     assert (caught.value.retry_after, caught.value.ambiguous) == (2.0, False)
-    assert 8 <= sum(pauses.made) <= allsource_client.RETRY_FOR * 2
+    assert 8 <= sum(pauses.made) <= allsource_client.MAX_RETRY_TIME * 2
     assert await newer.events() == []
 
 

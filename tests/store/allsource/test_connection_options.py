@@ -13,7 +13,7 @@ import pytest
 import trustme
 
 from allsource_auth import AllsourceAuthAdapter, AllsourceStore, InvalidInput, Timeouts, Tls
-from tests.store.local import KEY, Local
+from tests.store.allsource.local import KEY, Local
 from tests.support.canaries import CANARY, Watch, revealed
 
 URL = "http://localhost:3900"

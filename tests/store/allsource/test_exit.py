@@ -9,7 +9,7 @@ import time
 import pytest
 
 from allsource_auth import StoreClosed, Tls
-from tests.store.local import Local
+from tests.store.allsource.local import Local
 
 
 async def test_close_waits_until_the_pool_has_left_the_interpreter(

@@ -10,7 +10,7 @@ from typing import TypeVar
 import pytest
 
 from allsource_auth import AllsourceAuthAdapter, Conflict, Http, RateLimited, Session, User
-from tests.store.local import Local
+from tests.store.allsource.local import Local
 from tests.support.canaries import email, token
 from tests.support.clocks import START
 from tests.support.events import new_event

@@ -9,8 +9,8 @@ import pytest
 
 from allsource_auth import AllsourceStore, Tls
 from allsource_auth.store.allsource import store as allsource
-from tests.store.conftest import Time
-from tests.store.local import KEY, Local, Pauses, running_local
+from tests.store.allsource.conftest import Time
+from tests.store.allsource.local import KEY, Local, Pauses, running_local
 from tests.support.events import new_event
 
 pytestmark = [pytest.mark.usefixtures("watch"), pytest.mark.heavy]
@@ -49,7 +49,7 @@ async def test_feed_is_called_once_in_a_while(local: Local, time: Time) -> None:
     for _ in range(3):
         assert await appended(local, store) == 0
     for _ in range(2):
-        time.now += allsource.FEED_EVERY + 1
+        time.now += allsource.FEED_INTERVAL + 1
         assert await appended(local, store) == 1
         assert await appended(local, store) == 0
 
@@ -75,11 +75,11 @@ async def test_feed_that_is_not_for_us_is_left_alone_until_a_reconnect(local: Lo
     local.faults.refuse(status, b'{"error":"tenant_forbidden"}', on=FEED)
     assert await appended(local, store) == 1
     for _ in range(3):
-        time.now += allsource.FEED_EVERY + 1
+        time.now += allsource.FEED_INTERVAL + 1
         assert await appended(local, store) == 0
     await after_a_failed_connection(local, store)
     assert await appended(local, store) == 1
-    time.now += allsource.FEED_EVERY + 1
+    time.now += allsource.FEED_INTERVAL + 1
     assert await appended(local, store) == 1
 
 
@@ -87,7 +87,7 @@ async def test_credential_that_may_not_read_it_is_not_used_again(newer: Local, t
     """In dev mode the feed serves one tenant of its own."""
     store = newer.store()
     assert await appended(newer, store) == 1
-    time.now += allsource.FEED_EVERY + 1
+    time.now += allsource.FEED_INTERVAL + 1
     assert await appended(newer, store) == 0
 
 
@@ -115,7 +115,7 @@ async def test_feed_that_fails_fails_no_append_and_holds_none_up(
     local.faults.refuse(**fault, count=1000, on=FEED)
     assert await appended(local, store) == 1
     assert await appended(local, store) == 0
-    time.now += allsource.FEED_EVERY + 1
+    time.now += allsource.FEED_INTERVAL + 1
     assert await appended(local, store) == 1
     assert pauses.made == []
 
@@ -127,7 +127,7 @@ async def test_feed_whose_reply_is_lost_fails_no_append_and_is_no_reconnect(
     local.faults.lose_replies(1000, on=FEED)
     assert await appended(local, store) in (1, 2)  # aiohttp asks once more by itself
     assert await appended(local, store) == 0
-    time.now += allsource.FEED_EVERY + 1
+    time.now += allsource.FEED_INTERVAL + 1
     assert await appended(local, store) in (1, 2)  # aiohttp asks once more by itself
     assert pauses.made == []
 

@@ -12,8 +12,8 @@ from allsource_auth import AllsourceStore, SqliteLog
 from allsource_auth.server import LocalAllsource
 from allsource_auth.store.allsource import http
 from allsource_auth.store.allsource import store as allsource
-from tests.store.conftest import Time
-from tests.store.local import Local, Pauses
+from tests.store.allsource.conftest import Time
+from tests.store.allsource.local import Local, Pauses
 from tests.support.events import new_event, stored_user
 
 pytestmark = pytest.mark.usefixtures("watch")
@@ -30,9 +30,9 @@ async def test_guarded_append_comes_right_after_a_read(older: Local, time: Time)
 
     assert (await append(guard=0))[-2:] == [CORE, APPEND]
     assert await append(guard=1) == [APPEND], "the server was read in this moment"
-    time.now += allsource.WARM_FOR / 2
+    time.now += allsource.TENANT_LOADED_FOR / 2
     assert await append(guard=2) == [APPEND]
-    time.now += allsource.WARM_FOR
+    time.now += allsource.TENANT_LOADED_FOR
     assert await append(guard=3) == [CORE, APPEND]
     time.now += 60
     assert await append() == [APPEND], "without a guard there is nothing to forget"

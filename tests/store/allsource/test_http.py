@@ -11,8 +11,8 @@ import httpx
 import pytest
 
 from allsource_auth import AllsourceStore, Http, Timeouts
-from tests.store.answers import PAGE, RIGHT, Answer, answering, ending, reset, right, silent
-from tests.store.local import KEY, Local
+from tests.store.allsource.local import KEY, Local
+from tests.store.allsource.raw_server import PAGE, RIGHT, Answer, answering, ending, reset, right, silent
 from tests.support.canaries import CANARY, token
 from tests.support.clocks import START
 from tests.support.events import new_event

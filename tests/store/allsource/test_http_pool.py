@@ -10,8 +10,8 @@ import pytest
 from pytest_httpx import HTTPXMock
 
 from allsource_auth import AllsourceAuthAdapter, InvalidInput, StoreClosed
-from tests.store.answers import PAGE, answering, right
-from tests.store.local import KEY, Local
+from tests.store.allsource.local import KEY, Local
+from tests.store.allsource.raw_server import PAGE, answering, right
 from tests.support.canaries import email
 
 pytestmark = pytest.mark.usefixtures("watch", "pauses")

@@ -15,8 +15,8 @@ import trustme
 
 from allsource_auth import AllsourceStore, Http, InvalidInput, Tls
 from allsource_auth.store.allsource import http
-from tests.store.answers import answering, right
-from tests.store.local import KEY
+from tests.store.allsource.local import KEY
+from tests.store.allsource.raw_server import answering, right
 from tests.support.canaries import token
 from tests.support.events import new_event
 
@@ -48,7 +48,7 @@ def shown_by(ca: trustme.CA, *names: str, **options: Any) -> ssl.SSLContext:
     return context
 
 
-UNTRUSTED = "its TLS certificate is not trusted or does not fit"
+UNTRUSTED = "its TLS certificate is not trusted or does not match"
 
 
 async def test_own_authority_is_trusted(ca: trustme.CA, trusting: Tls) -> None:

@@ -11,8 +11,8 @@ import pytest
 
 from allsource_auth import AllsourceStore, Api
 from allsource_auth.server import reading
-from allsource_auth.store.allsource.wire import instant, instant_text
-from tests.store.local import Local, running_local
+from allsource_auth.store.allsource.wire import format_time, parse_time
+from tests.store.allsource.local import Local, running_local
 from tests.support.events import new_event, stored_user, whole_log
 
 pytestmark = pytest.mark.usefixtures("watch")
@@ -127,7 +127,7 @@ class Archiving:
 
     def __call__(self, request: httpx.Request) -> httpx.Response:
         asked = request.url.params
-        since = instant(asked["since"]) if "since" in asked else 0
+        since = parse_time(asked["since"]) if "since" in asked else 0
         matching = sorted((time, place) for place, time in enumerate(self.times) if time >= since)
         offset, limit = int(asked.get("offset", 0)), int(asked["limit"])
         found = matching[offset : offset + limit]
@@ -140,7 +140,7 @@ class Archiving:
                 "entity_id": f"auth-user:{place}",
                 "tenant_id": "default",
                 "payload": {},
-                "timestamp": instant_text(time),
+                "timestamp": format_time(time),
                 "version": 1,
             }
             for time, place in found

@@ -12,7 +12,7 @@ from urllib.parse import unquote
 import pytest
 
 from allsource_auth import AllsourceAuthAdapter, Overloaded, StoreClosed, Timeouts, User
-from tests.store.local import Arrived, Local
+from tests.store.allsource.local import Arrived, Local
 from tests.support.canaries import email
 from tests.support.clocks import START
 from tests.support.ownership import assert_sound

@@ -14,11 +14,11 @@ import pytest
 
 from allsource_auth import AllsourceAuthAdapter, AllsourceStore, Api, Http, RateLimited, Timeouts, Unavailable
 from allsource_auth.store.allsource import client as allsource_client
-from allsource_auth.store.allsource.read_routing import FIRST_PAUSE, LONGEST_PAUSE, Reads
-from tests.store.answers import Answer, answering, ending, right, silent
-from tests.store.conftest import Time
-from tests.store.local import KEY, Local, Pauses
-from tests.store.refusals import PAGE, error_body
+from allsource_auth.store.allsource.read_routing import FIRST_PAUSE, MAX_PAUSE, ReadRouter
+from tests.store.allsource.conftest import Time
+from tests.store.allsource.error_bodies import PAGE, error_body
+from tests.store.allsource.local import KEY, Local, Pauses
+from tests.store.allsource.raw_server import Answer, answering, ending, right, silent
 from tests.support.canaries import email
 from tests.support.clocks import START
 from tests.support.events import new_event
@@ -95,7 +95,7 @@ async def test_reads_go_evenly_to_those_that_are_left(
 
 
 def test_first_read_of_a_process_goes_to_any_of_them() -> None:
-    begun = Counter(Reads(URLS, CORE).turn() for _ in range(300))
+    begun = Counter(ReadRouter(URLS, CORE).next_url() for _ in range(300))
     assert set(begun) == set(URLS)
 
 
@@ -214,15 +214,15 @@ async def test_one_read_asks_again_after_a_pause_that_doubles(
     await reads(adapter, 3)
     assert len(bad.requests) == 1
     for turn in range(7):
-        pause = min(FIRST_PAUSE * 2**turn, LONGEST_PAUSE)
+        pause = min(FIRST_PAUSE * 2**turn, MAX_PAUSE)
         time.now += pause - 0.01
         await reads(adapter, 6)
         assert len(bad.requests) == 1 + turn, "too early"
         time.now += 0.02
         await reads(adapter, 6)
         assert len(bad.requests) == 2 + turn, "one read asks, and the others do not"
-    assert pause == LONGEST_PAUSE
-    time.now += LONGEST_PAUSE
+    assert pause == MAX_PAUSE
+    time.now += MAX_PAUSE
     await reads(adapter, 1)
     asked(services)
     await reads(adapter, 30)
@@ -236,7 +236,7 @@ async def test_one_read_asks_again_after_a_pause_that_doubles(
     assert asked(services) == [10, 10, 10], "the next time begins with a short pause"
 
 
-@pytest.mark.parametrize(("asked_for", "kept"), [("20", 20.0), ("3000", LONGEST_PAUSE)])
+@pytest.mark.parametrize(("asked_for", "kept"), [("20", 20.0), ("3000", MAX_PAUSE)])
 async def test_pause_that_a_server_asks_for_is_kept_within_reason(
     newer: Local, services: list[FaultProxy], time: Time, asked_for: str, kept: float
 ) -> None:
@@ -316,33 +316,33 @@ async def test_many_reads_that_fail_together_count_as_one(newer: Local, services
 
 
 def test_late_failures_and_answers_of_a_url_that_is_set_aside(time: Time) -> None:
-    rotation = Reads(URLS, CORE)
+    router = ReadRouter(URLS, CORE)
     a, b, c = URLS
     lost = Http("lost")
-    assert rotation.instead((a,), lost) in (b, c)
+    assert router.fail_over((a,), lost) in (b, c)
     time.now += 0.9
-    assert rotation.instead((a,), lost) in (b, c)
+    assert router.fail_over((a,), lost) in (b, c)
     time.now += 0.9
-    assert {rotation.turn() for _ in range(4)} == {b, c}, "it was seen to fail less than a second ago"
-    rotation.answered(a)
-    assert not rotation.aside
-    assert {rotation.turn() for _ in range(3)} == set(URLS)
-    rotation.instead((CORE,), lost)
-    assert not rotation.aside, "Core is none of the read URLs"
-    rotation.instead((a,), RateLimited("busy"), 20.0)
-    rotation.instead((a,), lost)
+    assert {router.next_url() for _ in range(4)} == {b, c}, "it was seen to fail less than a second ago"
+    router.succeeded(a)
+    assert not router.open_circuits
+    assert {router.next_url() for _ in range(3)} == set(URLS)
+    router.fail_over((CORE,), lost)
+    assert not router.open_circuits, "Core is none of the read URLs"
+    router.fail_over((a,), RateLimited("busy"), 20.0)
+    router.fail_over((a,), lost)
     time.now += 19.0
-    assert {rotation.turn() for _ in range(4)} == {b, c}, "the longer pause holds"
+    assert {router.next_url() for _ in range(4)} == {b, c}, "the longer pause holds"
     time.now += 1.1
-    assert rotation.turn() == a
+    assert router.next_url() == a
 
 
 def test_read_never_returns_to_where_it_failed_while_others_succeed_there() -> None:
     """It would go round for as long as they do."""
-    rotation = Reads(URLS, CORE)
-    tried: list[str] = [rotation.turn()]
-    while (url := rotation.instead(tried, Http("lost"))) is not None:
-        rotation.answered(tried[-1])
+    router = ReadRouter(URLS, CORE)
+    tried: list[str] = [router.next_url()]
+    while (url := router.fail_over(tried, Http("lost"))) is not None:
+        router.succeeded(tried[-1])
         tried.append(url)
         assert len(tried) <= 4
     assert (sorted(tried[:3]), tried[3:]) == (list(URLS), [CORE])
@@ -455,10 +455,10 @@ async def test_number_of_attempts_is_bounded(options: dict[str, Any], time: Time
         with pytest.raises(Http) as caught:
             await store.latest("s")
         assert not caught.value.ambiguous
-        attempts = [1, 1, 1, 1 + len(allsource_client.RECONNECTS)]
+        attempts = [1, 1, 1, 1 + len(allsource_client.RECONNECT_PAUSES)]
         counted = [len(server.requests) for server in (*bad, core)]
         assert counted in (attempts, [ONCE * count for count in attempts])
-        assert pauses.made == list(allsource_client.RECONNECTS)
+        assert pauses.made == list(allsource_client.RECONNECT_PAUSES)
         await store.close()
 
 
@@ -485,7 +485,7 @@ async def test_error_of_an_answer_names_them_as_well(
     said = f"a gateway could not reach the server (502); the read failed at {services[0].url}, {newer.core_url}"
     assert (str(caught.value), caught.value.message) == (said, said)
     assert asked(services) == [1, 0, 0]
-    assert sum(pauses.made) <= allsource_client.RETRY_FOR * 2
+    assert sum(pauses.made) <= allsource_client.MAX_RETRY_TIME * 2
 
 
 async def test_time_limit_is_waited_for_once_at_each(options: dict[str, Any], time: Time, pauses: Pauses) -> None:
@@ -656,10 +656,10 @@ async def test_log_says_once_that_a_url_is_left_out_and_when_it_is_back(
     said = [
         (record.levelno, record.getMessage())
         for record in watch.records
-        if record.levelno > logging.DEBUG and "plain reads" in record.getMessage()
+        if record.levelno > logging.DEBUG and "read URL" in record.getMessage()
     ]
     url = services[0].url
     assert said == [
-        (logging.WARNING, f"plain reads leave out {url} for now: the server cannot serve this now (503)"),
-        (logging.INFO, f"{url} answers plain reads again"),
+        (logging.WARNING, f"read URL {url} is skipped for now: the server cannot serve this now (503)"),
+        (logging.INFO, f"read URL {url} is healthy again"),
     ]

@@ -48,7 +48,7 @@ def work() -> Work:
 
 
 def call(line: RequestQueue[str], work: Work, name: str, key: str | None = None) -> asyncio.Task[str]:
-    return asyncio.ensure_future(line.through(lambda: work(name), key))
+    return asyncio.ensure_future(line.run(lambda: work(name), key))
 
 
 async def turns() -> None:
@@ -175,7 +175,7 @@ async def test_everybody_who_waits_is_counted(work: Work) -> None:
     await turns()
     for key in ("k", None):
         with pytest.raises(Overloaded, match="max_queued"):
-            await line.through(lambda: work("d"), key)
+            await line.run(lambda: work("d"), key)
     out[2].cancel()
     await turns()
     out.append(call(line, work, "d"))
@@ -206,7 +206,7 @@ async def test_closing_refuses_who_waits_and_waits_for_who_works(work: Work) -> 
     await closing
     assert list(await asyncio.gather(*out)) == ["a 1", "b 2"]
     with pytest.raises(StoreClosed):
-        await line.through(lambda: work("f"))
+        await line.run(lambda: work("f"))
     await line.close()
 
 
@@ -230,7 +230,7 @@ async def test_random_cancels_lose_no_place(seed: int) -> None:
         return key
 
     async def ask(key: str) -> str:
-        return await line.through(lambda: work(key), key)
+        return await line.run(lambda: work(key), key)
 
     async def caller(calls: Coroutine[Any, Any, str]) -> object:
         task = asyncio.ensure_future(calls)

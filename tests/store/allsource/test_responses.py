@@ -11,8 +11,8 @@ import pytest
 
 from allsource_auth import Api, RateLimited, Unauthorized, Unavailable, VersionConflict
 from allsource_auth.store.allsource.http import Reply
-from allsource_auth.store.allsource.responses import refusal
-from tests.store.refusals import ADMISSION, PAGE, UNCERTAIN, error_body
+from allsource_auth.store.allsource.responses import classify
+from tests.store.allsource.error_bodies import ADMISSION, PAGE, UNCERTAIN, error_body
 from tests.support.canaries import CANARY
 
 pytestmark = pytest.mark.usefixtures("watch")
@@ -46,7 +46,7 @@ def reply(status: int, body: bytes = b"", headers: Mapping[str, str] | None = No
 def test_429_stored_nothing_and_says_when_to_come_back(
     writes: bool, headers: dict[str, str], retry_after: float | None, again: float | None, body: bytes
 ) -> None:
-    error, wait = refusal(reply(429, body, headers), writes=writes)
+    error, wait = classify(reply(429, body, headers), writes=writes)
     assert isinstance(error, RateLimited)
     assert (error.status, error.ambiguous, error.retry_after, wait) == (429, False, retry_after, again)
 
@@ -55,7 +55,7 @@ def test_429_stored_nothing_and_says_when_to_come_back(
 @pytest.mark.parametrize("body", [b"Missing authorization header", b"", b'{"error":{"code":"unauthorized"}}', PAGE])
 def test_refused_credential_is_unauthorized(status: int, body: bytes) -> None:
     for writes in (False, True):
-        error, again = refusal(reply(status, body), writes=writes)
+        error, again = classify(reply(status, body), writes=writes)
         assert isinstance(error, Unauthorized)
         assert (error.status, error.ambiguous, again) == (status, False, None)
         assert str(error) == f"the server refused the credential ({status})"
@@ -63,7 +63,7 @@ def test_refused_credential_is_unauthorized(status: int, body: bytes) -> None:
 
 def test_version_conflict_has_both_numbers() -> None:
     body = error_body(error="version_conflict", expected_version=3, current_version=5)
-    error, again = refusal(reply(409, body), writes=True)
+    error, again = classify(reply(409, body), writes=True)
     assert isinstance(error, VersionConflict)
     assert (error.expected, error.actual, error.stream, error.ambiguous, again) == (3, 5, None, False, None)
 
@@ -80,7 +80,7 @@ def test_version_conflict_has_both_numbers() -> None:
     ],
 )
 def test_other_409_is_no_version_conflict(body: bytes) -> None:
-    error, again = refusal(reply(409, body), writes=True)
+    error, again = classify(reply(409, body), writes=True)
     assert type(error) is Api
     assert (error.status, error.ambiguous, again) == (409, False, None)
 
@@ -99,14 +99,14 @@ def test_other_409_is_no_version_conflict(body: bytes) -> None:
 )
 def test_503_that_did_nothing_is_asked_again(body: bytes, headers: dict[str, str], again: float | None) -> None:
     for writes in (False, True):
-        error, wait = refusal(reply(503, body, headers), writes=writes)
+        error, wait = classify(reply(503, body, headers), writes=writes)
         assert isinstance(error, Unavailable)
         assert (error.status, error.ambiguous, wait) == (503, False, again)
 
 
 @pytest.mark.parametrize("writes", [False, True])
 def test_503_that_gave_up_waiting_leaves_a_write_open(writes: bool) -> None:
-    error, again = refusal(reply(503, UNCERTAIN), writes=writes)
+    error, again = classify(reply(503, UNCERTAIN), writes=writes)
     assert isinstance(error, Unavailable)
     assert (error.ambiguous, again) == (writes, None)
 
@@ -121,7 +121,7 @@ def test_503_that_gave_up_waiting_leaves_a_write_open(writes: bool) -> None:
 @pytest.mark.parametrize("wait", ["1", "5", "30", "300"])
 def test_503_that_the_operator_must_end_names_the_setting(body: bytes, setting: str, wait: str) -> None:
     for writes in (False, True):
-        error, again = refusal(reply(503, body, {"retry-after": wait}), writes=writes)
+        error, again = classify(reply(503, body, {"retry-after": wait}), writes=writes)
         assert isinstance(error, Unavailable)
         assert f"ALLSOURCE_{setting}" in str(error)
         assert (error.ambiguous, again) == (False, None)
@@ -130,10 +130,10 @@ def test_503_that_the_operator_must_end_names_the_setting(body: bytes, setting: 
 @pytest.mark.parametrize("status", [502, 503, 504])
 @pytest.mark.parametrize("body", [PAGE, b"", b"upstream timed out", b'{"error":"Storage error: read-only"}'])
 def test_gateway_in_trouble_is_asked_again_for_reads_only(status: int, body: bytes) -> None:
-    error, again = refusal(reply(status, body), writes=False)
+    error, again = classify(reply(status, body), writes=False)
     assert isinstance(error, Unavailable)
     assert (error.status, error.ambiguous, again) == (status, False, 0.05)
-    error, again = refusal(reply(status, body), writes=True)
+    error, again = classify(reply(status, body), writes=True)
     assert isinstance(error, Unavailable)
     assert (error.status, error.ambiguous, again) == (status, True, None)
 
@@ -142,7 +142,7 @@ def test_gateway_in_trouble_is_asked_again_for_reads_only(status: int, body: byt
 def test_server_that_failed_inside_may_have_stored(status: int) -> None:
     body = b'{"error":"Internal error: worker gone"}'
     for writes in (False, True):
-        error, again = refusal(reply(status, body), writes=writes)
+        error, again = classify(reply(status, body), writes=writes)
         assert type(error) is Api
         assert (error.status, error.ambiguous, again) == (status, writes, None)
 
@@ -151,7 +151,7 @@ def test_server_that_failed_inside_may_have_stored(status: int) -> None:
 @pytest.mark.parametrize("body", [b"", PAGE, b'{"error":"Validation error: no"}', b"[1]", b"null", b"7", b'"word"'])
 def test_anything_else_is_an_error_with_its_status(status: int, body: bytes) -> None:
     for writes in (False, True):
-        error, again = refusal(reply(status, body), writes=writes)
+        error, again = classify(reply(status, body), writes=writes)
         assert type(error) is Api
         assert (error.status, error.ambiguous, again) == (status, False, None)
         assert str(error).startswith(f"the server answered {status}")
@@ -185,5 +185,5 @@ def test_anything_else_is_an_error_with_its_status(status: int, body: bytes) -> 
     ],
 )
 def test_only_a_fixed_phrase_of_the_server_is_repeated(body: bytes, shown: str) -> None:
-    error, _ = refusal(reply(422, body), writes=True)
+    error, _ = classify(reply(422, body), writes=True)
     assert str(error) == f"the server answered 422{shown}"

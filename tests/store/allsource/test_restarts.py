@@ -12,7 +12,7 @@ import pytest
 from allsource_auth import AllsourceAuthAdapter, AllsourceStore, Conflict, SqliteLog, User
 from allsource_auth.server import LocalAllsource
 from allsource_auth.store.allsource import http
-from tests.store.local import Local
+from tests.store.allsource.local import Local
 from tests.support.canaries import email, token
 from tests.support.clocks import START
 from tests.support.faults import Faults

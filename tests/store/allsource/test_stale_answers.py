@@ -8,7 +8,7 @@ import httpx
 import pytest
 
 from allsource_auth import AllsourceAuthAdapter, Conflict, Session, SessionNotFound, Unavailable, User
-from tests.store.local import Local
+from tests.store.allsource.local import Local
 from tests.support.canaries import email, token
 from tests.support.events import new_event, stored_user
 from tests.support.names import claim_stream

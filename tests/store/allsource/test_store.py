@@ -12,8 +12,8 @@ import pytest
 
 from allsource_auth import AllsourceAuthAdapter, AllsourceStore, Api, Session
 from allsource_auth.store.allsource import store as allsource
-from allsource_auth.store.allsource.wire import instant_text
-from tests.store.local import KEY, Arrived, Local, running_local
+from allsource_auth.store.allsource.wire import format_time
+from tests.store.allsource.local import KEY, Arrived, Local, running_local
 from tests.support.canaries import email, token
 from tests.support.clocks import START
 
@@ -30,7 +30,7 @@ SECOND = 1_000_000_000
 @pytest.fixture
 async def session(either: Local, monkeypatch: pytest.MonkeyPatch) -> Session:
     """Of the user ``ada``, whose claims are settled; on 0.23 every moment counts as right after a read."""
-    monkeypatch.setattr(allsource, "WARM_FOR", 3600.0)
+    monkeypatch.setattr(allsource, "TENANT_LOADED_FOR", 3600.0)
     adapter = either.adapter()
     await adapter.users.create(id="ada", email=email("Ada"))
     return await adapter.sessions.create(user_id="ada", expires_at=START, token=token("ada"))
@@ -190,7 +190,7 @@ async def answering(date: str | None, time: int | None = None) -> int:
         "entity_id": "s",
         "tenant_id": "default",
         "payload": {},
-        "timestamp": instant_text(time or 0),
+        "timestamp": format_time(time or 0),
     }
     events = [] if time is None else [event]
 

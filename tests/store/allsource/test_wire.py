@@ -12,8 +12,8 @@ import pytest
 from pytest_httpx import HTTPXMock
 
 from allsource_auth import AllsourceAuthAdapter, AllsourceStore, Api, Json
-from allsource_auth.store.allsource.wire import Wire, instant, instant_text
-from tests.store.local import KEY, Local, running_local
+from allsource_auth.store.allsource.wire import WireFormat, format_time, parse_time
+from tests.store.allsource.local import KEY, Local, running_local
 from tests.support.canaries import CANARY, email, revealed, token
 from tests.support.clocks import START
 from tests.support.events import new_event, stored_user, whole_log
@@ -303,7 +303,7 @@ SECOND = 1_763_895_560 * 1_000_000_000
     ],
 )
 def test_time_is_read_to_the_nanosecond(text: str, nanoseconds: int) -> None:
-    assert instant(text) == nanoseconds
+    assert parse_time(text) == nanoseconds
 
 
 @pytest.mark.parametrize(
@@ -328,16 +328,16 @@ def test_time_is_read_to_the_nanosecond(text: str, nanoseconds: int) -> None:
 )
 def test_text_that_is_no_time_is_an_error(text: str) -> None:
     with pytest.raises(Json):
-        instant(text)
+        parse_time(text)
 
 
 @pytest.mark.parametrize("moment", [datetime(1, 1, 1, tzinfo=UTC), START, datetime(9999, 12, 31, tzinfo=UTC)])
 @pytest.mark.parametrize("below", [0, 1, 999_999_999])
 def test_time_is_sent_as_it_is_read(moment: datetime, below: int) -> None:
     nanoseconds = int((moment - datetime(1970, 1, 1, tzinfo=UTC)).total_seconds()) * 1_000_000_000 + below
-    text = instant_text(nanoseconds)
+    text = format_time(nanoseconds)
     assert len(text) == 30
-    assert instant(text) == nanoseconds
+    assert parse_time(text) == nanoseconds
 
 
 # What is sent
@@ -353,7 +353,7 @@ async def test_any_key_arrives_as_it_is(newer: Local, key: str) -> None:
 
 
 def test_wire_of_a_tenant_names_it_in_every_request() -> None:
-    wire = Wire("acme")
+    wire = WireFormat("acme")
     queries = [
         wire.latest("s"),
         wire.strict("s", 1),

@@ -18,7 +18,7 @@ import pytest
 from allsource_auth.errors import InvalidInput, Storage
 from allsource_auth.store.base import NewEvent
 from allsource_auth.store.sqlite import file as sqlite_file
-from allsource_auth.store.sqlite.file import APPLICATION_ID, FORMAT
+from allsource_auth.store.sqlite.file import APPLICATION_ID, FILE_FORMAT
 from allsource_auth.store.sqlite.log import SqliteLog
 from allsource_auth.store.sqlite.store import SqliteStore
 
@@ -88,7 +88,7 @@ async def test_the_file_says_what_it_is_and_reads_as_json(store: SqliteStore, pa
     await store.append([event(payload='{"name": "Zoë"}')])
     connection = sqlite3.connect(path)
     assert connection.execute("PRAGMA application_id").fetchone() == (APPLICATION_ID,)
-    assert connection.execute("PRAGMA user_version").fetchone() == (FORMAT,)
+    assert connection.execute("PRAGMA user_version").fetchone() == (FILE_FORMAT,)
     assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
     assert connection.execute("SELECT payload ->> 'name', json_type(metadata) FROM event").fetchone() == ("Zoë", "null")
     assert connection.execute("SELECT * FROM head").fetchone() == ("s", 1, "default", 1)
@@ -160,7 +160,7 @@ async def test_a_newer_format_is_refused_untouched(path: Path) -> None:
     store = SqliteStore(SqliteLog(path))
     await store.append([event()])
     await store.close()
-    build(path, f"PRAGMA user_version = {FORMAT + 1}")
+    build(path, f"PRAGMA user_version = {FILE_FORMAT + 1}")
     before = files(path.parent)
     error = await refused(path, "newer format")
     assert "upgrade" in str(error)
@@ -238,7 +238,7 @@ async def test_callers_that_wait_for_one_open_share_its_failure(
     store = SqliteStore(SqliteLog(tmp_path / "missing" / "events.db"))
     file = store._log._file
     attempts = []
-    create = file._create
+    create = file._create_or_check
     all_asked = threading.Event()
 
     def counted(target: str) -> None:
@@ -246,7 +246,7 @@ async def test_callers_that_wait_for_one_open_share_its_failure(
         attempts.append(target)
         create(target)
 
-    monkeypatch.setattr(file, "_create", counted)
+    monkeypatch.setattr(file, "_create_or_check", counted)
     tasks = [asyncio.ensure_future(store.latest("s")) for _ in range(20)]
     await asyncio.sleep(0)
     all_asked.set()

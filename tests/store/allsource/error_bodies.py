@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from tests.store.local import KEY
+from tests.store.allsource.local import KEY
 from tests.support.canaries import email, token
 
 __all__ = ["ADMISSION", "PAGE", "UNCERTAIN", "error_body"]

@@ -1,18 +1,15 @@
-"""A session and its user in one wait: one statement of SQLite, two requests at the same time over HTTP."""
+"""Linked reads of `AllsourceStore`: a session and its user in two concurrent requests."""
 
 from __future__ import annotations
 
 import asyncio
-import sqlite3
-from collections.abc import AsyncIterator
 from datetime import timedelta
-from pathlib import Path
 
 import pytest
 
-from allsource_auth import AllsourceAuthAdapter, Latest, Overloaded, Session, SqliteLog, SqliteStore
+from allsource_auth import AllsourceAuthAdapter, Latest, Overloaded, Session
 from allsource_auth.store.allsource import store as allsource
-from tests.store.local import Local
+from tests.store.allsource.local import Local
 from tests.support.clocks import START
 from tests.support.proxy import FaultProxy
 
@@ -24,46 +21,6 @@ LATER = START + timedelta(days=36_500)
 async def signed_in(adapter: AllsourceAuthAdapter, name: str = "ada") -> Session:
     await adapter.users.create(id=name)
     return await adapter.sessions.create(user_id=name, expires_at=LATER)
-
-
-# SQLite
-
-
-@pytest.fixture
-async def log(tmp_path: Path) -> AsyncIterator[SqliteLog]:
-    log = SqliteLog(tmp_path / "auth.db")
-    yield log
-    await log.close()
-
-
-async def test_sqlite_runs_one_statement(log: SqliteLog) -> None:
-    adapter = AllsourceAuthAdapter.with_store(SqliteStore(log, owns_log=False))
-    session = await signed_in(adapter)
-    reader = await log.open()
-    statements: list[str] = []
-    reader.connection.set_trace_callback(statements.append)
-    assert await adapter.load_session(session.token) is not None
-    assert await adapter.load_session("nothing") is None
-    reader.connection.set_trace_callback(None)
-    assert len(statements) == 2
-
-
-async def test_sqlite_without_json_takes_two_reads(log: SqliteLog, monkeypatch: pytest.MonkeyPatch) -> None:
-    adapter = AllsourceAuthAdapter.with_store(SqliteStore(log, owns_log=False))
-    session = await signed_in(adapter)
-    reader = await log.open()
-
-    def deny(action: int, first: str | None, function: str | None, *rest: object) -> int:
-        return sqlite3.SQLITE_DENY if function == "json_extract" else sqlite3.SQLITE_OK
-
-    reader.connection.set_authorizer(deny)
-    found = await adapter.load_session(session.token)
-    reader.connection.set_authorizer(None)
-    assert found is not None
-    assert (found.session, found.user.id) == (session, "ada")
-
-
-# Over HTTP
 
 
 async def test_both_are_asked_for_at_once_from_the_second_time_on(newer: Local, proxy: FaultProxy) -> None:
@@ -92,7 +49,7 @@ async def test_a_session_that_ended_is_forgotten(newer: Local) -> None:
 
 
 async def test_so_many_are_remembered(newer: Local, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(allsource, "LINKS", 2)
+    monkeypatch.setattr(allsource, "MAX_LINKS", 2)
     store = newer.store()
     adapter = newer.adapter(store=store)
     sessions = [await signed_in(adapter, f"u{number}") for number in range(3)]
