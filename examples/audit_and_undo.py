@@ -1,4 +1,4 @@
-"""Who changed what, how it was before, and how to get it back: ``python examples/audit_and_undo.py``."""
+"""History, time travel, undo and restore of a user: ``python examples/audit_and_undo.py``."""
 
 import asyncio
 
@@ -9,7 +9,7 @@ async def main() -> None:
     async with AllsourceAuthAdapter.embedded() as adapter:
         users = adapter.users
 
-        # Every event that is written inside carries this context.
+        # All events written inside the block have these audit fields in their metadata.
         with audit(actor="sign-up form", ip="203.0.113.7", request_id="r-1"):
             ada = await users.create(email="ada@example.org", username="ada", role="member")
         with audit(actor="support", reason="promotion"):
@@ -26,7 +26,7 @@ async def main() -> None:
         assert await users.as_of(ada.id, created.at) == ada
         print("before the promotion she was a", ada.role)
 
-        # Undo: the state of back then is written as a new event; nothing is erased.
+        # Undo: the former state is written as a new event. Nothing is erased.
         with audit(actor="support", reason="undo"):
             reverted = await users.revert(ada.id, to=created.event_id)
         assert (reverted.role, reverted.name) == ("member", None)
@@ -38,7 +38,7 @@ async def main() -> None:
         assert await users.get_by_email("ada@example.org") == restored
         events = [change.event for change in await users.history(ada.id)]
         assert events == ["UserCreated", "UserUpdated", "UserUpdated", "UserDeleted", "UserUpdated"]
-        print("deleted and restored; the whole story:", ", ".join(events))
+        print("deleted and restored; the whole history:", ", ".join(events))
 
 
 if __name__ == "__main__":

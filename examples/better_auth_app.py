@@ -1,7 +1,7 @@
-"""A FastAPI application whose sign-in is better_auth and whose database is a log of events.
+"""A FastAPI application with better_auth for sign-in and an event log as its database.
 
-Serve it: ``uvicorn examples.better_auth_app:app``; run it: ``python examples/better_auth_app.py`` is its own first client.
-It needs ``allsource-auth[better-auth]``, fastapi and uvicorn.
+Serve it with ``uvicorn examples.better_auth_app:app``. ``python examples/better_auth_app.py`` sends requests to the application
+without a server. It needs ``allsource-auth[better-auth]``, fastapi and uvicorn.
 """
 
 import asyncio
@@ -18,12 +18,12 @@ from fastapi import Depends, FastAPI
 from allsource_auth import AllsourceAuthAdapter
 from allsource_auth.integrations.better_auth import AllsourceDatabaseAdapter, AtomicSignUp
 
-HERE = "http://localhost:8000"
+BASE_URL = "http://localhost:8000"
 
 store = AllsourceAuthAdapter.embedded(os.environ.get("AUTH_FILE"))
 auth = BetterAuth(
     secret=os.environ.get("AUTH_SECRET", "32 characters that nobody else knows"),
-    base_url=HERE,
+    base_url=BASE_URL,
     email_and_password=EmailAndPassword(enabled=True),
     adapter=AllsourceDatabaseAdapter(store),
     plugins=[AtomicSignUp()],
@@ -37,7 +37,7 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         yield
 
 
-async def me(session: Any = Depends(binding.require_session)) -> Any:  # noqa: B008 - how FastAPI says it
+async def me(session: Any = Depends(binding.require_session)) -> Any:  # noqa: B008 - the form that FastAPI uses
     return session["user"]
 
 
@@ -46,9 +46,9 @@ app.include_router(binding.router)
 app.add_api_route("/me", me)
 
 
-async def first_client() -> None:
+async def main() -> None:
     transport = httpx.ASGITransport(app)
-    async with store, httpx.AsyncClient(transport=transport, base_url=HERE, headers={"origin": HERE}) as client:
+    async with store, httpx.AsyncClient(transport=transport, base_url=BASE_URL, headers={"origin": BASE_URL}) as client:
         ada = {"name": "Ada", "email": "ada@example.org", "password": "correct horse battery"}
         answer = await client.post("/api/auth/sign-up/email", json=ada)
         print(answer.status_code, (await client.get("/me")).json())
@@ -56,4 +56,4 @@ async def first_client() -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(first_client())
+    asyncio.run(main())

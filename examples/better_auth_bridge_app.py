@@ -1,6 +1,6 @@
-"""Requests with the cookies of a TypeScript better-auth: ``python examples/better_auth_bridge_app.py``.
+"""Verify the cookies of a TypeScript better-auth: ``python examples/better_auth_bridge_app.py``.
 
-Needs ``pip install 'allsource-auth[better-auth-bridge]'``. The session is made here, as the TypeScript server would make it.
+It needs ``allsource-auth[better-auth-bridge]``. The example creates the session itself, in place of the TypeScript server.
 """
 
 import asyncio
@@ -20,9 +20,8 @@ from allsource_auth import AllsourceAuthAdapter
 from allsource_auth.integrations.better_auth_bridge import AllsourceSessionStore
 
 SECRET = os.environ.get("BETTER_AUTH_SECRET", "8Vf0mQx2cJ7tLr5wKz9aYb3nHd6sGp1e")
-adapter = (
-    AllsourceAuthAdapter.embedded()
-)  # AllsourceAuthAdapter.from_env(): the store that the TypeScript server writes
+# In production AllsourceAuthAdapter.from_env(), with the store that the TypeScript server writes.
+adapter = AllsourceAuthAdapter.embedded()
 verifier = CookieVerifier(
     secret=SharedSecret(SECRET),
     store=AllsourceSessionStore(adapter),
@@ -38,7 +37,7 @@ async def hello(session: Annotated[Session[User], Depends(auth.current_session()
 
 
 def signed(token: str) -> dict[str, str]:
-    """The cookie that a browser has from the TypeScript server."""
+    """The session cookie that the TypeScript server would set."""
     signature = base64.b64encode(hmac.new(SECRET.encode(), token.encode(), hashlib.sha256).digest()).decode()
     return {"Cookie": "__Secure-better-auth.session_token=" + quote(f"{token}.{signature}", safe="")}
 

@@ -1,4 +1,4 @@
-"""A FastAPI application whose users, of fastapi-users, live in the store: ``python examples/fastapi_users_app.py``."""
+"""A FastAPI application with fastapi-users that stores its users here: ``python examples/fastapi_users_app.py``."""
 
 import asyncio
 import uuid
@@ -11,12 +11,12 @@ from fastapi_users.authentication import AuthenticationBackend, BearerTransport
 from fastapi_users.authentication.strategy.db import DatabaseStrategy
 
 from allsource_auth import AllsourceAuthAdapter
-from allsource_auth.integrations import fastapi_users as ours
+from allsource_auth.integrations import fastapi_users as allsource
 
 WEEK = 7 * 24 * 3600
 adapter = AllsourceAuthAdapter.embedded()  # AllsourceAuthAdapter.from_env() in production
-User = ours.AllsourceBaseUserUUID
-Token = ours.AllsourceBaseAccessTokenUUID
+User = allsource.AllsourceBaseUserUUID
+Token = allsource.AllsourceBaseAccessTokenUUID
 
 
 class Users(UUIDIDMixin, BaseUserManager[User, uuid.UUID]):
@@ -24,18 +24,18 @@ class Users(UUIDIDMixin, BaseUserManager[User, uuid.UUID]):
 
 
 def users() -> Users:
-    return Users(ours.AllsourceUserDatabase(adapter, User))
+    return Users(allsource.AllsourceUserDatabase(adapter, User))
 
 
 def strategy() -> DatabaseStrategy[User, uuid.UUID, Token]:
-    tokens = ours.AllsourceAccessTokenDatabase(adapter, Token, lifetime_seconds=WEEK)
+    tokens = allsource.AllsourceAccessTokenDatabase(adapter, Token, lifetime_seconds=WEEK)
     return DatabaseStrategy(tokens, lifetime_seconds=WEEK)
 
 
 backend = AuthenticationBackend("bearer", BearerTransport("login"), strategy)
 people = FastAPIUsers[User, uuid.UUID](users, [backend])
 app = FastAPI()
-ours.add_exception_handlers(app)
+allsource.add_exception_handlers(app)
 app.include_router(people.get_register_router(schemas.BaseUser[uuid.UUID], schemas.BaseUserCreate))
 app.include_router(people.get_auth_router(backend))
 
@@ -49,11 +49,11 @@ async def main() -> None:
     async with adapter, httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://app") as client:
         ada = {"email": "ada@example.org", "password": "Lady Lovelace"}
         both = await asyncio.gather(*(client.post("/register", json=ada) for _ in range(2)))
-        print("two sign-ups at the same moment:", sorted(reply.status_code for reply in both))
+        print("status of two concurrent sign-ups:", sorted(reply.status_code for reply in both))
         reply = await client.post("/login", data={"username": ada["email"], "password": ada["password"]})
         client.headers["Authorization"] = f"Bearer {reply.json()['access_token']}"
         print((await client.get("/hello")).json())
-        print((await adapter.users.list()).total, "user, for the rest of the application too")
+        print((await adapter.users.list()).total, "user in the store")
 
 
 asyncio.run(main())

@@ -1,4 +1,4 @@
-"""The operations that the other examples leave out: many at once, lists and pages, sessions over time."""
+"""Bulk reads, pages of users, and the life of a session: ``python examples/operations.py``."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from allsource_auth import AllsourceAuthAdapter, EventLabel
 
 
 async def many_users(adapter: AllsourceAuthAdapter) -> None:
-    """Read many by id, walk through all, ask for a page."""
+    """Read users by id, iterate over all users, and list a page."""
     users = adapter.users
     made = [await users.create(email=f"person{number}@example.org", role="member") for number in range(5)]
-    found = await users.get_many([made[0].id, made[1].id, "nobody"])
+    found = await users.get_many([made[0].id, made[1].id, "unknown"])
     assert list(found) == [made[0].id, made[1].id]
     assert await users.exists(made[0].id)
     assert {user.id async for user in users.scan()} >= {user.id for user in made}
@@ -26,7 +26,7 @@ async def many_users(adapter: AllsourceAuthAdapter) -> None:
 
 
 async def sessions_over_time(adapter: AllsourceAuthAdapter) -> None:
-    """Sign in on two devices, prolong, switch the organization, sign out everywhere, sweep."""
+    """Sign in on two devices, extend a session, select an organization, sign out everywhere, delete expired sessions."""
     sessions, now = adapter.sessions, datetime.now(UTC)
     user = await adapter.users.create(username="grace")
     phone = await sessions.create(user_id=user.id, expires_at=now + timedelta(hours=1), user_agent="phone")
@@ -44,7 +44,7 @@ async def sessions_over_time(adapter: AllsourceAuthAdapter) -> None:
 
 
 async def main() -> None:
-    logging.getLogger("allsource_auth").setLevel(logging.INFO)  # DEBUG: one event per call of the store
+    logging.getLogger("allsource_auth").setLevel(logging.INFO)  # DEBUG logs each call of the store
     with tempfile.TemporaryDirectory() as folder:
         settings = {"ALLSOURCE_EMBEDDED_PATH": str(Path(folder) / "auth.db"), "ALLSOURCE_TENANT": "shop"}
         async with AllsourceAuthAdapter.from_env(settings) as adapter:

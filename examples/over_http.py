@@ -1,6 +1,6 @@
-"""An Allsource over HTTP: ``python examples/over_http.py [CORE_URL [QUERY_URL]]``.
+"""Use an Allsource over HTTP: ``python examples/over_http.py [CORE_URL [QUERY_URL]]``.
 
-Without a URL a local Allsource is started for the time of the example; what is done with it is the same on a real one.
+Without a URL the example starts a local Allsource. The rest of the code is the same for a real one.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from allsource_auth.server import LocalAllsource, serving
 
 
 @asynccontextmanager
-async def an_allsource(urls: list[str]) -> AsyncIterator[list[str]]:
-    """The URLs of Core and of the Query Service."""
+async def allsource_urls(urls: list[str]) -> AsyncIterator[list[str]]:
+    """Yield the URLs of Core and of the Query Service."""
     if urls:
         yield urls
         return
@@ -27,20 +27,20 @@ async def an_allsource(urls: list[str]) -> AsyncIterator[list[str]]:
 
 
 async def main() -> None:
-    async with an_allsource(sys.argv[1:3]) as urls:
-        patience = Timeouts(connect=2, read=10, total=20)
-        async with AllsourceAuthAdapter(*urls, tenant_id="example", timeout=patience, tls=Tls()) as adapter:
+    async with allsource_urls(sys.argv[1:3]) as urls:
+        timeouts = Timeouts(connect=2, read=10, total=20)
+        async with AllsourceAuthAdapter(*urls, tenant_id="example", timeout=timeouts, tls=Tls()) as adapter:
             info: Info = await adapter.info()
-            print(f"{info.server} {info.server_version} answers, {info.engine} sends")
+            print(f"server: {info.server} {info.server_version}, HTTP engine: {info.engine}")
 
             users = await asyncio.gather(*(adapter.users.create(name=f"User {n}") for n in range(20)))
             found = await adapter.users.get_many(user.id for user in users)
             assert list(found.values()) == users
 
-            health = await adapter.http.get("/health")  # the same pool, for requests of your own
+            health = await adapter.http.get("/health")  # on the same connection pool
             assert health.json()["status"] == "healthy"
 
-        store = AllsourceStore(*urls, tenant_id="example")  # raw events, below users and sessions
+        store = AllsourceStore(*urls, tenant_id="example")  # raw events
         created = (await store.latest(f"auth-user:{users[0].id}")).event
         assert created is not None
         print(f"the newest event of {users[0].name} is {created.type}")

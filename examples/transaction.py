@@ -1,7 +1,4 @@
-"""Several mutations as one: a sign-up, and a password reset whose token is used up by the very change that it allows.
-
-Run it: ``python examples/transaction.py``
-"""
+"""Transactions: a sign-up, and a password reset with a single-use token: ``python examples/transaction.py``."""
 
 import asyncio
 from datetime import UTC, datetime, timedelta
@@ -10,7 +7,7 @@ from allsource_auth import AllsourceAuthAdapter, Conflict, Session
 
 
 async def sign_up(adapter: AllsourceAuthAdapter, email: str, password_hash: str) -> Session:
-    """The user, its password and its first session: all of them, in one append, or nothing."""
+    """Create a user, its password and its first session, together or not at all."""
     async with adapter.transaction() as tx:
         user = await tx.users.create(email=email)
         await tx.accounts.create(user_id=user.id, provider_id="credential", account_id=user.id, password=password_hash)
@@ -18,7 +15,7 @@ async def sign_up(adapter: AllsourceAuthAdapter, email: str, password_hash: str)
 
 
 async def reset(adapter: AllsourceAuthAdapter, email: str, token: str, password_hash: str) -> bool:
-    """Use the token up and set the password together; of those who come with one token at once, one gets through."""
+    """Consume the token and set the password in one transaction. Of concurrent callers with one token, one succeeds."""
     user = await adapter.users.get_by_email(email)
     if user is None:
         return False
@@ -41,7 +38,7 @@ async def main() -> None:
         try:
             await sign_up(adapter, "ADA@example.org", "hash-2")
         except Conflict as conflict:
-            print(f"a second sign-up is refused ({conflict}), and left nothing behind")
+            print(f"a second sign-up fails ({conflict}) and stores nothing")
         assert (await adapter.users.list()).total == 1
 
         in_an_hour = datetime.now(UTC) + timedelta(hours=1)

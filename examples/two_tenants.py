@@ -1,4 +1,4 @@
-"""Two tenants in one file: the same ids and emails, and neither ever sees the other."""
+"""Two tenants in one file, with the same ids and emails: ``python examples/two_tenants.py``."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ async def main() -> None:
         ):
             await north.users.create(id="ada", email="ada@example.org", name="Ada", role="member")
             await south.users.create(id="ada", email="ada@example.org", name="Another Ada")
-            await north.users.update("ada", name=None, role=UNSET)  # None clears, UNSET leaves alone
+            await north.users.update("ada", name=None, role=UNSET)  # None clears a field, UNSET leaves it unchanged
 
             here, there = await north.users.get("ada"), await south.users.get_by_email("ada@example.org")
             assert here is not None
@@ -27,7 +27,7 @@ async def main() -> None:
 
             await north.users.delete("ada")
             assert await south.users.get("ada") == there
-            print("what one tenant changes and deletes, the other does not notice")
+            print("changes and deletions of one tenant do not affect the other")
 
 
 if __name__ == "__main__":

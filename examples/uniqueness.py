@@ -1,4 +1,4 @@
-"""Many callers at once: one email has one owner, and no update is lost: ``python examples/uniqueness.py``."""
+"""Concurrent callers: an email has one owner, and no update is lost: ``python examples/uniqueness.py``."""
 
 import asyncio
 
@@ -14,16 +14,16 @@ async def main() -> None:
             except Conflict as conflict:
                 return conflict
 
-        # A hundred sign-ups with one email, in two spellings.
+        # A hundred concurrent sign-ups with one email, in two spellings.
         emails = ["ada@example.org", "ADA@example.org"] * 50
         outcomes = await asyncio.gather(*(sign_up(email) for email in emails))
         winners = [outcome for outcome in outcomes if isinstance(outcome, User)]
         losers = [outcome for outcome in outcomes if isinstance(outcome, Conflict)]
         assert (len(winners), len(losers)) == (1, 99)
         assert all((conflict.kind, conflict.field) == ("user", "email") for conflict in losers)
-        print("one sign-up won, 99 were told:", losers[0])
+        print("one sign-up succeeded, 99 failed:", losers[0])
 
-        # Updates of different fields of one user, all at once.
+        # Concurrent updates of different fields of one user.
         ada = winners[0]
         await asyncio.gather(
             adapter.users.update(ada.id, name="Ada"),
@@ -33,13 +33,13 @@ async def main() -> None:
         now = await adapter.users.get(ada.id)
         assert now is not None
         assert (now.name, now.role, now.email_verified) == ("Ada", "editor", True)
-        print("three updates at once, and all three are there")
+        print("three concurrent updates, none of them lost")
 
-        # A value that is given up is free at once.
+        # A value that is no longer used is free at once.
         await adapter.users.update(ada.id, email="lovelace@example.org")
         other = await adapter.users.create(email="ada@example.org")
         assert await adapter.users.get_by_email("Ada@Example.org") == other
-        print("the email that was given up has a new owner")
+        print("the former email has a new owner")
 
 
 if __name__ == "__main__":
