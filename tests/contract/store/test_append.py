@@ -54,7 +54,7 @@ async def test_wrong_guard_names_both_versions_and_the_stream(store: EventStore,
     assert not caught.value.ambiguous
 
 
-async def test_right_guard_moves_the_stream_on(store: EventStore) -> None:
+async def test_correct_guard_appends(store: EventStore) -> None:
     await store.append([new_event(A)])
     (done,) = await store.append([new_event(A, guard=1)])
     assert done.version == 2
@@ -66,7 +66,7 @@ async def test_unguarded_append_ignores_the_version(store: EventStore) -> None:
     assert (await store.latest(A)).version == 3
 
 
-async def test_failing_guard_keeps_nothing_or_the_events_before_it(store: EventStore) -> None:
+async def test_failed_guard_stores_nothing_or_the_events_before_it(store: EventStore) -> None:
     await store.append([new_event(B)])
     with pytest.raises(VersionConflict):
         await store.append([new_event(A, guard=0), new_event(B, guard=0), new_event("auth-user:c", guard=0)])
@@ -100,7 +100,7 @@ async def test_streams_are_exact(store: EventStore) -> None:
     assert [payload((await store.read(name))[0]) for name in names] == [{"n": n} for n in range(len(names))]
 
 
-async def test_closed_store_refuses(store: EventStore) -> None:
+async def test_closed_store_refuses_every_call(store: EventStore) -> None:
     await store.append([new_event(A)])
     await store.close()
     await store.close()

@@ -39,7 +39,7 @@ async def test_versions_count_up(five: list[Event], target: Target) -> None:
     assert [event.version for event in five] == ([1, 2, 3, 4, 5] if target.numbers_events else [1] * 5)
 
 
-async def test_newest_first_is_the_other_way_round(store: EventStore, five: list[Event]) -> None:
+async def test_newest_first_reverses_the_order(store: EventStore, five: list[Event]) -> None:
     assert await store.read(A, newest_first=True) == five[::-1]
 
 
@@ -69,7 +69,7 @@ async def test_more_than_a_thousand_events_come_in_pages(store: EventStore) -> N
     assert [payload(event)["n"] for event in first + rest] == list(range(1500))
 
 
-async def test_latest_sees_another_store_s_append(store: EventStore, make_store: MakeStore) -> None:
+async def test_latest_sees_appends_of_another_store(store: EventStore, make_store: MakeStore) -> None:
     other = make_store("default")
     for version in range(1, 5):
         await (store if version % 2 else other).append([new_event(A, {"n": version})])

@@ -24,7 +24,7 @@ async def test_scan_is_in_time_order_and_by_type(store: EventStore) -> None:
     assert [event.time for event in found] == sorted(event.time for event in found)
 
 
-async def test_scan_does_not_take_the_prefix_for_a_pattern(store: EventStore) -> None:
+async def test_type_prefix_of_a_scan_is_not_a_pattern(store: EventStore) -> None:
     await store.append([new_event("auth-user:a", type="auth.user.created")])
     await store.append([new_event("auth-user:b", type="auth.userx.created")])
     await store.append([new_event("auth-user:c", type="auth.two_factor.created")])
@@ -53,14 +53,14 @@ async def test_scan_of_nothing_is_empty(store: EventStore) -> None:
     assert await heads(store, "auth-user:", "auth.user.") == []
 
 
-async def test_scan_has_no_cap(store: EventStore) -> None:
+async def test_scan_has_no_limit(store: EventStore) -> None:
     for _ in range(5):
         await store.append([new_event(f"auth-user:{n}", {"n": n}) for n in range(501)])
     found = await scanned(store, "auth.user.")
     assert len(found) == len({event.id for event in found}) == 2505
 
 
-async def test_scan_can_be_left_early(store: EventStore) -> None:
+async def test_scan_can_be_abandoned(store: EventStore) -> None:
     await store.append([new_event(f"auth-user:{n}") for n in range(2500)])
     async for page in store.scan("auth.user."):
         assert page
@@ -81,7 +81,7 @@ async def test_heads_are_the_newest_event_of_every_stream_once(store: EventStore
     ]
 
 
-async def test_head_has_the_newest_state_although_it_was_fenced(store: EventStore) -> None:
+async def test_head_of_a_fenced_stream_has_the_newest_state(store: EventStore) -> None:
     """A fence repeats the state; stores that search by type do not meet it."""
     await store.append([new_event("auth-user:a", {"n": 0}), new_event("auth-user:a", {"n": 1})])
     await store.append([new_event("auth-user:a", {"n": 1}, type="auth.index.fenced")])
@@ -90,7 +90,7 @@ async def test_head_has_the_newest_state_although_it_was_fenced(store: EventStor
 
 
 @pytest.mark.parametrize("count", [999, 1000, 1001, 2500])
-async def test_heads_have_no_cap(store: EventStore, count: int) -> None:
+async def test_heads_have_no_limit(store: EventStore, count: int) -> None:
     for first in range(0, count, 500):
         await store.append([new_event(f"auth-user:{n:05}") for n in range(first, min(first + 500, count))])
     found = await heads(store, "auth-user:", "auth.user.")

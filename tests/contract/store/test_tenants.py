@@ -14,7 +14,7 @@ def theirs(make_store: MakeStore) -> EventStore:
     return make_store("theirs")
 
 
-async def test_events_of_another_tenant_are_not_seen(store: EventStore, theirs: EventStore) -> None:
+async def test_events_of_another_tenant_are_invisible(store: EventStore, theirs: EventStore) -> None:
     await store.append([new_event(A, {"n": 1})])
     assert await theirs.read(A) == []
     assert (await theirs.latest(A)).event is None
@@ -22,7 +22,7 @@ async def test_events_of_another_tenant_are_not_seen(store: EventStore, theirs: 
     assert [page async for page in theirs.heads("auth-user:", "auth.user.") if page] == []
 
 
-async def test_versions_of_a_stream_are_shared(store: EventStore, theirs: EventStore) -> None:
+async def test_tenants_share_the_version_of_a_stream(store: EventStore, theirs: EventStore) -> None:
     await store.append([new_event(A, {"n": 1})])
     assert (await theirs.latest(A)).version == 1
     with pytest.raises(VersionConflict):

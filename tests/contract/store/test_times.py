@@ -10,7 +10,7 @@ from tests.support.events import new_event, payload
 A = "auth-user:a"
 
 
-async def test_time_is_the_store_s_in_nanoseconds(store: EventStore, dated: ManualClock) -> None:
+async def test_time_is_assigned_by_the_store_in_nanoseconds(store: EventStore, dated: ManualClock) -> None:
     (done,) = await store.append([new_event(A)])
     assert datetime.fromtimestamp(done.time / 1e9, UTC).replace(microsecond=0) == dated()
 
@@ -32,12 +32,12 @@ async def test_order_survives_a_clock_that_steps_back(store: EventStore, dated: 
     assert [payload(event)["n"] for event in await store.read(A)] == [0, 1]
 
 
-async def test_server_time_is_at_least_that_of_the_newest_event_seen(store: EventStore) -> None:
+async def test_server_time_is_at_least_the_newest_known_time(store: EventStore) -> None:
     (done,) = await store.append([new_event(A)])
     assert store.server_time() >= done.time
 
 
-async def test_server_time_follows_what_others_wrote(store: EventStore, make_store: MakeStore) -> None:
+async def test_server_time_follows_events_of_other_stores(store: EventStore, make_store: MakeStore) -> None:
     (done,) = await make_store("default").append([new_event(A)])
     await store.latest(A)
     assert store.server_time() >= done.time

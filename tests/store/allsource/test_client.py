@@ -43,7 +43,7 @@ async def changed(adapter: AllsourceAuthAdapter) -> None:
 CHANGES = ["auth.user.created", "auth.user.updated", "auth.user.deleted"]
 
 
-async def test_every_third_request_refused_changes_nothing(either: Local, pauses: Pauses) -> None:
+async def test_mutations_succeed_if_every_third_request_is_rejected(either: Local, pauses: Pauses) -> None:
     # Not every second: an older server may be read before each attempt to write, and then no write would ever pass.
     either.faults.refuse(429, headers={"Retry-After": "1"}, count=10_000, every=3)
     await changed(either.adapter())
@@ -56,7 +56,7 @@ async def test_every_third_request_refused_changes_nothing(either: Local, pauses
 
 
 @pytest.mark.parametrize("on", ["POST", ""])
-async def test_server_that_refuses_for_ever_is_asked_for_ten_seconds(newer: Local, pauses: Pauses, on: str) -> None:
+async def test_temporary_rejections_are_retried_for_ten_seconds(newer: Local, pauses: Pauses, on: str) -> None:
     adapter = newer.adapter()
     newer.faults.refuse(429, headers={"Retry-After": "2"}, count=10_000, on=on)
     with pytest.raises(RateLimited) as caught:
@@ -66,7 +66,7 @@ async def test_server_that_refuses_for_ever_is_asked_for_ten_seconds(newer: Loca
     assert await newer.events() == []
 
 
-async def test_server_that_asks_for_no_pause_is_given_one(newer: Local, pauses: Pauses) -> None:
+async def test_retry_after_of_zero_still_pauses(newer: Local, pauses: Pauses) -> None:
     newer.faults.refuse(429, headers={"Retry-After": "0"}, count=10_000)
     with pytest.raises(RateLimited):
         await newer.adapter().users.get("ada")
@@ -74,7 +74,7 @@ async def test_server_that_asks_for_no_pause_is_given_one(newer: Local, pauses: 
     assert len(pauses.made) < 50
 
 
-async def test_pauses_grow_where_the_server_names_none(newer: Local, pauses: Pauses) -> None:
+async def test_pauses_grow_without_retry_after(newer: Local, pauses: Pauses) -> None:
     newer.faults.refuse(502, count=10_000)
     with pytest.raises(Unavailable):
         await newer.adapter().users.get("ada")
@@ -91,7 +91,7 @@ async def test_pauses_grow_where_the_server_names_none(newer: Local, pauses: Pau
         (503, b'{"error":"archive_index_incomplete","remaining_files":3}', {"Retry-After": "1"}),
     ],
 )
-async def test_write_that_was_put_off_is_sent_again(
+async def test_temporarily_rejected_write_is_retried(
     newer: Local, pauses: Pauses, status: int, body: bytes, headers: dict[str, str]
 ) -> None:
     newer.faults.refuse(status, body, headers, count=1000, every=2)
@@ -112,7 +112,9 @@ async def test_write_that_was_put_off_is_sent_again(
     ],
     ids=["500", "502", "503-uncertain", "503-page", "504"],
 )
-async def test_write_whose_outcome_is_open_has_one_effect(newer: Local, status: int, body: bytes, stored: bool) -> None:
+async def test_write_with_ambiguous_outcome_has_one_effect(
+    newer: Local, status: int, body: bytes, stored: bool
+) -> None:
     adapter = newer.adapter()
     await adapter.users.create(id="first")
     newer.faults.refuse(status, body, count=1000, every=3, stored=stored, on="POST")
@@ -124,7 +126,7 @@ async def test_write_whose_outcome_is_open_has_one_effect(newer: Local, status: 
 
 
 @pytest.mark.parametrize(("status", "body"), [(500, b""), (502, PAGE), (503, UNCERTAIN), (503, PAGE), (504, b"")])
-async def test_append_whose_outcome_is_open_is_not_sent_again(newer: Local, status: int, body: bytes) -> None:
+async def test_append_with_ambiguous_outcome_is_not_retried(newer: Local, status: int, body: bytes) -> None:
     """Whoever appended must look for it first."""
     newer.faults.refuse(status, body, stored=True, on="POST")
     with pytest.raises(Api) as caught:
@@ -135,7 +137,7 @@ async def test_append_whose_outcome_is_open_is_not_sent_again(newer: Local, stat
 
 
 @pytest.mark.parametrize("status", [502, 503, 504])
-async def test_gateway_in_trouble_is_passed_over_by_reads(newer: Local, pauses: Pauses, status: int) -> None:
+async def test_reads_survive_gateway_errors(newer: Local, pauses: Pauses, status: int) -> None:
     adapter = newer.adapter()
     user = await adapter.users.create(email=email("Ada"))
     newer.faults.refuse(status, PAGE, count=6, on="GET")
@@ -150,7 +152,7 @@ async def test_gateway_in_trouble_is_passed_over_by_reads(newer: Local, pauses: 
         ("archive_budget_exceeded", "5", "ALLSOURCE_STRICT_ARCHIVE_MAX_DECODED_BYTES"),
     ],
 )
-async def test_what_only_the_operator_can_end_is_said_at_once(
+async def test_condition_that_needs_an_operator_is_raised_at_once(
     newer: Local, pauses: Pauses, word: str, wait: str, setting: str
 ) -> None:
     adapter = newer.adapter()
@@ -180,7 +182,7 @@ async def test_what_only_the_operator_can_end_is_said_at_once(
         (422, f"Failed to deserialize the JSON body: {CANARY}".encode(), Api),
     ],
 )
-async def test_refusal_is_raised_at_once_and_never_sent_again(
+async def test_permanent_error_is_raised_without_retry(
     newer: Local, pauses: Pauses, status: int, body: bytes, error: type[Api]
 ) -> None:
     adapter = newer.adapter()
@@ -215,7 +217,7 @@ async def test_redirect_is_not_followed(newer: Local, status: int) -> None:
     assert "/elsewhere" not in {request.path for request in newer.arrived}
 
 
-async def test_mutation_of_a_server_that_always_fails_inside_ends_as_open(newer: Local) -> None:
+async def test_mutation_is_ambiguous_if_every_append_fails_with_500(newer: Local) -> None:
     adapter = newer.adapter()
     await adapter.users.create(id="first")
     turns = iter(range(10_000))
@@ -227,7 +229,7 @@ async def test_mutation_of_a_server_that_always_fails_inside_ends_as_open(newer:
     assert not revealed(str(caught.value))
 
 
-async def test_refused_append_of_a_batch_tells_the_stream_that_moved(httpx_mock: HTTPXMock) -> None:
+async def test_version_conflict_of_a_batch_names_the_stream(httpx_mock: HTTPXMock) -> None:
     """Core's answer names both versions and not the stream."""
     httpx_mock.add_response(
         method="POST",

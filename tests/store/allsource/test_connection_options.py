@@ -68,7 +68,7 @@ def refused(field: str, *args: Any, **options: Any) -> str:
         ("http://\ud800", "surrogate"),
     ],
 )
-def test_url_that_cannot_be_one_is_refused(option: str, url: object, reason: str) -> None:
+def test_invalid_url_is_refused(option: str, url: object, reason: str) -> None:
     if option == "query_url" and url is None:
         return
     assert reason in refused(option, **{"core_url": URL, option: url})
@@ -84,7 +84,7 @@ def test_url_that_cannot_be_one_is_refused(option: str, url: object, reason: str
         ("http://127.0.0.1", "http://127.0.0.1"),
     ],
 )
-def test_url_is_kept_without_a_slash_at_its_end(url: str, kept: str) -> None:
+def test_trailing_slash_of_a_url_is_removed(url: str, kept: str) -> None:
     assert repr(AllsourceStore(url)) == (
         f"AllsourceStore(Connection(core_url={kept!r}, query_url={kept!r}), tenant='default', engine='pyreqwest')"
     )
@@ -103,14 +103,14 @@ def test_url_is_kept_without_a_slash_at_its_end(url: str, kept: str) -> None:
         (["http://a", "http://b", "http://a/"], "query_url[2]", "is the same URL as query_url[0]"),
     ],
 )
-def test_read_urls_that_cannot_be_used_are_refused_by_their_place(
+def test_invalid_read_url_is_named_by_its_index(
     kind: Callable[[list[Any]], object], given: list[Any], field: str, reason: str
 ) -> None:
     assert reason in refused(field, URL, query_url=kind(given))
 
 
 @pytest.mark.parametrize("given", [{"http://a"}, {"http://a": 1}, iter(["http://a"])])
-def test_read_urls_without_an_order_are_refused(given: object) -> None:
+def test_unordered_collection_of_read_urls_is_refused(given: object) -> None:
     assert "must be text" in refused("query_url", URL, query_url=given)
 
 
@@ -126,7 +126,7 @@ def test_read_urls_without_an_order_are_refused(given: object) -> None:
         ([URL, "http://a"], f"['{URL}', 'http://a']"),
     ],
 )
-def test_read_urls_are_shown_in_their_order(given: Any, shown: str) -> None:
+def test_repr_shows_read_urls_in_order(given: Any, shown: str) -> None:
     store = AllsourceStore(f"{URL}/", given)
     assert f"Connection(core_url='{URL}', query_url={shown})" in repr(store)
 
@@ -138,17 +138,17 @@ def test_read_urls_are_shown_in_their_order(given: Any, shown: str) -> None:
     "key",
     ["", " ", f" {CANARY}", f"{CANARY} ", f"{CANARY}\n", f"{CANARY}\r\nX-Other: 1", f"{CANARY}ä", f"{CANARY}\x00"],
 )
-def test_key_that_cannot_travel_in_a_header_is_refused(key: str) -> None:
+def test_api_key_that_is_not_a_valid_header_value_is_refused(key: str) -> None:
     assert "printable ASCII" in refused("api_key", URL, api_key=key)
 
 
 @pytest.mark.parametrize("key", [7, CANARY.encode(), [CANARY]])
-def test_key_that_is_not_text_is_refused(key: object) -> None:
+def test_api_key_that_is_not_a_string_is_refused(key: object) -> None:
     assert "must be text" in refused("api_key", URL, api_key=key)
 
 
 @pytest.mark.parametrize("tenant", ["", " ", "a b", "a/b", "a.b", "a:b", "x" * 65, "..", None, 7])
-def test_tenant_that_core_refuses_is_refused(tenant: object) -> None:
+def test_tenant_id_that_core_would_refuse_is_refused(tenant: object) -> None:
     refused("tenant_id", URL, tenant_id=tenant)
 
 
@@ -174,7 +174,7 @@ def test_tenant_that_core_refuses_is_refused(tenant: object) -> None:
         (Timeouts(connect=True), "timeout.connect"),
     ],
 )
-def test_time_limit_that_is_none_is_refused(timeout: object, field: str) -> None:
+def test_invalid_timeout_is_refused(timeout: object, field: str) -> None:
     refused(field, URL, timeout=timeout)
 
 
@@ -188,7 +188,7 @@ def test_time_limit_that_is_none_is_refused(timeout: object, field: str) -> None
         (Timeouts(read=1), Timeouts(connect=5, read=1, total=60)),
     ],
 )
-def test_one_number_is_the_time_for_a_whole_request(timeout: Any, found: Timeouts) -> None:
+def test_timeout_as_number_is_the_total_timeout(timeout: Any, found: Timeouts) -> None:
     assert AllsourceStore(URL, timeout=timeout)._client.connection.timeouts == found
 
 
@@ -228,14 +228,14 @@ def files(tmp_path: Path) -> dict[str, Path]:
         ({"client_cert": "cert", "client_key": "text"}, "must be PEM files"),
     ],
 )
-def test_tls_that_cannot_be_used_is_refused(
+def test_unusable_tls_files_are_refused(
     files: dict[str, Path], tmp_path: Path, given: dict[str, Any], reason: str
 ) -> None:
     paths = {name: value if name == "ca_only" else files.get(value, tmp_path / value) for name, value in given.items()}
     assert reason in refused("tls", "https://localhost", tls=Tls(**paths))
 
 
-def test_encrypted_key_is_refused_and_nobody_is_asked_for_its_password(files: dict[str, Path]) -> None:
+def test_encrypted_client_key_is_refused_without_password_prompt(files: dict[str, Path]) -> None:
     from cryptography.hazmat.primitives import serialization
 
     key = serialization.load_pem_private_key(files["key"].read_bytes(), None)
@@ -251,7 +251,7 @@ def test_tls_of_another_type_is_refused(tls: object) -> None:
     assert "must be Tls" in refused("tls", "https://localhost", tls=tls)
 
 
-def test_tls_of_every_kind_can_be_used(files: dict[str, Path]) -> None:
+def test_every_combination_of_tls_options_works(files: dict[str, Path]) -> None:
     for tls in (
         Tls(),
         Tls(ca_file=files["ca"]),
@@ -292,12 +292,12 @@ async def test_client_and_tls_together_are_refused() -> None:
         ("max_queued", False, 0),
     ],
 )
-def test_number_that_is_too_low_is_refused(option: str, value: object, least: int) -> None:
+def test_limit_that_is_too_low_is_refused(option: str, value: object, least: int) -> None:
     assert refused(option, URL, **{option: value}) == f"must be an integer of at least {least}"
 
 
 @pytest.mark.parametrize("consistency", ["", "STRONG", "weak", None, True, 1, ["strong"]])
-def test_consistency_that_is_not_known_is_refused(consistency: object) -> None:
+def test_unknown_read_consistency_is_refused(consistency: object) -> None:
     assert refused("read_consistency", URL, read_consistency=consistency) == "must be one of strong, eventual"
 
 
@@ -327,7 +327,7 @@ def test_clock_without_a_time_zone_is_refused() -> None:
         ["http://0.0.0.0:3900"],
     ],
 )
-def test_plain_http_to_another_host_is_warned_of_once(urls: list[str], caplog: pytest.LogCaptureFixture) -> None:
+def test_plain_http_to_another_host_warns_once(urls: list[str], caplog: pytest.LogCaptureFixture) -> None:
     AllsourceAuthAdapter(urls[0], urls[1:] or None, KEY)
     (record,) = caplog.records
     assert (record.name, record.levelno) == ("allsource_auth", logging.WARNING)
@@ -346,12 +346,12 @@ def test_plain_http_to_another_host_is_warned_of_once(urls: list[str], caplog: p
         ["https://core.example", "https://10.0.0.7"],
     ],
 )
-def test_loopback_and_https_are_not_warned_of(urls: list[str], caplog: pytest.LogCaptureFixture) -> None:
+def test_loopback_and_https_do_not_warn(urls: list[str], caplog: pytest.LogCaptureFixture) -> None:
     AllsourceAuthAdapter(urls[0], urls[1:] or None, KEY)
     assert caplog.records == []
 
 
-def test_store_that_is_refused_warns_of_nothing(caplog: pytest.LogCaptureFixture) -> None:
+def test_refused_options_do_not_warn(caplog: pytest.LogCaptureFixture) -> None:
     refused("max_in_flight", "http://core.example", max_in_flight=0)
     assert caplog.records == []
 
@@ -359,7 +359,7 @@ def test_store_that_is_refused_warns_of_nothing(caplog: pytest.LogCaptureFixture
 # From the environment
 
 
-async def test_environment_names_servers_key_and_tenant(newer: Local, watch: Watch) -> None:
+async def test_environment_sets_urls_key_and_tenant(newer: Local, watch: Watch) -> None:
     environment = {
         "ALLSOURCE_CORE_URL": newer.core_url,
         "ALLSOURCE_QUERY_URL": newer.query_url,
@@ -377,7 +377,7 @@ async def test_environment_names_servers_key_and_tenant(newer: Local, watch: Wat
     assert {request.port for request in newer.arrived} == {"core", "query"}
 
 
-async def test_environment_names_several_read_urls(newer: Local) -> None:
+async def test_environment_sets_several_read_urls(newer: Local) -> None:
     other = newer.query_url.replace("127.0.0.1", "localhost")
     environment = {"ALLSOURCE_CORE_URL": newer.core_url, "ALLSOURCE_QUERY_URL": f"{newer.query_url}, {other}"}
     async with AllsourceAuthAdapter.from_env(environment) as adapter:
@@ -389,7 +389,7 @@ async def test_environment_names_several_read_urls(newer: Local) -> None:
     assert sorted(hosts) == sorted([newer.query_url.removeprefix("http://"), other.removeprefix("http://")] * 2)
 
 
-async def test_environment_of_the_process_is_the_usual_one(newer: Local, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_environment_of_the_process_is_the_default(newer: Local, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("QUERY_URL", "API_KEY", "TENANT", "EMBEDDED_PATH"):
         monkeypatch.setenv(f"ALLSOURCE_{name}", "")
     monkeypatch.setenv("ALLSOURCE_CORE_URL", newer.core_url)
@@ -415,7 +415,7 @@ async def test_environment_of_the_process_is_the_usual_one(newer: Local, monkeyp
         ({}, "EMBEDDED_PATH"),
     ],
 )
-def test_variable_that_cannot_be_used_is_named(environment: dict[str, str], variable: str) -> None:
+def test_error_names_the_invalid_variable(environment: dict[str, str], variable: str) -> None:
     with pytest.raises(InvalidInput) as caught:
         AllsourceAuthAdapter.from_env({f"ALLSOURCE_{name}": value for name, value in environment.items()})
     assert caught.value.field == f"ALLSOURCE_{variable}"
@@ -425,7 +425,7 @@ def test_variable_that_cannot_be_used_is_named(environment: dict[str, str], vari
 # Nothing shows the key
 
 
-def test_key_shows_in_no_repr(files: dict[str, Path]) -> None:
+def test_no_repr_shows_the_api_key(files: dict[str, Path]) -> None:
     tls = Tls(client_cert=files["cert"], client_key=files["key"])
     store = AllsourceStore("https://localhost", api_key=KEY, tls=tls)
     adapter = AllsourceAuthAdapter.with_store(store)

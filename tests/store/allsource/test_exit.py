@@ -12,7 +12,7 @@ from allsource_auth import StoreClosed, Tls
 from tests.store.allsource.local import Local
 
 
-async def test_close_waits_until_the_pool_has_left_the_interpreter(
+async def test_close_waits_for_the_thread_of_the_pool(
     newer: Local, engine: Tls | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The thread that hands an answer over loses the interpreter's lock when it wakes the loop; here for long.
@@ -43,9 +43,7 @@ async def test_close_waits_until_the_pool_has_left_the_interpreter(
         assert entered
 
 
-async def test_store_that_a_forked_process_inherits_can_be_closed_in_it(
-    newer: Local, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_inherited_store_can_be_closed_in_a_forked_process(newer: Local, monkeypatch: pytest.MonkeyPatch) -> None:
     """The pool refuses to make another client there."""
 
     def refused() -> None:

@@ -50,7 +50,7 @@ async def fill_the_pool(adapter: AllsourceAuthAdapter, proxy: FaultProxy) -> Non
     proxy.delay(None)
 
 
-async def test_connection_closed_after_each_reply(
+async def test_connection_may_be_closed_after_each_reply(
     newer: Local, adapter: AllsourceAuthAdapter, proxy: FaultProxy, people: list[User]
 ) -> None:
     proxy.close_after_reply()
@@ -68,7 +68,7 @@ async def test_connection_closed_after_each_reply(
     assert await newer.types(f"auth-session:{session.token}") == ["auth.session.created", "auth.session.deleted"]
 
 
-async def test_pool_full_of_idle_connections_that_the_server_closed(
+async def test_reads_survive_idle_connections_closed_by_the_server(
     newer: Local, adapter: AllsourceAuthAdapter, proxy: FaultProxy, people: list[User]
 ) -> None:
     for turn in range(3):
@@ -81,7 +81,7 @@ async def test_pool_full_of_idle_connections_that_the_server_closed(
     assert Counter(await newer.types("auth-user:u"))["auth.user.updated"] == 3 * PLACES
 
 
-async def test_pool_full_of_connections_that_close_when_they_are_used(
+async def test_reads_survive_connections_that_close_on_use(
     newer: Local, adapter: AllsourceAuthAdapter, proxy: FaultProxy, people: list[User]
 ) -> None:
     """The worst moment: the client has begun to send, and cannot know what the server got."""
@@ -91,7 +91,7 @@ async def test_pool_full_of_connections_that_close_when_they_are_used(
         assert await at_once(lambda number: adapter.users.get(f"u{number}")) == people
 
 
-async def test_mutations_on_connections_that_close_when_they_are_used(
+async def test_mutations_survive_connections_that_close_on_use(
     newer: Local, adapter: AllsourceAuthAdapter, proxy: FaultProxy, people: list[User]
 ) -> None:
     await fill_the_pool(adapter, proxy)
@@ -158,7 +158,7 @@ async def test_two_hundred_lost_replies_have_one_effect_each(
 
 
 @pytest.mark.parametrize("fault", ["reset_before", "truncate"])
-async def test_request_or_reply_that_is_cut_off(
+async def test_truncated_request_or_reply_has_one_effect(
     newer: Local, adapter: AllsourceAuthAdapter, proxy: FaultProxy, people: list[User], fault: str
 ) -> None:
     """Now the request did not arrive, now it was carried out."""
@@ -178,7 +178,7 @@ async def test_request_or_reply_that_is_cut_off(
     assert Counter(await newer.types("auth-session:"))["auth.session.created"] == 10
 
 
-async def test_append_whose_reply_was_lost_is_not_sent_again(
+async def test_append_whose_reply_was_lost_is_not_retried(
     newer: Local, adapter: AllsourceAuthAdapter, proxy: FaultProxy
 ) -> None:
     """Whoever appended must look for it first."""
@@ -197,7 +197,7 @@ GONE = "http://127.0.0.1:1"
 
 
 @pytest.mark.parametrize("call", ["get", "create", "create-without-a-value", "sign-in", "update", "delete"])
-async def test_server_that_is_gone_is_said_to_be(newer: Local, call: str) -> None:
+async def test_error_names_the_unreachable_server(newer: Local, call: str) -> None:
     adapter = newer.adapter(core_url=GONE, query_url=GONE)
     users, sessions = adapter.users, adapter.sessions
     calls: dict[str, Callable[[], Awaitable[object]]] = {
@@ -214,7 +214,7 @@ async def test_server_that_is_gone_is_said_to_be(newer: Local, call: str) -> Non
     assert (caught.value.ambiguous, caught.value.timeout) == (False, None)
 
 
-async def test_server_that_goes_after_it_has_put_an_append_off_leaves_it_open(newer: Local) -> None:
+async def test_batch_is_ambiguous_if_the_server_vanishes_after_a_503(newer: Local) -> None:
     """Of a batch that it puts off a server has stored what comes before the event in question (section 5.2)."""
     store = newer.store()
     events = [new_event("a"), new_event("b", guard=0)]
@@ -229,7 +229,7 @@ async def test_server_that_goes_after_it_has_put_an_append_off_leaves_it_open(ne
     assert not limited.value.ambiguous
 
 
-async def test_server_that_comes_back_is_met_again(
+async def test_store_reconnects_to_a_restarted_server(
     newer: Local, adapter: AllsourceAuthAdapter, proxy: FaultProxy, people: list[User]
 ) -> None:
     await fill_the_pool(adapter, proxy)

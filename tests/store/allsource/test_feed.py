@@ -40,7 +40,7 @@ async def after_a_failed_connection(local: Local, store: AllsourceStore) -> None
     await store.latest("s", require_leader=True)
 
 
-async def test_feed_is_called_once_in_a_while(local: Local, time: Time) -> None:
+async def test_feed_is_called_once_per_interval(local: Local, time: Time) -> None:
     store = local.store()
     assert await appended(local, store) == 1
     (call,) = [request for request in local.arrived if request.path == FEED]
@@ -62,7 +62,7 @@ async def test_feed_is_called_after_a_reconnect(local: Local, time: Time) -> Non
     assert await appended(local, store) == 0
 
 
-async def test_append_without_a_guard_does_not_call_it(local: Local) -> None:
+async def test_unguarded_append_does_not_call_the_feed(local: Local) -> None:
     store = local.store()
     await store.append([new_event("s")])
     await store.latest("s")
@@ -70,7 +70,7 @@ async def test_append_without_a_guard_does_not_call_it(local: Local) -> None:
 
 
 @pytest.mark.parametrize("status", [400, 401, 403, 404])
-async def test_feed_that_is_not_for_us_is_left_alone_until_a_reconnect(local: Local, time: Time, status: int) -> None:
+async def test_refused_feed_is_not_called_before_a_reconnect(local: Local, time: Time, status: int) -> None:
     store = local.store()
     local.faults.refuse(status, b'{"error":"tenant_forbidden"}', on=FEED)
     assert await appended(local, store) == 1
@@ -83,7 +83,7 @@ async def test_feed_that_is_not_for_us_is_left_alone_until_a_reconnect(local: Lo
     assert await appended(local, store) == 1
 
 
-async def test_credential_that_may_not_read_it_is_not_used_again(newer: Local, time: Time) -> None:
+async def test_forbidden_feed_is_not_called_again(newer: Local, time: Time) -> None:
     """In dev mode the feed serves one tenant of its own."""
     store = newer.store()
     assert await appended(newer, store) == 1
@@ -91,7 +91,7 @@ async def test_credential_that_may_not_read_it_is_not_used_again(newer: Local, t
     assert await appended(newer, store) == 0
 
 
-async def test_older_server_has_none(older: Local) -> None:
+async def test_feed_is_not_called_on_older_servers(older: Local) -> None:
     assert await appended(older, older.store()) == 0
 
 
@@ -108,7 +108,7 @@ async def test_older_server_has_none(older: Local) -> None:
     ],
     ids=lambda fault: str(fault["status"]),
 )
-async def test_feed_that_fails_fails_no_append_and_holds_none_up(
+async def test_failing_feed_neither_fails_nor_delays_appends(
     local: Local, time: Time, pauses: Pauses, fault: dict[str, Any]
 ) -> None:
     store = local.store()
@@ -120,7 +120,7 @@ async def test_feed_that_fails_fails_no_append_and_holds_none_up(
     assert pauses.made == []
 
 
-async def test_feed_whose_reply_is_lost_fails_no_append_and_is_no_reconnect(
+async def test_lost_reply_of_the_feed_is_no_reconnect_and_fails_no_append(
     local: Local, time: Time, pauses: Pauses
 ) -> None:
     store = local.store()
@@ -132,7 +132,7 @@ async def test_feed_whose_reply_is_lost_fails_no_append_and_is_no_reconnect(
     assert pauses.made == []
 
 
-async def test_feed_that_answers_nonsense_fails_no_append(local: Local) -> None:
+async def test_malformed_reply_of_the_feed_fails_no_append(local: Local) -> None:
     store = local.store()
     local.faults.garble(b"<html>", "text/html", on=FEED)
     assert await appended(local, store) == 1

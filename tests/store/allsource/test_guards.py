@@ -21,7 +21,7 @@ pytestmark = pytest.mark.usefixtures("watch")
 CORE, QUERY, APPEND = "GET core", "GET query", "POST core"
 
 
-async def test_guarded_append_comes_right_after_a_read(older: Local, time: Time) -> None:
+async def test_guarded_append_is_sent_directly_after_a_read(older: Local, time: Time) -> None:
     store = older.store()
 
     async def append(stream: str = "s", *, guard: int | None = None) -> list[str]:
@@ -51,7 +51,7 @@ async def test_guarded_append_comes_right_after_a_read(older: Local, time: Time)
     assert older.arrived == []
 
 
-async def test_each_attempt_of_a_guarded_append_comes_right_after_a_read(
+async def test_each_retry_of_a_guarded_append_follows_a_read(
     older: Local, pauses: Pauses, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for module in (allsource, http):
@@ -64,7 +64,7 @@ async def test_each_attempt_of_a_guarded_append_comes_right_after_a_read(
     assert older.requests() == [APPEND, *[CORE, APPEND] * 3]
 
 
-async def test_server_is_read_and_asked_what_it_can_after_a_connection_failed(older: Local, time: Time) -> None:
+async def test_features_are_detected_again_after_a_failed_connection(older: Local, time: Time) -> None:
     store = older.store()
     await store.append([new_event("s", guard=0)])
     assert store.loses_versions_on_restart
@@ -90,7 +90,7 @@ async def test_newer_server_is_not_read_before_each_append(newer: Local, time: T
 
 
 @pytest.mark.parametrize("generation", ["0.23", "0.27"])
-async def test_server_of_another_age_that_takes_the_place_is_noticed(generation: str, time: Time) -> None:
+async def test_replacement_by_another_server_version_is_detected(generation: str, time: Time) -> None:
     """An upgrade, or the way back, behind one address and without a connection that failed."""
     log = SqliteLog(None)
     both = {"0.23": LocalAllsource(log, generation="0.23").core, "0.27": LocalAllsource(log, generation="0.27").core}
@@ -123,7 +123,7 @@ def all_ones(answer: Any) -> Any:
 
 
 @pytest.mark.parametrize("fresh", [False, True], ids=["same-adapter", "fresh-adapter"])
-async def test_refusals_tell_the_version_that_reads_do_not(newer: Local, fresh: bool) -> None:
+async def test_conflict_supplies_the_version_that_reads_misreport(newer: Local, fresh: bool) -> None:
     await newer.append(*(new_event("auth-user:ada", stored_user("ada", name=str(number))) for number in range(3)))
     newer.faults.rewrite(all_ones, on="GET")
     adapter = newer.adapter()
@@ -136,7 +136,7 @@ async def test_refusals_tell_the_version_that_reads_do_not(newer: Local, fresh: 
     assert await adapter.users.get("ada") is None
 
 
-async def test_guard_that_was_told_is_not_used_once_the_stream_moves(newer: Local) -> None:
+async def test_version_of_a_conflict_is_dropped_after_a_new_event(newer: Local) -> None:
     await newer.append(*(new_event("auth-user:ada", stored_user("ada", name=str(number))) for number in range(3)))
     newer.faults.rewrite(all_ones, on="GET")
     adapter, other = newer.adapter(), newer.adapter()

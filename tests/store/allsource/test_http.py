@@ -36,7 +36,7 @@ BROKEN: dict[str, Answer] = {
 
 
 @pytest.mark.parametrize("answer", BROKEN.values(), ids=BROKEN)
-async def test_connection_that_breaks_leaves_an_append_open_and_is_not_used_for_it_again(
+async def test_append_on_a_breaking_connection_is_ambiguous_and_sent_once(
     options: dict[str, Any], answer: Answer
 ) -> None:
     async with answering(answer) as server:
@@ -51,7 +51,7 @@ async def test_connection_that_breaks_leaves_an_append_open_and_is_not_used_for_
 
 
 @pytest.mark.parametrize("answer", BROKEN.values(), ids=BROKEN)
-async def test_connection_that_breaks_is_passed_over_by_a_read(options: dict[str, Any], answer: Answer) -> None:
+async def test_read_survives_a_broken_connection(options: dict[str, Any], answer: Answer) -> None:
     turns = iter([answer, answer, answer])
 
     async def at_first(writer: asyncio.StreamWriter) -> None:
@@ -64,7 +64,7 @@ async def test_connection_that_breaks_is_passed_over_by_a_read(options: dict[str
         await store.close()
 
 
-async def test_read_of_a_server_that_always_breaks_off_fails_and_is_not_ambiguous(options: dict[str, Any]) -> None:
+async def test_read_on_breaking_connections_fails_unambiguously(options: dict[str, Any]) -> None:
     async with answering(ending()) as server:
         store = AllsourceStore(server.url, api_key=KEY, **options)
         with pytest.raises(Http) as caught:
@@ -74,7 +74,7 @@ async def test_read_of_a_server_that_always_breaks_off_fails_and_is_not_ambiguou
         await store.close()
 
 
-async def test_host_that_does_not_resolve_is_said_to(options: dict[str, Any]) -> None:
+async def test_error_says_that_the_host_does_not_resolve(options: dict[str, Any]) -> None:
     # The resolver of the system may take its time to say so.
     store = AllsourceStore("http://no-such-host.invalid:3900/base", timeout=Timeouts(connect=60), **options)
     for call in (store.latest(STREAM), store.append([new_event(STREAM)])):
@@ -87,7 +87,7 @@ async def test_host_that_does_not_resolve_is_said_to(options: dict[str, Any]) ->
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
-async def test_connection_that_is_refused_is_said_to_be(options: dict[str, Any], host: str) -> None:
+async def test_error_says_that_the_connection_was_refused(options: dict[str, Any], host: str) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         url = f"http://{host}:{taken.getsockname()[1]}"
@@ -101,7 +101,7 @@ async def test_connection_that_is_refused_is_said_to_be(options: dict[str, Any],
         await store.close()
 
 
-async def test_proxy_of_the_environment_gets_nothing_to_see(newer: Local, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_proxy_of_the_environment_is_not_used(newer: Local, monkeypatch: pytest.MonkeyPatch) -> None:
     async with answering(right) as proxy:
         for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
             monkeypatch.setenv(name, proxy.url)
@@ -132,7 +132,7 @@ LIMITS = [
 
 
 @pytest.mark.parametrize(("answer", "timeout", "name", "seconds"), LIMITS)
-async def test_answer_that_does_not_come_names_the_time_limit(
+async def test_error_names_the_timeout_of_a_missing_reply(
     options: dict[str, Any], answer: Answer, timeout: object, name: str, seconds: str
 ) -> None:
     async with answering(answer) as server:
@@ -158,7 +158,7 @@ async def test_answer_that_does_not_come_names_the_time_limit(
         await store.close()
 
 
-async def test_connection_that_does_not_stand_names_the_time_limit(options: dict[str, Any]) -> None:
+async def test_error_names_the_connect_timeout(options: dict[str, Any]) -> None:
     """A server that takes the connection and says nothing to the offer of TLS."""
     taken: list[asyncio.StreamWriter] = []
     server = await asyncio.start_server(lambda reader, writer: taken.append(writer), "127.0.0.1", 0)
@@ -176,7 +176,7 @@ async def test_connection_that_does_not_stand_names_the_time_limit(options: dict
     await server.wait_closed()
 
 
-async def test_limits_of_an_own_client_hold_where_none_are_given() -> None:
+async def test_timeouts_of_the_callers_client_apply_by_default() -> None:
     async with answering(silent) as server, httpx.AsyncClient(timeout=0.2) as client:
         store = AllsourceStore(server.url, http_client=client)
         with pytest.raises(Http) as caught:
@@ -185,7 +185,7 @@ async def test_limits_of_an_own_client_hold_where_none_are_given() -> None:
         assert str(caught.value) == f"no complete answer from {server.url} (read timeout)"
 
 
-async def test_bytes_that_keep_coming_keep_the_read_timeout_away(options: dict[str, Any]) -> None:
+async def test_read_timeout_restarts_with_each_received_byte(options: dict[str, Any]) -> None:
     async def slowly(writer: asyncio.StreamWriter) -> None:
         for part in (RIGHT[:40], RIGHT[40:80], RIGHT[80:]):
             writer.write(part)
@@ -201,9 +201,7 @@ async def test_bytes_that_keep_coming_keep_the_read_timeout_away(options: dict[s
 # What the libraries beneath are told
 
 
-async def test_no_logger_of_the_libraries_beneath_gets_a_token_or_key(
-    newer: Local, caplog: pytest.LogCaptureFixture
-) -> None:
+async def test_http_libraries_log_no_token_and_no_key(newer: Local, caplog: pytest.LogCaptureFixture) -> None:
     for name in ("httpx", "httpcore", "aiohttp", "pyreqwest", "asyncio"):
         caplog.set_level("DEBUG", logger=name)
     adapter = newer.adapter()

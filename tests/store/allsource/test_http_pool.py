@@ -17,7 +17,7 @@ from tests.support.canaries import email
 pytestmark = pytest.mark.usefixtures("watch", "pauses")
 
 
-async def test_http_sends_on_the_same_pool_and_without_the_key(options: dict[str, Any]) -> None:
+async def test_http_uses_the_same_pool_without_the_api_key(options: dict[str, Any]) -> None:
     async with answering(right) as server, answering(right) as elsewhere:
         adapter = AllsourceAuthAdapter(server.url, api_key=KEY, **options)
         assert await adapter.users.get("ada") is None
@@ -44,7 +44,7 @@ async def test_http_of_an_embedded_store_is_refused() -> None:
         assert caught.value.field == "http"
 
 
-async def test_pool_that_was_kept_is_closed_with_the_adapter(newer: Local) -> None:
+async def test_http_is_closed_with_the_adapter(newer: Local) -> None:
     adapter = newer.adapter()
     client = adapter.http
     assert (await client.get("/health")).status_code == 200
@@ -56,7 +56,7 @@ async def test_pool_that_was_kept_is_closed_with_the_adapter(newer: Local) -> No
 # A client of the caller's
 
 
-async def test_own_client_carries_everything_and_stays_open(newer: Local) -> None:
+async def test_callers_client_sends_everything_and_stays_open(newer: Local) -> None:
     seen: list[httpx.Request] = []
     answered: list[int] = []
 
@@ -83,7 +83,7 @@ async def test_own_client_carries_everything_and_stays_open(newer: Local) -> Non
         assert (await client.get(f"{newer.core_url}/health")).status_code == 200
 
 
-async def test_own_client_that_was_closed_closes_the_store(newer: Local) -> None:
+async def test_closed_client_of_the_caller_closes_the_store(newer: Local) -> None:
     client = httpx.AsyncClient()
     adapter = newer.adapter(http_client=client)
     assert await adapter.users.get("ada") is None
@@ -93,7 +93,7 @@ async def test_own_client_that_was_closed_closes_the_store(newer: Local) -> None
             await call
 
 
-async def test_what_a_hook_of_an_own_client_raises_is_passed_on(newer: Local) -> None:
+async def test_exception_of_a_hook_of_the_callers_client_is_raised(newer: Local) -> None:
     class NoEntryError(Exception):
         pass
 
@@ -106,7 +106,7 @@ async def test_what_a_hook_of_an_own_client_raises_is_passed_on(newer: Local) ->
             await adapter.users.get("ada")
 
 
-async def test_own_client_may_be_a_mock(httpx_mock: HTTPXMock) -> None:
+async def test_callers_client_may_be_a_mock(httpx_mock: HTTPXMock) -> None:
     httpx_mock.add_exception(httpx.ConnectError("refused"))
     httpx_mock.add_response(content=PAGE, is_reusable=True)
     async with httpx.AsyncClient() as client:

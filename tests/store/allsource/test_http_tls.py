@@ -51,7 +51,7 @@ def shown_by(ca: trustme.CA, *names: str, **options: Any) -> ssl.SSLContext:
 UNTRUSTED = "its TLS certificate is not trusted or does not match"
 
 
-async def test_own_authority_is_trusted(ca: trustme.CA, trusting: Tls) -> None:
+async def test_given_authority_is_trusted(ca: trustme.CA, trusting: Tls) -> None:
     async with answering(right, context=shown_by(ca)) as server:
         store = AllsourceStore(server.url, tls=trusting)
         assert (await store.latest(STREAM)).event is None
@@ -94,7 +94,7 @@ async def test_authorities_of_the_system_are_trusted(
         assert server.requests == []
 
 
-async def test_pool_that_is_shown_verifies_as_well(
+async def test_http_verifies_certificates_as_well(
     ca: trustme.CA, ca_file: Path, system_engine: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with answering(right, context=shown_by(ca)) as server:
@@ -111,7 +111,7 @@ async def test_pool_that_is_shown_verifies_as_well(
             await store.close()
 
 
-async def test_read_url_that_is_not_trusted_gets_nothing(ca: trustme.CA, trusting: Tls) -> None:
+async def test_untrusted_read_url_receives_no_request(ca: trustme.CA, trusting: Tls) -> None:
     async with (
         answering(right, context=shown_by(ca)) as core,
         answering(right, context=shown_by(trustme.CA())) as stranger,
@@ -154,7 +154,7 @@ YESTERDAY = datetime.datetime.now(datetime.UTC) - datetime.timedelta(days=1)
 @pytest.mark.parametrize(
     ("name", "more"), [("example.org", {}), ("127.0.0.1", {"not_after": YESTERDAY})], ids=["other-name", "expired"]
 )
-async def test_certificate_that_does_not_fit_is_not_trusted(
+async def test_certificate_for_another_host_is_not_trusted(
     ca: trustme.CA, trusting: Tls, name: str, more: dict[str, Any]
 ) -> None:
     async with answering(right, context=shown_by(ca, name, **more)) as server:
@@ -162,14 +162,14 @@ async def test_certificate_that_does_not_fit_is_not_trusted(
         assert server.requests == []
 
 
-async def test_authority_alone_means_that_no_other_is_trusted(tmp_path: Path, ca: trustme.CA) -> None:
+async def test_ca_only_trusts_no_other_authority(tmp_path: Path, ca: trustme.CA) -> None:
     trustme.CA().cert_pem.write_to_path(tmp_path / "other.pem")
     async with answering(right, context=shown_by(ca)) as server:
         only = Tls(ca_file=tmp_path / "other.pem", ca_only=True)
         await refused(AllsourceStore(server.url, tls=only), server.url, UNTRUSTED)
 
 
-async def test_server_that_speaks_no_tls_is_said_to(options: dict[str, Any]) -> None:
+async def test_error_says_that_tls_failed_with_a_plain_http_server(options: dict[str, Any]) -> None:
     """A server for plain http, and a URL with https."""
 
     async def accepted(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -193,7 +193,7 @@ def client_files(ca: trustme.CA, tmp_path: Path) -> dict[str, Path]:
     return files
 
 
-async def test_client_certificate_is_shown_to_servers_that_the_system_trusts(
+async def test_client_certificate_works_with_system_authorities(
     ca: trustme.CA,
     ca_file: Path,
     system_engine: str,
@@ -213,7 +213,7 @@ async def test_client_certificate_is_shown_to_servers_that_the_system_trusts(
         await store.close()
 
 
-async def test_client_certificate_is_shown(ca: trustme.CA, trusting: Tls, client_files: dict[str, Path]) -> None:
+async def test_client_certificate_is_sent(ca: trustme.CA, trusting: Tls, client_files: dict[str, Path]) -> None:
     context = shown_by(ca)
     context.verify_mode = ssl.CERT_REQUIRED
     ca.configure_trust(context)

@@ -23,7 +23,7 @@ async def signed_in(adapter: AllsourceAuthAdapter, name: str = "ada") -> Session
     return await adapter.sessions.create(user_id=name, expires_at=LATER)
 
 
-async def test_both_are_asked_for_at_once_from_the_second_time_on(newer: Local, proxy: FaultProxy) -> None:
+async def test_both_requests_are_concurrent_from_the_second_time_on(newer: Local, proxy: FaultProxy) -> None:
     session = await signed_in(newer.adapter())
     adapter = newer.adapter(core_url=proxy.url, query_url=proxy.url)
     first = await adapter.load_session(session.token)
@@ -37,7 +37,7 @@ async def test_both_are_asked_for_at_once_from_the_second_time_on(newer: Local, 
     assert len(proxy.requests) == 2
 
 
-async def test_a_session_that_ended_is_forgotten(newer: Local) -> None:
+async def test_link_of_a_deleted_session_is_forgotten(newer: Local) -> None:
     adapter = newer.adapter()
     session = await signed_in(adapter)
     assert await adapter.load_session(session.token) is not None
@@ -48,7 +48,7 @@ async def test_a_session_that_ended_is_forgotten(newer: Local) -> None:
     assert newer.requests() == ["GET query"]
 
 
-async def test_so_many_are_remembered(newer: Local, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_number_of_remembered_links_is_bounded(newer: Local, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(allsource, "MAX_LINKS", 2)
     store = newer.store()
     adapter = newer.adapter(store=store)
@@ -60,7 +60,7 @@ async def test_so_many_are_remembered(newer: Local, monkeypatch: pytest.MonkeyPa
     assert len(store._links) == 2
 
 
-async def test_one_place_and_no_line_are_enough(newer: Local) -> None:
+async def test_one_slot_and_no_queue_are_enough(newer: Local) -> None:
     adapter = newer.adapter(max_in_flight=1, max_queued=0)
     session = await signed_in(adapter)
     for _ in range(3):
@@ -74,7 +74,7 @@ def under_way() -> list[str]:
 
 
 @pytest.mark.parametrize("broken", [1, 2])
-async def test_failed_half_fails_the_call_and_leaves_nothing_behind(newer: Local, broken: int) -> None:
+async def test_failure_of_one_read_fails_the_call_and_leaves_no_task(newer: Local, broken: int) -> None:
     adapter = newer.adapter()
     session = await signed_in(adapter)
     assert await adapter.load_session(session.token) is not None
@@ -86,7 +86,7 @@ async def test_failed_half_fails_the_call_and_leaves_nothing_behind(newer: Local
     assert await adapter.load_session(session.token) is not None
 
 
-async def test_cancelled_call_leaves_nothing_behind(newer: Local, proxy: FaultProxy) -> None:
+async def test_cancelled_call_leaves_no_task(newer: Local, proxy: FaultProxy) -> None:
     adapter = newer.adapter(core_url=proxy.url, query_url=proxy.url, max_in_flight=2)
     session = await signed_in(adapter)
     assert await adapter.load_session(session.token) is not None
@@ -105,9 +105,7 @@ async def test_cancelled_call_leaves_nothing_behind(newer: Local, proxy: FaultPr
     await adapter.aclose()
 
 
-async def test_the_session_s_own_read_may_find_no_place_after_the_user_s(
-    newer: Local, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_overloaded_read_of_the_session_leaves_no_task(newer: Local, monkeypatch: pytest.MonkeyPatch) -> None:
     store = newer.store()
     adapter = newer.adapter(store=store)
     session = await signed_in(adapter)

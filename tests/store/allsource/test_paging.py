@@ -60,7 +60,7 @@ async def test_pages_of_a_scan_are_halved_until_they_fit(newer: Local, monkeypat
 
 
 @pytest.mark.parametrize("call", ["get", "history", "list", "update"])
-async def test_one_event_that_is_too_large_is_an_error(
+async def test_single_event_that_is_too_large_is_an_error(
     newer: Local, monkeypatch: pytest.MonkeyPatch, call: str
 ) -> None:
     await busy(newer, 3, 60_000)
@@ -79,7 +79,7 @@ async def test_one_event_that_is_too_large_is_an_error(
     assert len(newer.arrived) <= 12
 
 
-async def test_other_413_is_not_met_by_halving(newer: Local) -> None:
+async def test_other_413_does_not_halve_the_page(newer: Local) -> None:
     adapter = newer.adapter()
     await adapter.users.create(id="ada")
     newer.arrived.clear()
@@ -107,7 +107,7 @@ async def simultaneous(count: int) -> AsyncIterator[Local]:
 
 
 @pytest.mark.parametrize("count", [999, 1000, 1001, 2000, 3500])
-async def test_any_number_of_events_of_one_time_are_read_once_each(count: int) -> None:
+async def test_events_with_equal_times_are_read_once_each(count: int) -> None:
     async with simultaneous(count) as local:
         store = local.store()
         streams = [event.stream for event in await whole_log(store)]
@@ -156,9 +156,7 @@ async def scanned(core: Callable[[httpx.Request], httpx.Response]) -> list[str]:
 
 @pytest.mark.parametrize("step", [1, 7, 100, 999, 1000, 1001, 50_000])
 @pytest.mark.parametrize("latest_first", [False, True])
-async def test_events_that_lose_their_nanoseconds_between_two_pages_are_read_once_each(
-    step: int, latest_first: bool
-) -> None:
+async def test_events_archived_between_two_pages_are_read_once_each(step: int, latest_first: bool) -> None:
     # The first page ends in the middle of a microsecond, if it has several.
     times = [1_700_000_000 * SECOND + 501 + number * step for number in range(2500)]
     core = Archiving(times[::-1] if latest_first else times)
@@ -167,7 +165,7 @@ async def test_events_that_lose_their_nanoseconds_between_two_pages_are_read_onc
     assert max(core.sizes) <= 1000
 
 
-async def test_scan_looks_on_from_the_last_time_seen(newer: Local) -> None:
+async def test_scan_continues_from_the_last_time_without_offset(newer: Local) -> None:
     """An offset would cost more with every page."""
     await newer.append(*(new_event(f"auth-user:u{number}", stored_user(f"u{number}")) for number in range(3500)))
     assert len(await whole_log(newer.store())) == 3500

@@ -52,9 +52,7 @@ def started(*calls: Awaitable[object]) -> list[asyncio.Future[object]]:
 
 @pytest.mark.heavy
 @pytest.mark.parametrize("places", [1, 16])
-async def test_many_callers_never_have_more_requests_out_than_places(
-    newer: Local, proxy: FaultProxy, places: int
-) -> None:
+async def test_requests_in_flight_never_exceed_max_in_flight(newer: Local, proxy: FaultProxy, places: int) -> None:
     users = await people(newer, 20)
     adapter = behind(proxy, newer, max_in_flight=places)
     found = await asyncio.gather(*(adapter.users.get(f"u{number % 20}") for number in range(500)))
@@ -63,7 +61,7 @@ async def test_many_callers_never_have_more_requests_out_than_places(
     assert newer.faults.most_at_once <= 16
 
 
-async def test_all_places_are_used(newer: Local, proxy: FaultProxy) -> None:
+async def test_all_slots_are_used(newer: Local, proxy: FaultProxy) -> None:
     await people(newer, 1)
     adapter = behind(proxy, newer)
     await adapter.users.get("u0")
@@ -77,7 +75,7 @@ async def test_all_places_are_used(newer: Local, proxy: FaultProxy) -> None:
 
 
 @pytest.mark.parametrize("places", [1, 4])
-async def test_callers_are_served_in_the_order_in_which_they_came(newer: Local, places: int) -> None:
+async def test_callers_are_served_in_fifo_order(newer: Local, places: int) -> None:
     adapter = newer.adapter(max_in_flight=places)
     await adapter.users.get("nobody")
     newer.arrived.clear()
@@ -89,7 +87,7 @@ async def test_callers_are_served_in_the_order_in_which_they_came(newer: Local, 
     assert numbers == list(range(200)) or places > 1
 
 
-async def test_reads_and_appends_stand_in_one_line(newer: Local) -> None:
+async def test_reads_and_appends_share_one_queue(newer: Local) -> None:
     adapter = newer.adapter(max_in_flight=1)
     await adapter.users.create(id="first")
     newer.arrived.clear()
@@ -101,7 +99,7 @@ async def test_reads_and_appends_stand_in_one_line(newer: Local) -> None:
     assert newer.requests() == ["GET query", "POST core"] * 20
 
 
-async def test_server_that_holds_its_replies_gets_no_more_than_the_places(newer: Local, proxy: FaultProxy) -> None:
+async def test_slow_server_gets_at_most_max_in_flight_requests(newer: Local, proxy: FaultProxy) -> None:
     users = await people(newer, 4)
     adapter = behind(proxy, newer, max_in_flight=4)
     await adapter.users.get("u0")
@@ -126,7 +124,7 @@ async def test_server_that_holds_its_replies_gets_no_more_than_the_places(newer:
 
 
 @pytest.mark.parametrize("queued", [0, 5])
-async def test_one_caller_more_than_may_wait_is_refused_at_once(newer: Local, proxy: FaultProxy, queued: int) -> None:
+async def test_caller_beyond_max_queued_is_refused_at_once(newer: Local, proxy: FaultProxy, queued: int) -> None:
     await people(newer, 1)
     adapter = behind(proxy, newer, max_in_flight=2, max_queued=queued)
     await adapter.users.get("u0")
@@ -152,7 +150,7 @@ async def test_one_caller_more_than_may_wait_is_refused_at_once(newer: Local, pr
     assert await newer.types("auth-idx:user.") == []
 
 
-async def test_caller_who_leaves_the_line_makes_room(newer: Local, proxy: FaultProxy) -> None:
+async def test_cancelled_caller_leaves_room_in_the_queue(newer: Local, proxy: FaultProxy) -> None:
     await people(newer, 3)
     adapter = behind(proxy, newer, max_in_flight=1, max_queued=2)
     await adapter.users.get("u0")
@@ -174,7 +172,7 @@ async def test_caller_who_leaves_the_line_makes_room(newer: Local, proxy: FaultP
     assert [unquote(target).rpartition(":")[2] for _, target in proxy.requests] == ["u0", "u2", "u0"]
 
 
-async def test_waiting_in_line_is_not_held_against_a_time_limit(newer: Local, proxy: FaultProxy) -> None:
+async def test_time_in_the_queue_does_not_count_for_timeouts(newer: Local, proxy: FaultProxy) -> None:
     adapter = behind(proxy, newer, max_in_flight=1, timeout=Timeouts(read=60, total=60))
     await adapter.users.get("u0")
     gate = Gate(proxy)
@@ -188,7 +186,7 @@ async def test_waiting_in_line_is_not_held_against_a_time_limit(newer: Local, pr
 # Closing
 
 
-async def test_closing_finishes_what_is_out_and_refuses_what_waits(newer: Local, proxy: FaultProxy) -> None:
+async def test_close_completes_requests_in_flight_and_rejects_queued(newer: Local, proxy: FaultProxy) -> None:
     users = await people(newer, 2)
     adapter = behind(proxy, newer, max_in_flight=2)
     await adapter.users.get("u0")
@@ -218,7 +216,7 @@ async def test_closing_finishes_what_is_out_and_refuses_what_waits(newer: Local,
         _ = adapter.http
 
 
-async def test_closing_that_is_cancelled_can_be_repeated(newer: Local, proxy: FaultProxy) -> None:
+async def test_cancelled_close_can_be_repeated(newer: Local, proxy: FaultProxy) -> None:
     adapter = behind(proxy, newer)
     await adapter.users.get("u0")
     gate = Gate(proxy)
@@ -236,7 +234,7 @@ async def test_closing_that_is_cancelled_can_be_repeated(newer: Local, proxy: Fa
     await adapter.aclose()
 
 
-async def test_adapter_that_was_never_used_is_closed(newer: Local) -> None:
+async def test_unused_adapter_can_be_closed(newer: Local) -> None:
     adapter = newer.adapter()
     await adapter.aclose()
     await adapter.aclose()
@@ -262,7 +260,7 @@ async def all_places_work(adapter: AllsourceAuthAdapter, proxy: FaultProxy, user
 
 
 @pytest.mark.heavy
-async def test_thousand_calls_cancelled_at_random_moments_leave_nothing_behind(newer: Local, proxy: FaultProxy) -> None:
+async def test_random_cancellations_leak_no_slot_and_no_task(newer: Local, proxy: FaultProxy) -> None:
     users = await people(newer, 40)
     adapter = behind(proxy, newer, max_in_flight=10)
     drawn = random.Random(20261123)
@@ -323,7 +321,7 @@ async def test_cancelled_reads_do_not_mix_up_replies(newer: Local, proxy: FaultP
     await all_places_work(adapter, proxy, users, 3)
 
 
-async def test_cancelled_sign_up_that_was_stored_is_whole(newer: Local, proxy: FaultProxy) -> None:
+async def test_cancelled_sign_up_is_stored_completely_or_not_at_all(newer: Local, proxy: FaultProxy) -> None:
     adapter = behind(proxy, newer)
     await adapter.users.create(id="first")
     proxy.requests.clear()

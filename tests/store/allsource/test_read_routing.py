@@ -75,7 +75,7 @@ async def reads(adapter: AllsourceAuthAdapter, count: int) -> None:
 # In turn
 
 
-async def test_reads_go_to_all_of_them_evenly(newer: Local, services: list[FaultProxy]) -> None:
+async def test_reads_are_spread_evenly(newer: Local, services: list[FaultProxy]) -> None:
     adapter = await adapter_on(newer, urls(services))
     await reads(adapter, 30)
     assert asked(services) == [10, 10, 10]
@@ -84,7 +84,7 @@ async def test_reads_go_to_all_of_them_evenly(newer: Local, services: list[Fault
     assert set(newer.requests()) == {"GET query"}
 
 
-async def test_reads_go_evenly_to_those_that_are_left(
+async def test_reads_are_spread_evenly_over_the_healthy_urls(
     newer: Local, services: list[FaultProxy], gone: str, time: Time
 ) -> None:
     adapter = await adapter_on(newer, [*urls(services), gone])
@@ -94,7 +94,7 @@ async def test_reads_go_evenly_to_those_that_are_left(
     assert asked(services) == [10, 10, 10]
 
 
-def test_first_read_of_a_process_goes_to_any_of_them() -> None:
+def test_first_read_goes_to_a_random_url() -> None:
     begun = Counter(ReadRouter(URLS, CORE).next_url() for _ in range(300))
     assert set(begun) == set(URLS)
 
@@ -120,7 +120,7 @@ FAULTS: dict[str, Arm] = {
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-async def test_read_goes_on_at_once_where_the_next_one_answers(
+async def test_failed_read_fails_over_without_a_pause(
     newer: Local, services: list[FaultProxy], time: Time, pauses: Pauses, fault: str
 ) -> None:
     adapter = await adapter_on(newer, urls(services))
@@ -133,7 +133,7 @@ async def test_read_goes_on_at_once_where_the_next_one_answers(
     assert set(newer.requests()) == {"GET query"}
 
 
-async def test_read_goes_on_at_once_where_a_connection_is_refused(
+async def test_refused_connection_fails_over_without_a_pause(
     newer: Local, services: list[FaultProxy], gone: str, time: Time, pauses: Pauses
 ) -> None:
     adapter = await adapter_on(newer, [gone, services[0].url])
@@ -150,7 +150,7 @@ BROKEN: dict[str, tuple[Answer, Timeouts]] = {
 
 
 @pytest.mark.parametrize("fault", BROKEN)
-async def test_every_engine_goes_on_after_a_break_and_a_time_limit(
+async def test_every_engine_fails_over_after_a_break_and_a_timeout(
     options: dict[str, Any], time: Time, pauses: Pauses, fault: str
 ) -> None:
     answer, timeout = BROKEN[fault]
@@ -165,7 +165,7 @@ async def test_every_engine_goes_on_after_a_break_and_a_time_limit(
         await store.close()
 
 
-async def test_every_engine_goes_on_after_a_connect_that_takes_too_long(
+async def test_every_engine_fails_over_after_a_connect_timeout(
     options: dict[str, Any], time: Time, pauses: Pauses
 ) -> None:
     """A server that takes the connection and says nothing to the offer of TLS."""
@@ -186,7 +186,7 @@ async def test_every_engine_goes_on_after_a_connect_that_takes_too_long(
 
 
 @pytest.mark.parametrize("status", [400, 401, 403, 404, 409, 413, 422, 500])
-async def test_refusal_of_the_request_itself_is_raised_at_once(
+async def test_error_of_the_request_itself_does_not_fail_over(
     newer: Local, services: list[FaultProxy], pauses: Pauses, status: int
 ) -> None:
     adapter = await adapter_on(newer, urls(services))
@@ -205,9 +205,7 @@ async def test_refusal_of_the_request_itself_is_raised_at_once(
 # Back again
 
 
-async def test_one_read_asks_again_after_a_pause_that_doubles(
-    newer: Local, services: list[FaultProxy], time: Time
-) -> None:
+async def test_one_read_probes_after_a_pause_that_doubles(newer: Local, services: list[FaultProxy], time: Time) -> None:
     adapter = await adapter_on(newer, urls(services))
     bad = services[0]
     bad.answer(503, {}, b"", count=8)
@@ -237,7 +235,7 @@ async def test_one_read_asks_again_after_a_pause_that_doubles(
 
 
 @pytest.mark.parametrize(("asked_for", "kept"), [("20", 20.0), ("3000", MAX_PAUSE)])
-async def test_pause_that_a_server_asks_for_is_kept_within_reason(
+async def test_retry_after_postpones_the_probe_up_to_a_limit(
     newer: Local, services: list[FaultProxy], time: Time, asked_for: str, kept: float
 ) -> None:
     adapter = await adapter_on(newer, urls(services))
@@ -252,9 +250,7 @@ async def test_pause_that_a_server_asks_for_is_kept_within_reason(
     assert asked(services) == [1, 0, 0]
 
 
-async def test_others_do_not_wait_for_the_read_that_asks_again(
-    newer: Local, services: list[FaultProxy], time: Time
-) -> None:
+async def test_other_reads_do_not_wait_for_the_probe(newer: Local, services: list[FaultProxy], time: Time) -> None:
     adapter = await adapter_on(newer, urls(services))
     services[0].answer(503, {}, b"", count=1)
     await reads(adapter, 3)
@@ -273,7 +269,7 @@ async def test_others_do_not_wait_for_the_read_that_asks_again(
     assert asked(services) == [10, 10, 10]
 
 
-async def test_read_that_asks_again_and_is_cancelled_leaves_it_to_a_later_one(
+async def test_cancelled_probe_is_repeated_by_a_later_read(
     newer: Local, services: list[FaultProxy], time: Time
 ) -> None:
     adapter = await adapter_on(newer, urls(services), max_in_flight=1)
@@ -299,7 +295,7 @@ async def test_read_that_asks_again_and_is_cancelled_leaves_it_to_a_later_one(
     assert asked(services) == [10, 10, 10]
 
 
-async def test_many_reads_that_fail_together_count_as_one(newer: Local, services: list[FaultProxy], time: Time) -> None:
+async def test_concurrent_failures_count_as_one(newer: Local, services: list[FaultProxy], time: Time) -> None:
     adapter = await adapter_on(newer, urls(services))
     gate = asyncio.Event()
     services[0].answer(503, {}, b"", count=5)
@@ -315,7 +311,7 @@ async def test_many_reads_that_fail_together_count_as_one(newer: Local, services
     assert asked(services) == [1, 0, 0]
 
 
-def test_late_failures_and_answers_of_a_url_that_is_set_aside(time: Time) -> None:
+def test_late_failures_and_successes_of_an_open_circuit(time: Time) -> None:
     router = ReadRouter(URLS, CORE)
     a, b, c = URLS
     lost = Http("lost")
@@ -337,7 +333,7 @@ def test_late_failures_and_answers_of_a_url_that_is_set_aside(time: Time) -> Non
     assert router.next_url() == a
 
 
-def test_read_never_returns_to_where_it_failed_while_others_succeed_there() -> None:
+def test_read_tries_each_url_once_although_other_reads_succeed_there() -> None:
     """It would go round for as long as they do."""
     router = ReadRouter(URLS, CORE)
     tried: list[str] = [router.next_url()]
@@ -369,7 +365,7 @@ async def test_core_answers_when_no_read_url_does(
     assert newer.requests() == ["GET query"] * 20
 
 
-async def test_read_urls_that_are_set_aside_are_asked_where_core_fails(
+async def test_open_circuits_are_tried_if_core_fails(
     newer: Local, services: list[FaultProxy], proxy: FaultProxy, time: Time, pauses: Pauses
 ) -> None:
     adapter = await adapter_on(newer, urls(services[:2]), core_url=proxy.url)
@@ -383,7 +379,7 @@ async def test_read_urls_that_are_set_aside_are_asked_where_core_fails(
     assert pauses.made == []
 
 
-async def test_read_that_waits_goes_where_the_next_one_would(
+async def test_retry_after_a_pause_chooses_the_url_again(
     newer: Local, services: list[FaultProxy], proxy: FaultProxy, time: Time, pauses: Pauses
 ) -> None:
     async def sleep(seconds: float) -> None:
@@ -399,7 +395,7 @@ async def test_read_that_waits_goes_where_the_next_one_would(
     assert asked(services) == [2, 0, 0]
 
 
-async def test_query_service_that_is_gone_stops_no_sign_in(newer: Local, gone: str, pauses: Pauses) -> None:
+async def test_sign_in_works_without_the_query_service(newer: Local, gone: str, pauses: Pauses) -> None:
     adapter = newer.adapter(query_url=gone)
     user = await adapter.users.create(email=email("Ada"))
     assert await adapter.users.get_by_email(email("Ada")) == user
@@ -410,7 +406,7 @@ async def test_query_service_that_is_gone_stops_no_sign_in(newer: Local, gone: s
     assert pauses.made == []
 
 
-async def test_core_gets_no_reads_of_query_services_that_are_overloaded(
+async def test_core_gets_no_reads_of_overloaded_query_services(
     newer: Local, services: list[FaultProxy], time: Time, pauses: Pauses
 ) -> None:
     adapter = await adapter_on(newer, urls(services))
@@ -423,7 +419,7 @@ async def test_core_gets_no_reads_of_query_services_that_are_overloaded(
     assert set(newer.requests()) == {"GET query"}
 
 
-async def test_core_gets_no_reads_while_one_of_them_is_overloaded_and_another_gone(
+async def test_core_gets_no_reads_if_one_url_is_overloaded_and_one_is_down(
     newer: Local, services: list[FaultProxy], gone: str, time: Time, pauses: Pauses
 ) -> None:
     adapter = await adapter_on(newer, [gone, services[0].url])
@@ -437,7 +433,7 @@ async def test_core_gets_no_reads_while_one_of_them_is_overloaded_and_another_go
     assert newer.requests() == []
 
 
-async def test_core_in_the_list_takes_its_turn(newer: Local, services: list[FaultProxy], time: Time) -> None:
+async def test_core_may_be_one_of_the_read_urls(newer: Local, services: list[FaultProxy], time: Time) -> None:
     adapter = await adapter_on(newer, [newer.core_url, services[0].url])
     await reads(adapter, 20)
     assert Counter(newer.requests()) == {"GET core": 10, "GET query": 10}
@@ -462,7 +458,7 @@ async def test_number_of_attempts_is_bounded(options: dict[str, Any], time: Time
         await store.close()
 
 
-async def test_error_names_every_url_that_was_tried(newer: Local, gone: str, pauses: Pauses) -> None:
+async def test_connection_error_names_every_tried_url(newer: Local, gone: str, pauses: Pauses) -> None:
     other = "http://127.0.0.1:1"
     store = newer.store(core_url="http://127.0.0.1:2", query_url=[gone, other])
     with pytest.raises(Http) as caught:
@@ -475,7 +471,7 @@ async def test_error_names_every_url_that_was_tried(newer: Local, gone: str, pau
     assert (caught.value.ambiguous, caught.value.timeout) == (False, None)
 
 
-async def test_error_of_an_answer_names_them_as_well(
+async def test_error_reply_names_every_tried_url(
     newer: Local, services: list[FaultProxy], time: Time, pauses: Pauses
 ) -> None:
     adapter = await adapter_on(newer, [services[0].url])
@@ -488,7 +484,7 @@ async def test_error_of_an_answer_names_them_as_well(
     assert sum(pauses.made) <= allsource_client.MAX_RETRY_TIME * 2
 
 
-async def test_time_limit_is_waited_for_once_at_each(options: dict[str, Any], time: Time, pauses: Pauses) -> None:
+async def test_each_url_may_time_out_once(options: dict[str, Any], time: Time, pauses: Pauses) -> None:
     async with answering(silent) as one, answering(silent) as two, answering(silent) as core:
         limits = Timeouts(connect=30, read=0.2, total=30)
         store = AllsourceStore(core.url, [one.url, two.url], timeout=limits, **options)
@@ -503,7 +499,7 @@ async def test_time_limit_is_waited_for_once_at_each(options: dict[str, Any], ti
 # What stays at Core
 
 
-async def test_writes_and_decisive_reads_never_go_to_a_read_url(newer: Local, services: list[FaultProxy]) -> None:
+async def test_writes_and_leader_reads_never_go_to_a_read_url(newer: Local, services: list[FaultProxy]) -> None:
     adapter = newer.adapter(query_url=urls(services))
     user = await adapter.users.create(email=email("Ada"), username="ada")
     session = await adapter.sessions.create(user_id=user.id, expires_at=START)
@@ -524,7 +520,7 @@ async def test_writes_and_decisive_reads_never_go_to_a_read_url(newer: Local, se
     assert asked(services) == [0, 0, 0]
 
 
-async def test_key_tenant_and_consistency_go_wherever_a_read_goes(
+async def test_reads_carry_key_tenant_and_consistency_to_every_url(
     newer: Local, services: list[FaultProxy], time: Time
 ) -> None:
     tenants = ("acme", "shop")
@@ -555,7 +551,7 @@ async def test_key_tenant_and_consistency_go_wherever_a_read_goes(
     assert Counter(request.parameters["tenant_id"][0] for request in plain) == {"acme": 12, "shop": 12}
 
 
-async def test_failing_read_url_does_not_make_the_store_forget_what_core_can_do(
+async def test_failing_read_url_does_not_reset_the_features_of_core(
     newer: Local, services: list[FaultProxy], time: Time
 ) -> None:
     adapter = await adapter_on(newer, urls(services))
@@ -567,7 +563,7 @@ async def test_failing_read_url_does_not_make_the_store_forget_what_core_can_do(
     assert newer.requests() == ["GET core", "POST core"]
 
 
-async def test_core_that_fails_as_the_last_resort_is_met_again(
+async def test_failure_of_core_as_last_resort_resets_its_features(
     newer: Local, proxy: FaultProxy, gone: str, time: Time, pauses: Pauses
 ) -> None:
     adapter = await adapter_on(newer, [gone], core_url=proxy.url)
@@ -579,7 +575,7 @@ async def test_core_that_fails_as_the_last_resort_is_met_again(
     assert newer.requests() == ["GET core", "GET core", "GET core", "POST core"]
 
 
-async def test_plain_read_that_core_answers_in_place_of_another_warms_nothing(
+async def test_read_answered_by_core_as_last_resort_does_not_count_as_leader_read(
     older: Local, gone: str, time: Time
 ) -> None:
     """Which server is behind a read URL is not known, and who answered is not noted; so no such answer counts."""
@@ -607,7 +603,7 @@ async def test_core_as_the_only_read_url_counts_as_core(older: Local, time: Time
 # The line
 
 
-async def test_caller_who_is_cancelled_on_the_way_elsewhere_gives_the_place_back(
+async def test_caller_cancelled_during_failover_releases_its_slot(
     newer: Local, services: list[FaultProxy], gone: str
 ) -> None:
     adapter = await adapter_on(newer, [gone, services[0].url], max_in_flight=2)
@@ -630,7 +626,7 @@ async def test_caller_who_is_cancelled_on_the_way_elsewhere_gives_the_place_back
     await adapter.aclose()
 
 
-async def test_read_that_goes_elsewhere_keeps_its_place(newer: Local, services: list[FaultProxy], time: Time) -> None:
+async def test_read_keeps_its_slot_during_failover(newer: Local, services: list[FaultProxy], time: Time) -> None:
     adapter = await adapter_on(newer, urls(services), max_in_flight=1)
     for service in services[:2]:
         service.answer(503, {}, b"", count=1)
@@ -643,7 +639,7 @@ async def test_read_that_goes_elsewhere_keeps_its_place(newer: Local, services: 
 # What is said of it
 
 
-async def test_log_says_once_that_a_url_is_left_out_and_when_it_is_back(
+async def test_log_reports_an_open_and_a_closed_circuit_once(
     newer: Local, services: list[FaultProxy], time: Time, watch: Any
 ) -> None:
     adapter = await adapter_on(newer, urls(services))

@@ -56,7 +56,7 @@ async def turns() -> None:
         await asyncio.sleep(0)
 
 
-async def test_who_waits_for_the_same_gets_one_answer(work: Work) -> None:
+async def test_queued_calls_with_equal_keys_share_one_request(work: Work) -> None:
     line = RequestQueue[str](1, 100)
     first = call(line, work, "a", "same")
     await turns()
@@ -74,7 +74,7 @@ async def test_who_waits_for_the_same_gets_one_answer(work: Work) -> None:
     assert await another == "c 3"
 
 
-async def test_nobody_joins_what_is_under_way(work: Work) -> None:
+async def test_request_in_flight_is_not_shared(work: Work) -> None:
     line = RequestQueue[str](1, 100)
     first = call(line, work, "a", "same")
     await turns()
@@ -91,7 +91,7 @@ async def test_nobody_joins_what_is_under_way(work: Work) -> None:
     assert list(await asyncio.gather(first, second, third)) == ["a 1", "b 2", "c 3"]
 
 
-async def test_what_has_no_key_is_never_shared(work: Work) -> None:
+async def test_calls_without_key_are_never_shared(work: Work) -> None:
     line = RequestQueue[str](1, 100)
     calls = [call(line, work, name) for name in "abc"]
     for number in (1, 2, 3):
@@ -100,7 +100,7 @@ async def test_what_has_no_key_is_never_shared(work: Work) -> None:
     assert list(await asyncio.gather(*calls)) == ["a 1", "b 2", "c 3"]
 
 
-async def test_when_the_first_of_a_turn_leaves_the_line_the_next_keeps_the_place(work: Work) -> None:
+async def test_coalesced_caller_keeps_the_position_of_a_cancelled_one(work: Work) -> None:
     line = RequestQueue[str](1, 100)
     out = call(line, work, "a")
     await turns()
@@ -117,7 +117,7 @@ async def test_when_the_first_of_a_turn_leaves_the_line_the_next_keeps_the_place
     assert list(await asyncio.gather(out, stays, behind)) == ["a 1", "c 2", "d 3"]
 
 
-async def test_when_the_one_who_works_is_cancelled_the_next_of_the_turn_does_the_work(work: Work) -> None:
+async def test_coalesced_caller_takes_over_from_a_cancelled_one(work: Work) -> None:
     line = RequestQueue[str](1, 100)
     out = call(line, work, "a")
     await turns()
@@ -136,7 +136,7 @@ async def test_when_the_one_who_works_is_cancelled_the_next_of_the_turn_does_the
     assert await behind == "e 4"
 
 
-async def test_one_who_is_cancelled_as_its_turn_comes_hands_it_on(work: Work) -> None:
+async def test_caller_cancelled_as_it_gets_its_slot_passes_it_on(work: Work) -> None:
     line = RequestQueue[str](1, 100)
     out = call(line, work, "a")
     await turns()
@@ -151,7 +151,7 @@ async def test_one_who_is_cancelled_as_its_turn_comes_hands_it_on(work: Work) ->
     assert list(await asyncio.gather(out, third)) == ["a 1", "c 2"]
 
 
-async def test_an_error_is_that_of_all_who_share_the_turn_and_of_nobody_else(work: Work) -> None:
+async def test_error_is_raised_for_all_callers_of_the_request_only(work: Work) -> None:
     line = RequestQueue[str](1, 100)
     out = call(line, work, "a")
     await turns()
@@ -169,7 +169,7 @@ async def test_an_error_is_that_of_all_who_share_the_turn_and_of_nobody_else(wor
     assert await behind == "e 3"
 
 
-async def test_everybody_who_waits_is_counted(work: Work) -> None:
+async def test_coalesced_callers_count_for_max_queued(work: Work) -> None:
     line = RequestQueue[str](1, 2)
     out = [call(line, work, "a"), call(line, work, "b", "k"), call(line, work, "c", "k")]
     await turns()
@@ -186,7 +186,7 @@ async def test_everybody_who_waits_is_counted(work: Work) -> None:
     assert work.begun == ["a", "b", "d"]
 
 
-async def test_closing_refuses_who_waits_and_waits_for_who_works(work: Work) -> None:
+async def test_close_rejects_queued_calls_and_waits_for_running_ones(work: Work) -> None:
     line = RequestQueue[str](2, 100)
     out = [call(line, work, "a"), call(line, work, "b")]
     await turns()
@@ -211,7 +211,7 @@ async def test_closing_refuses_who_waits_and_waits_for_who_works(work: Work) -> 
 
 
 @pytest.mark.parametrize("seed", range(20))
-async def test_random_cancels_lose_no_place(seed: int) -> None:
+async def test_random_cancellations_leak_no_slot(seed: int) -> None:
     dice = random.Random(seed)
     line = RequestQueue[str](3, 1000)
     under_way = most = 0

@@ -43,7 +43,7 @@ def reply(status: int, body: bytes = b"", headers: Mapping[str, str] | None = No
     ],
 )
 @pytest.mark.parametrize("body", [b"", b"Rate limit exceeded. Limit: 600 requests/min"])
-def test_429_stored_nothing_and_says_when_to_come_back(
+def test_429_is_unambiguous_and_follows_retry_after(
     writes: bool, headers: dict[str, str], retry_after: float | None, again: float | None, body: bytes
 ) -> None:
     error, wait = classify(reply(429, body, headers), writes=writes)
@@ -61,7 +61,7 @@ def test_refused_credential_is_unauthorized(status: int, body: bytes) -> None:
         assert str(error) == f"the server refused the credential ({status})"
 
 
-def test_version_conflict_has_both_numbers() -> None:
+def test_version_conflict_has_both_versions() -> None:
     body = error_body(error="version_conflict", expected_version=3, current_version=5)
     error, again = classify(reply(409, body), writes=True)
     assert isinstance(error, VersionConflict)
@@ -97,7 +97,9 @@ def test_other_409_is_no_version_conflict(body: bytes) -> None:
         (b'{"error":"read_model_busy"}', {"retry-after": "1"}, 1.0),
     ],
 )
-def test_503_that_did_nothing_is_asked_again(body: bytes, headers: dict[str, str], again: float | None) -> None:
+def test_503_of_a_server_that_is_not_ready_is_retried(
+    body: bytes, headers: dict[str, str], again: float | None
+) -> None:
     for writes in (False, True):
         error, wait = classify(reply(503, body, headers), writes=writes)
         assert isinstance(error, Unavailable)
@@ -105,7 +107,7 @@ def test_503_that_did_nothing_is_asked_again(body: bytes, headers: dict[str, str
 
 
 @pytest.mark.parametrize("writes", [False, True])
-def test_503_that_gave_up_waiting_leaves_a_write_open(writes: bool) -> None:
+def test_503_with_uncertain_outcome_is_ambiguous_for_a_write(writes: bool) -> None:
     error, again = classify(reply(503, UNCERTAIN), writes=writes)
     assert isinstance(error, Unavailable)
     assert (error.ambiguous, again) == (writes, None)
@@ -119,7 +121,7 @@ def test_503_that_gave_up_waiting_leaves_a_write_open(writes: bool) -> None:
     ],
 )
 @pytest.mark.parametrize("wait", ["1", "5", "30", "300"])
-def test_503_that_the_operator_must_end_names_the_setting(body: bytes, setting: str, wait: str) -> None:
+def test_503_that_needs_an_operator_names_the_setting(body: bytes, setting: str, wait: str) -> None:
     for writes in (False, True):
         error, again = classify(reply(503, body, {"retry-after": wait}), writes=writes)
         assert isinstance(error, Unavailable)
@@ -129,7 +131,7 @@ def test_503_that_the_operator_must_end_names_the_setting(body: bytes, setting: 
 
 @pytest.mark.parametrize("status", [502, 503, 504])
 @pytest.mark.parametrize("body", [PAGE, b"", b"upstream timed out", b'{"error":"Storage error: read-only"}'])
-def test_gateway_in_trouble_is_asked_again_for_reads_only(status: int, body: bytes) -> None:
+def test_gateway_errors_are_retried_for_reads_only(status: int, body: bytes) -> None:
     error, again = classify(reply(status, body), writes=False)
     assert isinstance(error, Unavailable)
     assert (error.status, error.ambiguous, again) == (status, False, 0.05)
@@ -139,7 +141,7 @@ def test_gateway_in_trouble_is_asked_again_for_reads_only(status: int, body: byt
 
 
 @pytest.mark.parametrize("status", [500, 501, 507])
-def test_server_that_failed_inside_may_have_stored(status: int) -> None:
+def test_500_is_ambiguous_for_a_write(status: int) -> None:
     body = b'{"error":"Internal error: worker gone"}'
     for writes in (False, True):
         error, again = classify(reply(status, body), writes=writes)
@@ -149,7 +151,7 @@ def test_server_that_failed_inside_may_have_stored(status: int) -> None:
 
 @pytest.mark.parametrize("status", [204, 301, 302, 304, 307, 308, 400, 404, 405, 413, 415, 422])
 @pytest.mark.parametrize("body", [b"", PAGE, b'{"error":"Validation error: no"}', b"[1]", b"null", b"7", b'"word"'])
-def test_anything_else_is_an_error_with_its_status(status: int, body: bytes) -> None:
+def test_any_other_status_is_an_api_error(status: int, body: bytes) -> None:
     for writes in (False, True):
         error, again = classify(reply(status, body), writes=writes)
         assert type(error) is Api
@@ -184,6 +186,6 @@ def test_anything_else_is_an_error_with_its_status(status: int, body: bytes) -> 
         (b"[" * 200_000, ""),
     ],
 )
-def test_only_a_fixed_phrase_of_the_server_is_repeated(body: bytes, shown: str) -> None:
+def test_message_repeats_only_fixed_phrases_of_the_server(body: bytes, shown: str) -> None:
     error, _ = classify(reply(422, body), writes=True)
     assert str(error) == f"the server answered 422{shown}"

@@ -119,7 +119,7 @@ def is_append(method: str) -> bool:
     return method == "POST"
 
 
-async def test_email_taken_in_the_gap_stays_with_its_first_owner(cold: Cold) -> None:
+async def test_email_claimed_during_a_restart_stays_with_its_first_owner(cold: Cold) -> None:
     cold.before(is_append, lambda: cold.early.users.create(id="ada", email=email("Ada")))
     with pytest.raises(Conflict) as caught:
         await cold.late.users.create(id="late", email=email("ADA"), username="late")
@@ -138,7 +138,7 @@ async def test_email_taken_in_the_gap_stays_with_its_first_owner(cold: Cold) -> 
     assert (await cold.late.users.create(username="late")).username == "late"
 
 
-async def test_rename_in_the_gap_is_taken_back(cold: Cold) -> None:
+async def test_rename_during_a_restart_is_reverted(cold: Cold) -> None:
     before = await cold.late.users.get("second")
     assert before is not None
     cold.before(is_append, lambda: cold.early.users.create(id="ada", email=email("Ada")))
@@ -153,7 +153,7 @@ async def test_rename_in_the_gap_is_taken_back(cold: Cold) -> None:
         await assert_sound(adapter)
 
 
-async def test_transaction_that_met_the_gap_is_taken_back_whole(cold: Cold) -> None:
+async def test_transaction_during_a_restart_is_reverted_completely(cold: Cold) -> None:
     early = cold.early
     await early.users.create(id="third", email=email("third"))
     account = await early.accounts.create(id="a3", user_id="third", provider_id="github", account_id="3")
@@ -188,7 +188,7 @@ async def test_transaction_that_met_the_gap_is_taken_back_whole(cold: Cold) -> N
         await assert_sound(adapter)
 
 
-async def test_user_made_in_the_gap_keeps_its_state(cold: Cold) -> None:
+async def test_user_created_again_during_a_restart_keeps_its_state(cold: Cold) -> None:
     cold.before(is_append, lambda: cold.early.users.create(id="ada", name="first", email=email("Ada")))
     with pytest.raises(Conflict) as caught:
         await cold.late.users.create(id="ada", name="late", email=email("late"))
@@ -201,7 +201,7 @@ async def test_user_made_in_the_gap_keeps_its_state(cold: Cold) -> None:
         assert await adapter.users.get_by_email(email("late")) is None
 
 
-async def test_token_revoked_in_the_gap_is_never_revived(cold: Cold) -> None:
+async def test_token_revoked_during_a_restart_stays_revoked(cold: Cold) -> None:
     async def sign_in_and_out() -> None:
         await cold.early.sessions.create(user_id="first", expires_at=START, token=token("given"))
         await cold.early.sessions.delete(token("given"))
@@ -219,7 +219,7 @@ async def test_token_revoked_in_the_gap_is_never_revived(cold: Cold) -> None:
         assert [session async for session in adapter.sessions.scan()] == []
 
 
-async def test_scans_show_a_user_made_in_the_gap_as_it_is(cold: Cold) -> None:
+async def test_scan_shows_the_state_of_a_user_created_during_a_restart(cold: Cold) -> None:
     cold.before(is_append, lambda: cold.early.users.create(id="ada", name="first", email=email("Ada")))
     with pytest.raises(Conflict):
         await cold.late.users.create(id="ada", name="late", email=email("late"))
@@ -228,7 +228,7 @@ async def test_scans_show_a_user_made_in_the_gap_as_it_is(cold: Cold) -> None:
     await assert_sound(cold.early)
 
 
-async def test_session_made_in_the_gap_keeps_its_state(cold: Cold) -> None:
+async def test_session_created_again_during_a_restart_keeps_its_state(cold: Cold) -> None:
     made = []
 
     async def sign_in() -> None:
@@ -243,7 +243,7 @@ async def test_session_made_in_the_gap_keeps_its_state(cold: Cold) -> None:
         assert await adapter.sessions.list_for_user("second") == []
 
 
-async def test_scans_show_a_session_made_in_the_gap_as_it_is(cold: Cold) -> None:
+async def test_scan_shows_the_state_of_a_session_created_during_a_restart(cold: Cold) -> None:
     cold.before(is_append, lambda: cold.early.sessions.create(user_id="first", expires_at=START, token=token("given")))
     with pytest.raises(Conflict):
         await cold.late.sessions.create(user_id="second", expires_at=START, token=token("given"))
@@ -277,7 +277,7 @@ async def test_restart_before_any_request_of_a_sign_up_leaves_one_owner(cold: Co
 
 
 @pytest.mark.parametrize("what", ["email", "id"])
-async def test_gap_on_real_connections(older: Local, what: str) -> None:
+async def test_restart_that_breaks_connections_leaves_one_owner(older: Local, what: str) -> None:
     """The restart breaks the connections as well; the late one is found out either way."""
     early, store = older.adapter(), older.store()
     late = older.adapter(store=store)

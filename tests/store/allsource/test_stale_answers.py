@@ -66,7 +66,7 @@ async def test_revoked_session_stays_revoked(
 
 
 @pytest.mark.parametrize("fresh", [False, True], ids=["same-adapter", "fresh-adapter"])
-async def test_user_that_ordinary_queries_do_not_show_is_there(
+async def test_user_missing_in_ordinary_queries_is_found(
     newer: Local, adapter: AllsourceAuthAdapter, ada: User, fresh: bool
 ) -> None:
     newer.faults.stale()
@@ -87,7 +87,7 @@ async def test_user_that_ordinary_queries_do_not_show_is_there(
     assert await newer.types("auth-user:bob") == ["auth.user.created"]
 
 
-async def test_mutations_rest_on_what_was_acknowledged(
+async def test_mutations_use_acknowledged_events(
     newer: Local, adapter: AllsourceAuthAdapter, ada: User, session: Session
 ) -> None:
     newer.faults.stale()
@@ -132,7 +132,7 @@ async def test_history_and_past_states_are_complete(newer: Local, adapter: Allso
     assert (await reader.users.revert(ada.id, changes[2].event_id)).name == "three"
 
 
-async def test_past_before_the_shortage_is_not_asked_for_twice(
+async def test_past_state_before_the_shortage_needs_no_strict_read(
     newer: Local, adapter: AllsourceAuthAdapter, ada: User
 ) -> None:
     """That later events are left out does not make an answer suspicious."""
@@ -145,7 +145,7 @@ async def test_past_before_the_shortage_is_not_asked_for_twice(
     assert "integrity" not in [name for request in newer.arrived for name in request.parameters]
 
 
-async def test_suspicious_answer_is_asked_again_of_the_side_that_writes(
+async def test_suspicious_answer_is_read_again_from_core(
     newer: Local, adapter: AllsourceAuthAdapter, ada: User
 ) -> None:
     newer.faults.stale()
@@ -160,7 +160,7 @@ async def test_suspicious_answer_is_asked_again_of_the_side_that_writes(
 
 
 @pytest.mark.parametrize("through", ["core", "query-service"])
-async def test_what_nobody_can_prove_complete_is_unavailable(newer: Local, ada: User, through: str) -> None:
+async def test_unverifiable_answer_is_unavailable(newer: Local, ada: User, through: str) -> None:
     newer.faults.stale()
     adapter = newer.adapter(query_url=newer.query_url if through == "query-service" else None)
     with pytest.raises(Unavailable, match="ALLSOURCE_MEMORY_RESERVE_BYTES"):
@@ -185,7 +185,7 @@ async def test_long_stream_is_complete_or_unavailable(newer: Local, count: int) 
 
 
 @pytest.mark.parametrize("count", [999, 1000, 1001])
-async def test_stream_as_long_as_a_strict_read_may_be(newer: Local, count: int) -> None:
+async def test_stream_of_the_maximum_length_of_a_strict_read(newer: Local, count: int) -> None:
     newer.faults.stale()
     await newer.append(*(new_event("auth-user:busy", stored_user("busy", name=str(number))) for number in range(count)))
     adapter = newer.adapter()
@@ -198,7 +198,7 @@ async def test_stream_as_long_as_a_strict_read_may_be(newer: Local, count: int) 
 # A counter that other tenants moved
 
 
-async def test_stream_of_another_tenant_is_absent(either: Local) -> None:
+async def test_stream_used_only_by_another_tenant_is_absent(either: Local) -> None:
     """Its counter says that there are events, and an empty answer is right all the same."""
     theirs = either.adapter(tenant_id="theirs")
     await theirs.users.create(id="ada", email=email("Ada"))
@@ -222,7 +222,7 @@ async def test_stream_of_another_tenant_is_absent(either: Local) -> None:
     assert kept.name == "another"
 
 
-async def test_believed_without_strict_reads(older: Local) -> None:
+async def test_server_without_strict_reads_is_asked_once(older: Local) -> None:
     """0.23 cannot prove that an answer is complete, so it is asked once."""
     await older.append(new_event("auth-user:ada", stored_user("ada")), tenant="theirs")
     adapter = older.adapter()

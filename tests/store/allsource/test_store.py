@@ -148,14 +148,14 @@ async def test_every_request_names_the_tenant_and_carries_the_key(either: Local,
     assert {"core", "query"} == {request.port for request in either.arrived}
 
 
-async def test_without_a_key_none_is_sent(newer: Local) -> None:
+async def test_no_key_header_without_a_key(newer: Local) -> None:
     await newer.adapter(api_key=None).users.create()
     assert newer.arrived
     for request in newer.arrived:
         assert "x-api-key" not in request.headers
 
 
-async def test_without_a_query_service_core_is_asked(newer: Local) -> None:
+async def test_core_answers_reads_without_a_query_service(newer: Local) -> None:
     adapter = newer.adapter(query_url=None)
     user = await adapter.users.create(email=email("Ada"))
     assert await adapter.users.get_by_email(email("Ada")) == user
@@ -205,7 +205,7 @@ async def answering(date: str | None, time: int | None = None) -> int:
         return round((store.server_time() - time_ns()) / SECOND)
 
 
-async def test_servers_clock_is_told_by_its_answers() -> None:
+async def test_server_time_is_estimated_from_replies() -> None:
     ahead = time_ns() // SECOND + 5000
     assert 4998 <= await answering(httpx_date(ahead)) <= 5000
     assert 4998 <= await answering(None, ahead * SECOND) <= 5000
@@ -220,14 +220,14 @@ def httpx_date(seconds: int) -> str:
 
 
 @pytest.mark.parametrize("date", ["yesterday", "", "99999999999999999999", "Tue, 99 Nov 2026 00:00:00 GMT"])
-async def test_date_that_is_none_is_passed_over(date: str) -> None:
+async def test_invalid_date_header_is_ignored(date: str) -> None:
     assert await answering(date) == 0
 
 
 # What it says of itself
 
 
-async def test_info_tells_where_it_is_and_who_answers(either: Local) -> None:
+async def test_info_reports_urls_and_server(either: Local) -> None:
     info = await either.adapter(tenant_id="acme").info()
     newer = info.server_version == "0.27.0"
     assert info.store == "Allsource"
@@ -241,7 +241,7 @@ async def test_info_tells_where_it_is_and_who_answers(either: Local) -> None:
     ("query_url", "shown"),
     [(None, "{core}"), (["{query}"], "{query}"), (["{query}", "http://b.example"], "{query}, http://b.example")],
 )
-async def test_info_tells_where_it_reads_from(newer: Local, query_url: list[str] | None, shown: str) -> None:
+async def test_info_reports_the_read_urls(newer: Local, query_url: list[str] | None, shown: str) -> None:
     def named(text: str) -> str:
         return text.format(core=newer.core_url, query=newer.query_url)
 
@@ -249,7 +249,7 @@ async def test_info_tells_where_it_reads_from(newer: Local, query_url: list[str]
     assert (await adapter.info()).reads_from == named(shown)
 
 
-async def test_repr_tells_the_engine_before_it_is_used(options: dict[str, Any]) -> None:
+async def test_repr_names_the_engine_before_the_first_call(options: dict[str, Any]) -> None:
     store = AllsourceStore("http://localhost", **options)
     named = repr(store)
     assert f"engine={store._client.engine.name!r}" in named
@@ -257,7 +257,7 @@ async def test_repr_tells_the_engine_before_it_is_used(options: dict[str, Any]) 
     await store.close()
 
 
-async def test_info_of_both_engines_differs() -> None:
+async def test_info_names_the_engine() -> None:
     from tests.support.targets import SECOND_ENGINE
 
     engines = set()
@@ -268,14 +268,14 @@ async def test_info_of_both_engines_differs() -> None:
 
 
 @pytest.mark.parametrize("body", [b"<html>ok</html>", b"", b"[]", b'{"status":"healthy"}', b'{"version":7}'])
-async def test_info_of_a_server_that_says_nothing_of_itself(newer: Local, body: bytes) -> None:
+async def test_info_of_a_server_with_an_empty_health_reply(newer: Local, body: bytes) -> None:
     newer.faults.garble(body, "text/html", on="/health")
     info = await newer.adapter().info()
     assert (info.server, info.server_version, info.durable) == (None, None, None)
     assert info.strict_reads
 
 
-async def test_repr_shows_neither_key_nor_content(newer: Local) -> None:
+async def test_no_repr_shows_the_key_or_content(newer: Local) -> None:
     store = newer.store()
     adapter = newer.adapter(store=store)
     await adapter.users.create(email=email("Ada"))

@@ -98,7 +98,7 @@ def unrevealing(error: Json) -> bool:
 
 
 @pytest.mark.parametrize("body", WRONG)
-async def test_wrong_answer_to_a_read_is_an_error(store: AllsourceStore, httpx_mock: HTTPXMock, body: bytes) -> None:
+async def test_malformed_reply_to_a_read_is_an_error(store: AllsourceStore, httpx_mock: HTTPXMock, body: bytes) -> None:
     httpx_mock.add_response(content=body, is_reusable=True)
     with pytest.raises(Json) as caught:
         await store.latest(STREAM)
@@ -109,7 +109,9 @@ async def test_wrong_answer_to_a_read_is_an_error(store: AllsourceStore, httpx_m
 
 
 @pytest.mark.parametrize("call", ["get", "load_session", "delete"])
-async def test_wrong_answer_is_never_absent(store: AllsourceStore, httpx_mock: HTTPXMock, call: str) -> None:
+async def test_malformed_reply_is_never_taken_for_absent(
+    store: AllsourceStore, httpx_mock: HTTPXMock, call: str
+) -> None:
     adapter = AllsourceAuthAdapter.with_store(store)
     for body in (HTML, RIGHT[:40], page(event(entity_id="other"))):
         httpx_mock.add_response(content=body)
@@ -134,7 +136,7 @@ async def whole_scan(store: AllsourceStore, prefix: str) -> list[Any]:
     return [event async for found in store.scan(prefix) for event in found]
 
 
-async def test_what_may_be_missing_may_be_missing(store: AllsourceStore, httpx_mock: HTTPXMock) -> None:
+async def test_optional_members_may_be_missing(store: AllsourceStore, httpx_mock: HTTPXMock) -> None:
     """The older Query Services leave out all that a reader can do without."""
     bare = json.dumps({"data": [event(metadata=..., version=...) | {"_links": {}}], "_links": {}}).encode()
     httpx_mock.add_response(content=bare)
@@ -143,7 +145,7 @@ async def test_what_may_be_missing_may_be_missing(store: AllsourceStore, httpx_m
     assert (latest.event.version, bytes(latest.event.metadata), latest.version) == (1, b"null", 0)
 
 
-async def test_large_answer_is_read_as_a_small_one_is(store: AllsourceStore, httpx_mock: HTTPXMock) -> None:
+async def test_large_reply_is_decoded_like_a_small_one(store: AllsourceStore, httpx_mock: HTTPXMock) -> None:
     """It is decoded in a thread."""
     large = event(payload={"text": "x" * 200_000})
     httpx_mock.add_response(content=page(large))
@@ -170,7 +172,7 @@ NOT_ACKNOWLEDGED = {
 
 
 @pytest.mark.parametrize("body", NOT_ACKNOWLEDGED.values(), ids=NOT_ACKNOWLEDGED)
-async def test_wrong_answer_to_an_append_leaves_it_open(
+async def test_malformed_reply_to_an_append_is_ambiguous(
     store: AllsourceStore, httpx_mock: HTTPXMock, body: bytes
 ) -> None:
     httpx_mock.add_response(content=body)
@@ -181,7 +183,7 @@ async def test_wrong_answer_to_an_append_leaves_it_open(
 
 
 @pytest.mark.parametrize("count", [0, 1, 3])
-async def test_acknowledgement_of_another_number_of_events_leaves_them_open(
+async def test_wrong_number_of_acknowledgements_is_ambiguous(
     store: AllsourceStore, httpx_mock: HTTPXMock, count: int
 ) -> None:
     one = {"event_id": "1", "timestamp": "2026-11-23T10:59:20Z", "version": 1}
@@ -193,7 +195,7 @@ async def test_acknowledgement_of_another_number_of_events_leaves_them_open(
 
 @pytest.mark.parametrize("stored", [False, True], ids=["not-stored", "stored"])
 @pytest.mark.parametrize("body", NOT_ACKNOWLEDGED.values(), ids=NOT_ACKNOWLEDGED)
-async def test_write_with_a_wrong_answer_has_one_effect(body: bytes, stored: bool) -> None:
+async def test_write_with_a_malformed_reply_has_one_effect(body: bytes, stored: bool) -> None:
     async with running_local("0.27") as local:
         adapter = local.adapter()
 
@@ -223,7 +225,7 @@ async def test_write_with_a_wrong_answer_has_one_effect(body: bytes, stored: boo
 
 
 @pytest.mark.parametrize("body", [HTML, RIGHT[:60], b"{}"], ids=["html", "half", "object"])
-async def test_read_with_a_wrong_answer_on_either_engine(newer: Local, body: bytes) -> None:
+async def test_read_with_a_malformed_reply_fails_on_each_engine(newer: Local, body: bytes) -> None:
     adapter = newer.adapter()
     user = await adapter.users.create(email=email("Ada"))
     for call in (adapter.users.get(user.id), adapter.users.get_by_email(email("Ada"))):
@@ -241,7 +243,7 @@ async def test_read_with_a_wrong_answer_on_either_engine(newer: Local, body: byt
 
 
 @pytest.mark.parametrize("envelope", ["data", "events"])
-async def test_query_service_of_either_age_is_read_right(envelope: str) -> None:
+async def test_both_envelopes_of_query_services_are_decoded(envelope: str) -> None:
     async with running_local("0.27", envelope=envelope, api_keys={KEY: "default"}) as local:
         adapter = local.adapter()
         ada = await adapter.users.create(email=email("Ada"))
@@ -262,7 +264,7 @@ async def test_query_service_of_either_age_is_read_right(envelope: str) -> None:
 
 @pytest.mark.parametrize("envelope", ["data", "events"])
 @pytest.mark.parametrize("count", [999, 1000, 1001, 2000, 2500])
-async def test_query_service_of_either_age_is_paged_to_the_end(envelope: str, count: int) -> None:
+async def test_both_envelopes_of_query_services_are_paged_completely(envelope: str, count: int) -> None:
     async with running_local("0.27", envelope=envelope) as local:
         users = [stored_user(f"u{number}") for number in range(count)]
         await local.append(*(new_event(f"auth-user:{user['id']}", user) for user in users))
@@ -302,7 +304,7 @@ SECOND = 1_763_895_560 * 1_000_000_000
         ("1969-12-31T23:59:59.999999999Z", -1),
     ],
 )
-def test_time_is_read_to_the_nanosecond(text: str, nanoseconds: int) -> None:
+def test_time_is_parsed_to_the_nanosecond(text: str, nanoseconds: int) -> None:
     assert parse_time(text) == nanoseconds
 
 
@@ -326,14 +328,14 @@ def test_time_is_read_to_the_nanosecond(text: str, nanoseconds: int) -> None:
         "1763895560",
     ],
 )
-def test_text_that_is_no_time_is_an_error(text: str) -> None:
+def test_invalid_time_is_an_error(text: str) -> None:
     with pytest.raises(Json):
         parse_time(text)
 
 
 @pytest.mark.parametrize("moment", [datetime(1, 1, 1, tzinfo=UTC), START, datetime(9999, 12, 31, tzinfo=UTC)])
 @pytest.mark.parametrize("below", [0, 1, 999_999_999])
-def test_time_is_sent_as_it_is_read(moment: datetime, below: int) -> None:
+def test_formatted_time_is_parsed_to_the_same_value(moment: datetime, below: int) -> None:
     nanoseconds = int((moment - datetime(1970, 1, 1, tzinfo=UTC)).total_seconds()) * 1_000_000_000 + below
     text = format_time(nanoseconds)
     assert len(text) == 30
@@ -344,7 +346,7 @@ def test_time_is_sent_as_it_is_read(moment: datetime, below: int) -> None:
 
 
 @pytest.mark.parametrize("key", ["a b", "a&b=c", "a/b?c#d", "ä", "😀", "a+b", "a%20b", '"'])
-async def test_any_key_arrives_as_it_is(newer: Local, key: str) -> None:
+async def test_keys_with_special_characters_arrive_unchanged(newer: Local, key: str) -> None:
     adapter = newer.adapter(tenant_id="acme")
     user = await adapter.users.create(id=key, email=f"{key.replace(' ', '')}@example.org")
     assert await adapter.users.get(key) == user
@@ -352,7 +354,7 @@ async def test_any_key_arrives_as_it_is(newer: Local, key: str) -> None:
     assert [request.parameters["entity_id"] for request in newer.arrived[-1:]] == [[f"auth-user:{key}"]]
 
 
-def test_wire_of_a_tenant_names_it_in_every_request() -> None:
+def test_every_request_names_the_tenant() -> None:
     wire = WireFormat("acme")
     queries = [
         wire.latest("s"),

@@ -43,7 +43,7 @@ def files(folder: Path) -> dict[str, bytes]:
     return {entry.name: entry.read_bytes() for entry in folder.iterdir() if not entry.name.endswith("-shm")}
 
 
-async def test_a_lock_that_stays_is_an_error_and_stores_nothing(store: SqliteStore, path: Path) -> None:
+async def test_permanent_lock_is_an_error_and_stores_nothing(store: SqliteStore, path: Path) -> None:
     await store.append([event(guard=0)])
     other = sqlite3.connect(path, isolation_level=None)
     other.execute("BEGIN IMMEDIATE")
@@ -58,7 +58,7 @@ async def test_a_lock_that_stays_is_an_error_and_stores_nothing(store: SqliteSto
     assert (await store.append([event(guard=1)]))[0].version == 2
 
 
-async def test_a_full_disk_stores_nothing_and_is_not_final(store: SqliteStore) -> None:
+async def test_full_disk_stores_nothing_and_is_recoverable(store: SqliteStore) -> None:
     await store.append([event(guard=0)])
     writer = store._log._file._writer
     assert writer is not None
@@ -102,7 +102,7 @@ async def test_damage_is_reported_and_not_repaired(path: Path, where: str) -> No
     assert {name: content for name, content in files(path.parent).items() if content} == before
 
 
-async def test_what_is_not_damaged_can_still_be_read(path: Path) -> None:
+async def test_undamaged_parts_can_still_be_read(path: Path) -> None:
     store = SqliteStore(SqliteLog(path))
     await store.append([event("early")])
     for n in range(20):
@@ -181,7 +181,7 @@ def child(what: str, path: Path) -> list[str]:
 
 @pytest.mark.skipif(sys.platform == "win32", reason="users and modes of POSIX")
 @pytest.mark.parametrize("protected", ["file", "folder"])
-async def test_a_file_that_may_only_be_read_is_refused_untouched(open_to_all: Path, protected: str) -> None:
+async def test_read_only_file_is_refused_unchanged(open_to_all: Path, protected: str) -> None:
     path = open_to_all / "events.db"
     store = SqliteStore(SqliteLog(path))
     await store.append([event()])
@@ -195,5 +195,5 @@ async def test_a_file_that_may_only_be_read_is_refused_untouched(open_to_all: Pa
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="limits of POSIX")
-def test_a_disk_error_while_committing_is_ambiguous_and_not_final(path: Path) -> None:
+def test_disk_error_during_commit_is_ambiguous_and_recoverable(path: Path) -> None:
     assert child("limited", path) == ["done", "input/output True", "1", "done"]

@@ -73,7 +73,7 @@ def build(path: Path, *statements: str) -> None:
     connection.close()
 
 
-async def test_the_file_and_its_companions_are_private(store: SqliteStore, path: Path) -> None:
+async def test_file_and_its_wal_and_shm_are_private(store: SqliteStore, path: Path) -> None:
     previous = os.umask(0o000)
     try:
         await store.append([event()])
@@ -84,7 +84,7 @@ async def test_the_file_and_its_companions_are_private(store: SqliteStore, path:
     assert modes == {"events.db": 0o600, "events.db-wal": 0o600, "events.db-shm": 0o600}
 
 
-async def test_the_file_says_what_it_is_and_reads_as_json(store: SqliteStore, path: Path) -> None:
+async def test_file_has_an_application_id_and_contains_json(store: SqliteStore, path: Path) -> None:
     await store.append([event(payload='{"name": "Zoë"}')])
     connection = sqlite3.connect(path)
     assert connection.execute("PRAGMA application_id").fetchone() == (APPLICATION_ID,)
@@ -97,7 +97,7 @@ async def test_the_file_says_what_it_is_and_reads_as_json(store: SqliteStore, pa
 
 
 @pytest.mark.parametrize(("durability", "level"), [("full", 2), ("normal", 1)])
-async def test_durability_decides_how_often_sqlite_syncs(path: Path, durability: Any, level: int) -> None:
+async def test_durability_sets_the_sync_mode(path: Path, durability: Any, level: int) -> None:
     store = SqliteStore(SqliteLog(path, durability=durability))
     await store.append([event()])
     writer = store._log._file._writer
@@ -117,13 +117,13 @@ async def test_durability_decides_how_often_sqlite_syncs(path: Path, durability:
         ("busy_timeout", float("nan")),
     ],
 )
-def test_an_option_that_cannot_be_meant_is_named(option: str, value: Any) -> None:
+def test_error_names_the_invalid_option(option: str, value: Any) -> None:
     with pytest.raises(InvalidInput) as caught:
         SqliteLog(**{"path": None, option: value})
     assert caught.value.field == option
 
 
-async def test_a_strange_name_is_only_a_name(tmp_path: Path) -> None:
+async def test_special_characters_in_a_file_name_have_no_meaning(tmp_path: Path) -> None:
     path = tmp_path / "a?mode=memory&b#c %41 ü.db"
     store = SqliteStore(SqliteLog(path))
     await store.append([event()])
@@ -131,7 +131,7 @@ async def test_a_strange_name_is_only_a_name(tmp_path: Path) -> None:
     assert [entry.name for entry in tmp_path.iterdir()] == [path.name]
 
 
-async def test_a_relative_path_stays_where_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_relative_path_ignores_a_later_chdir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     log = SqliteLog("events.db")
     monkeypatch.chdir("/")
@@ -141,7 +141,7 @@ async def test_a_relative_path_stays_where_it_was(tmp_path: Path, monkeypatch: p
     assert (tmp_path / "events.db").exists()
 
 
-async def test_a_link_to_nothing_makes_a_private_file_where_it_points(tmp_path: Path, path: Path) -> None:
+async def test_dangling_link_creates_a_private_target(tmp_path: Path, path: Path) -> None:
     path.symlink_to(tmp_path / "target.db")
     store = SqliteStore(SqliteLog(path))
     await store.append([event()])
@@ -149,14 +149,14 @@ async def test_a_link_to_nothing_makes_a_private_file_where_it_points(tmp_path: 
     assert (tmp_path / "target.db").stat().st_mode & 0o777 == 0o600
 
 
-async def test_an_empty_file_is_taken_over(path: Path) -> None:
+async def test_empty_file_is_initialized(path: Path) -> None:
     path.touch(0o600)
     store = SqliteStore(SqliteLog(path))
     await store.append([event(guard=0)])
     await store.close()
 
 
-async def test_a_newer_format_is_refused_untouched(path: Path) -> None:
+async def test_newer_format_is_refused_unchanged(path: Path) -> None:
     store = SqliteStore(SqliteLog(path))
     await store.append([event()])
     await store.close()
@@ -177,14 +177,14 @@ async def test_a_newer_format_is_refused_untouched(path: Path) -> None:
     ],
     ids=["no id", "foreign id", "our version alone", "wal"],
 )
-async def test_a_database_of_another_application_is_refused_untouched(path: Path, statements: tuple[str, ...]) -> None:
+async def test_database_of_another_application_is_refused_unchanged(path: Path, statements: tuple[str, ...]) -> None:
     build(path, *statements)
     before = files(path.parent)
     await refused(path, "another application")
     assert {name: content for name, content in files(path.parent).items() if content} == before
 
 
-async def test_another_applications_unfinished_log_is_not_folded_back(path: Path, tmp_path: Path) -> None:
+async def test_wal_of_another_application_is_not_checkpointed(path: Path, tmp_path: Path) -> None:
     origin = tmp_path / "origin"
     origin.mkdir()
     live = sqlite3.connect(origin / "notes.db")
@@ -203,7 +203,7 @@ async def test_another_applications_unfinished_log_is_not_folded_back(path: Path
 
 
 @pytest.mark.parametrize("size", [5, 600, 5_000])
-async def test_a_file_that_is_no_database_is_refused_untouched(path: Path, size: int) -> None:
+async def test_file_that_is_not_a_database_is_refused_unchanged(path: Path, size: int) -> None:
     content = (CANARY * 500)[:size]
     path.write_text(content)
     await refused(path, "another application")
@@ -223,7 +223,7 @@ async def test_a_device_cannot_be_opened() -> None:
     await refused(Path("/dev/null"), "cannot open")
 
 
-async def test_a_failed_open_can_be_tried_again(tmp_path: Path) -> None:
+async def test_failed_open_can_be_retried(tmp_path: Path) -> None:
     store = SqliteStore(SqliteLog(tmp_path / "later" / "events.db"))
     with pytest.raises(Storage):
         await store.latest("s")
@@ -232,7 +232,7 @@ async def test_a_failed_open_can_be_tried_again(tmp_path: Path) -> None:
     await store.close()
 
 
-async def test_callers_that_wait_for_one_open_share_its_failure(
+async def test_concurrent_callers_share_the_failure_of_one_open(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store = SqliteStore(SqliteLog(tmp_path / "missing" / "events.db"))
@@ -257,7 +257,7 @@ async def test_callers_that_wait_for_one_open_share_its_failure(
     await store.close()
 
 
-async def test_opening_outlasts_another_process_that_creates_the_file(
+async def test_open_waits_for_another_process_that_creates_the_file(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path.touch(0o600)
@@ -277,7 +277,7 @@ async def test_opening_outlasts_another_process_that_creates_the_file(
     other.close()
 
 
-async def test_a_file_that_somebody_keeps_to_himself_is_locked(store: SqliteStore, path: Path) -> None:
+async def test_exclusively_locked_file_is_reported_as_locked(store: SqliteStore, path: Path) -> None:
     await store.append([event()])
     await store.close()
     other = sqlite3.connect(path, isolation_level=None)

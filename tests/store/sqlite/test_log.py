@@ -66,13 +66,13 @@ async def ready() -> None:
         await asyncio.sleep(0)
 
 
-async def test_appends_of_one_moment_share_a_sync(store: SqliteStore) -> None:
+async def test_concurrent_appends_share_a_sync(store: SqliteStore) -> None:
     results = await asyncio.gather(*(store.append([event(f"s{n}", guard=0)]) for n in range(64)))
     assert [result[0].version for result in results] == [1] * 64
     assert store._log.syncs == 1
 
 
-async def test_appends_that_follow_each_other_share_syncs(store: SqliteStore) -> None:
+async def test_callers_with_consecutive_appends_share_syncs(store: SqliteStore) -> None:
     async def caller(name: str) -> None:
         for version in range(10):
             await store.append([event(name, guard=version)])
@@ -91,7 +91,7 @@ async def test_appends_that_arrive_during_a_commit_form_the_next_group(held: Sql
     assert held._log.syncs == 2
 
 
-async def test_a_failed_guard_does_not_hurt_the_others_of_its_group(store: SqliteStore) -> None:
+async def test_failed_guard_does_not_affect_others_in_its_group(store: SqliteStore) -> None:
     first, failed, *others = await asyncio.gather(
         store.append([event("a", guard=0)]),
         store.append([event("b", guard=0), event("a", guard=0)]),
@@ -106,7 +106,7 @@ async def test_a_failed_guard_does_not_hurt_the_others_of_its_group(store: Sqlit
     assert [(await store.latest(stream)).version for stream in "ab"] == [2, 1]
 
 
-async def test_a_group_of_failures_alone_costs_no_sync(store: SqliteStore) -> None:
+async def test_group_of_failed_guards_is_not_synced(store: SqliteStore) -> None:
     with pytest.raises(VersionConflict):
         await store.append([event("s", guard=5)])
     assert store._log.syncs == 0
@@ -134,7 +134,7 @@ async def test_results_arrive_in_the_order_of_the_appends(store: SqliteStore) ->
     assert order == list(range(30))
 
 
-async def test_everybody_in_a_failed_group_gets_an_error_of_their_own(tmp_path: Path) -> None:
+async def test_each_caller_in_a_failed_group_gets_its_own_error(tmp_path: Path) -> None:
     store = SqliteStore(SqliteLog(tmp_path / "missing" / "events.db"))
     outcomes = await asyncio.gather(*(store.append([event("s")]) for _ in range(5)), return_exceptions=True)
     assert {type(outcome) for outcome in outcomes} == {Storage}
@@ -142,7 +142,7 @@ async def test_everybody_in_a_failed_group_gets_an_error_of_their_own(tmp_path: 
     await store.close()
 
 
-async def test_an_unforeseen_error_reaches_the_callers(tmp_path: Path) -> None:
+async def test_unexpected_error_reaches_the_callers(tmp_path: Path) -> None:
     store = SqliteStore(SqliteLog(tmp_path / "events.db", clock_ns=lambda: 1 // 0))
     with pytest.raises(ZeroDivisionError):
         await store.append([event("s")])
@@ -151,7 +151,7 @@ async def test_an_unforeseen_error_reaches_the_callers(tmp_path: Path) -> None:
     await store.close()
 
 
-async def test_cancelled_before_its_commit_began_nothing_is_stored(held: SqliteStore, gate: Gate) -> None:
+async def test_append_cancelled_before_its_commit_stores_nothing(held: SqliteStore, gate: Gate) -> None:
     first = asyncio.ensure_future(held.append([event("a")]))
     await gate.reached()
     second = asyncio.ensure_future(held.append([event("b"), event("b")]))
@@ -165,7 +165,7 @@ async def test_cancelled_before_its_commit_began_nothing_is_stored(held: SqliteS
     assert [(await held.latest(stream)).version for stream in "abc"] == [1, 0, 1]
 
 
-async def test_cancelled_during_its_commit_all_is_stored(held: SqliteStore, gate: Gate) -> None:
+async def test_append_cancelled_during_its_commit_is_stored(held: SqliteStore, gate: Gate) -> None:
     task = asyncio.ensure_future(held.append([event("s"), event("s")]))
     await gate.reached()
     task.cancel()
@@ -177,7 +177,7 @@ async def test_cancelled_during_its_commit_all_is_stored(held: SqliteStore, gate
 
 
 @pytest.mark.parametrize("guard", [9, None])
-async def test_an_outcome_that_nobody_waits_for_is_dropped_silently(
+async def test_outcome_for_a_cancelled_caller_is_dropped_silently(
     held: SqliteStore, gate: Gate, guard: int | None
 ) -> None:
     reported: list[object] = []
@@ -195,7 +195,7 @@ async def test_an_outcome_that_nobody_waits_for_is_dropped_silently(
     assert reported == []
 
 
-async def test_cancelled_at_any_turn_a_batch_is_whole_or_absent(store: SqliteStore) -> None:
+async def test_batch_cancelled_at_any_point_is_complete_or_absent(store: SqliteStore) -> None:
     for turns in range(8):
         task = asyncio.ensure_future(store.append([event(f"s{turns}"), event(f"s{turns}")]))
         for _ in range(turns):
@@ -226,7 +226,7 @@ async def test_close_waits_for_accepted_appends(tmp_path: Path, gate: Gate) -> N
     await again.close()
 
 
-async def test_a_close_that_is_cancelled_still_closes(tmp_path: Path, gate: Gate) -> None:
+async def test_cancelled_close_still_closes(tmp_path: Path, gate: Gate) -> None:
     store = SqliteStore(SqliteLog(tmp_path / "events.db", clock_ns=gate))
     task = asyncio.ensure_future(store.append([event("s")]))
     await gate.reached()
@@ -258,7 +258,7 @@ async def test_use_after_close_is_refused(store: SqliteStore) -> None:
             await use()  # type: ignore[misc]
 
 
-async def test_a_scan_ends_with_an_error_when_the_store_is_closed_under_it(store: SqliteStore) -> None:
+async def test_scan_fails_if_the_store_is_closed_meanwhile(store: SqliteStore) -> None:
     await store.append([event("s") for _ in range(1_500)])
     pages = store.scan("")
     assert len(await anext(pages)) == 1_000
@@ -267,7 +267,7 @@ async def test_a_scan_ends_with_an_error_when_the_store_is_closed_under_it(store
         await anext(pages)
 
 
-async def test_a_store_that_was_never_used_closes_without_a_file(tmp_path: Path) -> None:
+async def test_closing_an_unused_store_creates_no_file(tmp_path: Path) -> None:
     store = SqliteStore(SqliteLog(tmp_path / "events.db"))
     await store.close()
     assert list(tmp_path.iterdir()) == []
@@ -314,7 +314,7 @@ async def test_close_releases_files_and_threads(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("where", ["file", "memory"])
-def test_one_event_loop_after_another(tmp_path: Path, where: str) -> None:
+def test_event_loops_can_use_a_log_in_sequence(tmp_path: Path, where: str) -> None:
     store = SqliteStore(SqliteLog(tmp_path / "events.db" if where == "file" else None))
 
     async def once(version: int) -> None:
@@ -328,7 +328,7 @@ def test_one_event_loop_after_another(tmp_path: Path, where: str) -> None:
 
 
 @pytest.mark.parametrize("tidy", [True, False], ids=["tasks cancelled", "tasks forgotten"])
-def test_a_loop_that_ends_in_the_middle_of_a_commit_does_not_stop_the_next(tmp_path: Path, tidy: bool) -> None:
+def test_loop_closed_during_a_commit_does_not_block_the_next_loop(tmp_path: Path, tidy: bool) -> None:
     gate = Gate()
     store = SqliteStore(SqliteLog(tmp_path / "events.db", clock_ns=gate))
 
@@ -362,7 +362,7 @@ def test_a_loop_that_ends_in_the_middle_of_a_commit_does_not_stop_the_next(tmp_p
     asyncio.run(arrive())
 
 
-async def test_many_first_calls_at_once_open_one_file(tmp_path: Path) -> None:
+async def test_concurrent_first_calls_open_one_file(tmp_path: Path) -> None:
     store = SqliteStore(SqliteLog(tmp_path / "events.db"))
     await asyncio.gather(
         *(store.latest("s") for _ in range(10)),
@@ -373,7 +373,7 @@ async def test_many_first_calls_at_once_open_one_file(tmp_path: Path) -> None:
     await store.close()
 
 
-async def test_a_read_of_a_busy_file_tries_again(tmp_path: Path) -> None:
+async def test_read_of_a_busy_file_is_retried(tmp_path: Path) -> None:
     store = SqliteStore(SqliteLog(tmp_path / "events.db"))
     await store.append([event("s")])
     reader = await store._log.open()

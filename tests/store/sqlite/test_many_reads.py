@@ -47,7 +47,7 @@ async def statements(log: SqliteLog, found: list[str]) -> None:
 
 
 @pytest.mark.parametrize("count", [0, 1, 5, 99, 100, 101, 250])
-async def test_the_same_as_one_by_one(log: SqliteLog, store: SqliteStore, count: int) -> None:
+async def test_latest_many_equals_separate_reads(log: SqliteLog, store: SqliteStore, count: int) -> None:
     assert isinstance(store, ManyReads)
     other = SqliteStore(log, "other", owns_log=False)
     streams = [*ODD, *(f"auth-user:{number}" for number in range(count))]
@@ -63,7 +63,7 @@ async def test_the_same_as_one_by_one(log: SqliteLog, store: SqliteStore, count:
         assert await each.latest_many(asked) == [await each.latest(stream) for stream in asked]
 
 
-async def test_a_list_takes_two_statements(log: SqliteLog, adapter: AllsourceAuthAdapter) -> None:
+async def test_list_takes_two_statements(log: SqliteLog, adapter: AllsourceAuthAdapter) -> None:
     user = await adapter.users.create()
     for _ in range(50):
         await adapter.sessions.create(user_id=user.id, expires_at=LATER)
@@ -73,7 +73,7 @@ async def test_a_list_takes_two_statements(log: SqliteLog, adapter: AllsourceAut
     assert len(found) == 2
 
 
-async def test_long_lists_let_others_have_the_loop(log: SqliteLog, store: SqliteStore) -> None:
+async def test_long_lists_yield_to_the_event_loop(log: SqliteLog, store: SqliteStore) -> None:
     streams = [f"auth-user:{number}" for number in range(950)]
     await store.append([new_event(stream, {}) for stream in streams])
     found: list[str] = []
@@ -84,7 +84,7 @@ async def test_long_lists_let_others_have_the_loop(log: SqliteLog, store: Sqlite
     assert turns.count >= 9
 
 
-async def test_what_fails_together_is_read_one_by_one(
+async def test_failing_statement_falls_back_to_separate_reads(
     log: SqliteLog, adapter: AllsourceAuthAdapter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     user = await adapter.users.create()
@@ -96,21 +96,21 @@ async def test_what_fails_together_is_read_one_by_one(
     assert len(found) == 3
 
 
-async def test_a_closed_store_reads_nothing(log: SqliteLog, store: SqliteStore) -> None:
+async def test_latest_many_of_a_closed_store_is_refused(log: SqliteLog, store: SqliteStore) -> None:
     await store.append([new_event("auth-user:a", {})])
     await store.close()
     with pytest.raises(StoreClosed):
         await store.latest_many(["auth-user:a", "auth-user:b"])
 
 
-async def test_many_by_key(adapter: AllsourceAuthAdapter) -> None:
+async def test_get_many_by_key(adapter: AllsourceAuthAdapter) -> None:
     users = {name: await adapter.users.create(id=name) for name in ("a", "b", "c")}
     await adapter.users.delete("b")
     found = await adapter.users.get_many(["c", "nobody", "a", "b", "c", "", "x\ny"])
     assert list(found.items()) == [("c", users["c"]), ("a", users["a"])]
 
 
-async def test_what_cannot_be_decoded_is_named(adapter: AllsourceAuthAdapter, store: SqliteStore) -> None:
+async def test_error_names_the_event_that_cannot_be_decoded(adapter: AllsourceAuthAdapter, store: SqliteStore) -> None:
     await adapter.users.create(id="a")
     event = NewEvent(type="auth.user.updated", stream="auth-user:b", payload=b'{"id": 7}', metadata=b"")
     await store.append([event])

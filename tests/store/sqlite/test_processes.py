@@ -106,7 +106,7 @@ async def everything(path: Path) -> list[Event]:
     return events
 
 
-async def test_one_winner_per_version_over_processes(tmp_path: Path) -> None:
+async def test_one_append_per_version_wins_across_processes(tmp_path: Path) -> None:
     path = tmp_path / "events.db"
     processes = [start("compete", path, str(n)) for n in range(2)]
     go(processes)
@@ -117,7 +117,7 @@ async def test_one_winner_per_version_over_processes(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("attempt", range(5))
-async def test_processes_create_one_file_at_once(tmp_path: Path, attempt: int) -> None:
+async def test_processes_create_one_file_concurrently(tmp_path: Path, attempt: int) -> None:
     path = tmp_path / "events.db"
     processes = [start("create", path, str(n)) for n in range(4)]
     go(processes)
@@ -126,7 +126,7 @@ async def test_processes_create_one_file_at_once(tmp_path: Path, attempt: int) -
     assert path.stat().st_mode & 0o777 == 0o600
 
 
-async def test_a_killed_process_loses_nothing_that_was_acknowledged(tmp_path: Path) -> None:
+async def test_killed_process_loses_no_acknowledged_event(tmp_path: Path) -> None:
     path = tmp_path / "events.db"
     acknowledged: dict[str, int] = {}
     for attempt in range(5):

@@ -40,12 +40,12 @@ async def collect(pages: AsyncIterator[list[Event]]) -> list[Event]:
     return [item async for page in pages for item in page]
 
 
-def test_it_is_an_event_store(log: SqliteLog) -> None:
+def test_sqlite_store_is_an_event_store(log: SqliteLog) -> None:
     store: EventStore = SqliteStore(log, "acme")
     assert (store.tenant, store.atomic_batches, store.time_skew) == ("acme", True, 0)
 
 
-async def test_an_appended_event_comes_back_as_it_was_written(store: SqliteStore) -> None:
+async def test_event_is_read_as_it_was_appended(store: SqliteStore) -> None:
     payload = '{"name": "Zoë", "n": 1.50, "at": "2026-01-01T00:00:00.123456789Z"}'
     new = NewEvent(type="auth.user.created", stream="auth-user:1", payload=payload.encode(), metadata=b'{"v": 1}')
     (acknowledged,) = await store.append([new])
@@ -60,7 +60,7 @@ async def test_an_appended_event_comes_back_as_it_was_written(store: SqliteStore
     assert latest.version == 1
 
 
-async def test_metadata_that_nobody_gave_is_null(store: SqliteStore) -> None:
+async def test_missing_metadata_is_null(store: SqliteStore) -> None:
     await store.append([event("s")])
     (stored,) = await store.read("s")
     assert bytes(stored.metadata) == b"null"
@@ -129,7 +129,7 @@ async def test_text_that_is_not_utf8_is_refused(store: SqliteStore, field: str, 
     assert (await store.latest("s")).version == 0
 
 
-async def test_versions_count_over_all_tenants_and_events_do_not_show(log: SqliteLog) -> None:
+async def test_tenants_share_versions_but_not_events(log: SqliteLog) -> None:
     one, two = SqliteStore(log, "one"), SqliteStore(log, "two", owns_log=False)
     await one.append([event("s", payload="1")])
     assert (await two.latest("s")).event is None
@@ -147,7 +147,7 @@ async def test_versions_count_over_all_tenants_and_events_do_not_show(log: Sqlit
         assert [bytes(item.payload) for item in await collect(store.heads("s", "auth."))] == [payload]
 
 
-async def test_another_tenants_newer_events_are_not_walked_over(log: SqliteLog) -> None:
+async def test_latest_does_not_walk_over_another_tenants_events(log: SqliteLog) -> None:
     mine, other = SqliteStore(log, "mine"), SqliteStore(log, "other", owns_log=False)
     await mine.append([event("s", payload="1")])
     for _ in range(20):
@@ -170,7 +170,7 @@ async def test_another_tenants_newer_events_are_not_walked_over(log: SqliteLog) 
 
 
 @pytest.mark.parametrize("clock", [lambda: 1_000, iter(range(5_000, 0, -7)).__next__], ids=["frozen", "stepping back"])
-async def test_times_grow_strictly_whatever_the_clock_does(path: Path | None, clock: Callable[[], int]) -> None:
+async def test_times_increase_strictly_with_any_clock(path: Path | None, clock: Callable[[], int]) -> None:
     store = SqliteStore(SqliteLog(path, clock_ns=clock))
     for _ in range(3):
         await store.append([event("s"), event("t")])
@@ -181,7 +181,7 @@ async def test_times_grow_strictly_whatever_the_clock_does(path: Path | None, cl
     await store.close()
 
 
-async def test_times_grow_strictly_over_a_restart_with_an_earlier_clock(tmp_path: Path) -> None:
+async def test_times_increase_after_a_restart_with_an_earlier_clock(tmp_path: Path) -> None:
     first = SqliteStore(SqliteLog(tmp_path / "events.db", clock_ns=lambda: 9_000))
     await first.append([event("s")])
     await first.close()
@@ -226,7 +226,7 @@ async def test_read_pages_in_both_directions(store: SqliteStore) -> None:
     assert await payloads(offset=2_000) == []
 
 
-async def test_read_until_includes_the_moment_itself(store: SqliteStore) -> None:
+async def test_read_until_is_inclusive(store: SqliteStore) -> None:
     times = [item.time for item in await store.append([event("s") for _ in range(5)])]
     assert [item.time for item in await store.read("s", until=times[2])] == times[:3]
     assert [item.time for item in await store.read("s", until=times[2] - 1)] == times[:2]
@@ -248,7 +248,7 @@ async def test_scan_pages_through_types_in_time_order(store: SqliteStore) -> Non
     assert await collect(store.scan("auth.user.x")) == []
 
 
-async def test_scan_merges_more_types_than_sqlite_joins(store: SqliteStore) -> None:
+async def test_scan_merges_more_types_than_one_statement_allows(store: SqliteStore) -> None:
     for start in range(0, 2_400, 600):
         await store.append([event("s", kind=f"t{n % 640}", payload=str(n)) for n in range(start, start + 600)])
     assert [int(bytes(item.payload)) for item in await collect(store.scan("t"))] == list(range(2_400))
@@ -272,7 +272,7 @@ async def test_prefixes_are_exact(store: SqliteStore) -> None:
         assert {item.stream for item in await collect(store.heads(prefix, ""))} == expected
 
 
-async def test_events_appended_during_a_scan_break_nothing(store: SqliteStore) -> None:
+async def test_scan_tolerates_concurrent_appends(store: SqliteStore) -> None:
     first = [item.id for item in await store.append([event("s", kind=f"t.{n % 3}") for n in range(3_300)])]
     seen: list[str] = []
     times: list[int] = []
@@ -334,7 +334,7 @@ async def test_heads_shows_each_stream_once_at_its_newest(store: SqliteStore) ->
     assert seen == streams
 
 
-async def test_leaving_a_scan_early_leaves_nothing_open(store: SqliteStore, log: SqliteLog) -> None:
+async def test_abandoned_scan_leaves_nothing_open(store: SqliteStore, log: SqliteLog) -> None:
     await store.append([event(f"s{n}") for n in range(2_500)])
     for pages in (store.scan(""), store.heads("", "")):
         async for page in pages:
