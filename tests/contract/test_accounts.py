@@ -51,7 +51,7 @@ async def link(adapter: AllsourceAuthAdapter, provider_id: str, account_id: str)
     return await adapter.accounts.create(user_id="u", provider_id=provider_id, account_id=account_id)
 
 
-async def test_pairs_of_provider_and_account_are_exact(adapter: AllsourceAuthAdapter) -> None:
+async def test_provider_and_account_ids_are_compared_exactly(adapter: AllsourceAuthAdapter) -> None:
     pairs = [("github", "ab"), ("GitHub", "ab"), ("github", "AB"), ("ab", "github"), ("githuba", "b"), ("google", "ab")]
     made = [await link(adapter, *pair) for pair in pairs]
     assert [await adapter.accounts.get_by_provider(*pair) for pair in pairs] == made
@@ -79,7 +79,9 @@ async def test_one_field_changes_and_the_others_stay(
 
 
 @pytest.mark.parametrize("field", CHANGES)
-async def test_none_clears(adapter: AllsourceAuthAdapter, store: EventStore, account: Account, field: str) -> None:
+async def test_none_clears_a_field(
+    adapter: AllsourceAuthAdapter, store: EventStore, account: Account, field: str
+) -> None:
     nothing: dict[str, Any] = {field: None}
     cleared = await adapter.accounts.update(account.id, **nothing)
     assert cleared == msgspec.structs.replace(account, **nothing)
@@ -96,7 +98,7 @@ async def test_all_fields_change_at_once(adapter: AllsourceAuthAdapter, account:
 
 
 @pytest.mark.parametrize("given", [{}, dict.fromkeys(CHANGES, UNSET)], ids=["nothing", "unset"])
-async def test_update_without_any_field_moves_the_time_of_the_update(
+async def test_update_without_fields_sets_updated_at(
     adapter: AllsourceAuthAdapter, store: EventStore, clock: ManualClock, account: Account, given: dict[str, Any]
 ) -> None:
     later = clock.move(MINUTE)
@@ -115,7 +117,7 @@ async def test_time_in_any_zone_is_read_as_utc(adapter: AllsourceAuthAdapter, ac
 
 
 @pytest.mark.race
-async def test_updates_at_once_of_different_fields_are_all_kept(make_adapter: MakeAdapter, account: Account) -> None:
+async def test_concurrent_updates_of_different_fields_are_merged(make_adapter: MakeAdapter, account: Account) -> None:
     seen = [make_adapter(), make_adapter()]
     await asyncio.gather(
         *[
@@ -132,7 +134,7 @@ async def test_last_account_of_a_user_can_be_deleted(adapter: AllsourceAuthAdapt
     assert await adapter.accounts.list_for_user(account.user_id) == []
 
 
-async def test_revert_brings_no_password_and_no_token_back(adapter: AllsourceAuthAdapter, account: Account) -> None:
+async def test_revert_keeps_current_password_and_tokens(adapter: AllsourceAuthAdapter, account: Account) -> None:
     """Nor the time at which an earlier token expired."""
     changed = await adapter.accounts.update(account.id, **CHANGES)
     created = (await adapter.accounts.history(account.id))[0]
@@ -141,7 +143,7 @@ async def test_revert_brings_no_password_and_no_token_back(adapter: AllsourceAut
     assert await adapter.accounts.get(account.id) == reverted
 
 
-async def test_revert_leaves_a_removed_password_removed(adapter: AllsourceAuthAdapter, account: Account) -> None:
+async def test_revert_does_not_bring_back_a_removed_password(adapter: AllsourceAuthAdapter, account: Account) -> None:
     secrets: dict[str, Any] = dict.fromkeys(ACCOUNT.secrets)
     await adapter.accounts.update(account.id, **secrets)
     created = (await adapter.accounts.history(account.id))[0]

@@ -38,7 +38,7 @@ async def rewritten(store: EventStore, stream: str, kind: str, **members: Any) -
 @pytest.mark.parametrize(
     ("broken", "path"), [({"createdAt": CANARY}, "$.createdAt"), ({"id": [CANARY]}, "$.id")], ids=["time", "id"]
 )
-async def test_state_that_cannot_be_decoded_says_where_it_is(
+async def test_undecodable_state_raises_json_error_with_its_location(
     adapter: AllsourceAuthAdapter, store: EventStore, sample: Sample, broken: dict[str, Any], path: str
 ) -> None:
     entity = await sample.create(adapter)
@@ -57,7 +57,7 @@ async def test_state_that_cannot_be_decoded_says_where_it_is(
 
 
 @each(SAMPLES)
-async def test_state_without_a_required_field_is_an_error_that_names_it(
+async def test_missing_required_field_raises_json_error_with_its_path(
     adapter: AllsourceAuthAdapter, store: EventStore, sample: Sample
 ) -> None:
     entity = await sample.create(adapter)
@@ -80,7 +80,7 @@ async def three(adapter: AllsourceAuthAdapter, sample: Sample, **given: Any) -> 
 
 
 @pytest.mark.parametrize(("sample", "call", "field"), LISTS, ids=lambda value: str(value))
-async def test_state_that_cannot_be_decoded_does_not_hide_the_others(
+async def test_undecodable_state_does_not_hide_others_in_an_index(
     adapter: AllsourceAuthAdapter, store: EventStore, sample: Sample, call: str, field: str
 ) -> None:
     made = await three(adapter, sample)
@@ -91,16 +91,14 @@ async def test_state_that_cannot_be_decoded_does_not_hide_the_others(
     assert await getattr(sample.of(adapter), call)(value) == [found for found in complete if found.id != made[1].id]
 
 
-async def test_member_that_cannot_be_decoded_is_not_counted(adapter: AllsourceAuthAdapter, store: EventStore) -> None:
+async def test_undecodable_member_is_not_counted(adapter: AllsourceAuthAdapter, store: EventStore) -> None:
     for user in ("u", "v", "w"):
         await adapter.members.create(organization_id="o", user_id=user, role="owner", id=user)
     await rewritten(store, "auth-member:v", "member", role=7)
     assert (await adapter.members.count("o"), await adapter.members.count_owners("o")) == (2, 2)
 
 
-async def test_state_that_cannot_be_decoded_does_not_keep_the_others_from_going(
-    adapter: AllsourceAuthAdapter, store: EventStore, ada: User
-) -> None:
+async def test_cascade_skips_undecodable_children(adapter: AllsourceAuthAdapter, store: EventStore, ada: User) -> None:
     """Of everything that is found in lists; the broken ones stay broken."""
     kept = [sample for sample in SAMPLES if ("list_for_user", "user_id") in sample.lists]
     for sample in kept:
@@ -112,7 +110,7 @@ async def test_state_that_cannot_be_decoded_does_not_keep_the_others_from_going(
         assert len([event async for page in store.scan(f"auth.{sample.name}.deleted") for event in page]) == 2
 
 
-async def test_second_factor_that_cannot_be_decoded_does_not_keep_the_others_from_going(
+async def test_cascade_skips_an_undecodable_second_factor(
     adapter: AllsourceAuthAdapter, store: EventStore, ada: User
 ) -> None:
     factor = await adapter.two_factors.create(user_id=ada.id, secret=CANARY)
@@ -161,7 +159,7 @@ async def test_verification_with_unknown_fields_is_consumed(adapter: AllsourceAu
 
 @each([sample for sample in SAMPLES if not sample.restorable])
 @pytest.mark.parametrize("call", ["restore", "revert"])
-async def test_removal_of_a_secret_is_final(
+async def test_deleted_secret_cannot_be_restored_or_reverted(
     adapter: AllsourceAuthAdapter, store: EventStore, sample: Sample, call: str
 ) -> None:
     entity = await sample.create(adapter)
@@ -186,7 +184,7 @@ IN_LISTS = [
 
 
 @pytest.mark.parametrize(("kind", "name", "field"), IN_LISTS)
-async def test_entries_name_the_event_that_they_came_with(
+async def test_index_entries_have_the_seq_of_their_entity_event(
     adapter: AllsourceAuthAdapter, store: EventStore, kind: str, name: str, field: str
 ) -> None:
     sample = sample_of(kind)
@@ -218,7 +216,7 @@ async def test_entries_name_the_event_that_they_came_with(
     ],
     ids=str,
 )
-async def test_entry_that_comes_late_says_nothing(
+async def test_late_index_entry_is_ignored(
     adapter: AllsourceAuthAdapter, store: EventStore, late: list[tuple[str, int | None]], listed: bool
 ) -> None:
     """The member was deleted and restored; what its deletion says to the lists may be stored after what its return says.
@@ -241,7 +239,7 @@ async def test_entry_that_comes_late_says_nothing(
 
 
 @each(RESTORABLE)
-async def test_history_tells_creation_deletion_and_restore(
+async def test_history_has_creation_deletion_and_restore(
     adapter: AllsourceAuthAdapter, store: EventStore, sample: Sample
 ) -> None:
     entity = await sample.create(adapter)

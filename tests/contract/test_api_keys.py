@@ -132,7 +132,7 @@ async def test_last_use_of_a_key_without_limits_is_written_once_a_minute(
 
 
 @pytest.mark.race
-async def test_many_uses_at_once_of_a_key_without_limits_write_one_event(
+async def test_concurrent_uses_of_a_key_without_limits_write_one_event(
     make_adapter: MakeAdapter, store: EventStore
 ) -> None:
     seen = [make_adapter(), make_adapter()]
@@ -143,7 +143,7 @@ async def test_many_uses_at_once_of_a_key_without_limits_write_one_event(
     assert written.types == ["auth.api_key.updated"]
 
 
-async def test_use_says_only_that_it_was_used(
+async def test_use_changes_only_the_usage_fields(
     adapter: AllsourceAuthAdapter, store: EventStore, clock: ManualClock
 ) -> None:
     made = await issue(adapter, **{**API_KEY.optional, "enabled": True})
@@ -159,7 +159,7 @@ async def test_use_says_only_that_it_was_used(
     assert used["lastRequest"] == "2026-11-23T12:00:01.000000Z"
 
 
-async def test_result_of_a_use_can_be_shown(adapter: AllsourceAuthAdapter, ada: User) -> None:
+async def test_repr_of_a_use_shows_the_reason_and_no_secret(adapter: AllsourceAuthAdapter, ada: User) -> None:
     await issue(adapter, user_id=ada.id, remaining=1, refill_interval=60_000, refill_amount=1)
     for _ in range(2):
         used = await adapter.api_keys.use(HASH)
@@ -216,7 +216,7 @@ OBSTACLES: dict[str, dict[str, Any]] = {
 
 @pytest.mark.parametrize("first", range(len(OBSTACLES)), ids=OBSTACLES)
 @pytest.mark.parametrize("alone", [True, False], ids=["alone", "with-all-that-follow"])
-async def test_first_obstacle_is_the_reason(
+async def test_reason_is_the_first_failing_check(
     adapter: AllsourceAuthAdapter, store: EventStore, first: int, alone: bool
 ) -> None:
     made = await issue(adapter)
@@ -234,7 +234,7 @@ async def test_first_obstacle_is_the_reason(
     assert await adapter.api_keys.get(made.id) == hindered
 
 
-async def test_without_any_obstacle_it_is_allowed(adapter: AllsourceAuthAdapter) -> None:
+async def test_key_that_passes_all_checks_is_allowed(adapter: AllsourceAuthAdapter) -> None:
     made = await issue(adapter)
     for obstacles in OBSTACLES.values():
         await adapter.api_keys.update(made.id, **obstacles)
@@ -244,7 +244,7 @@ async def test_without_any_obstacle_it_is_allowed(adapter: AllsourceAuthAdapter)
         assert (await adapter.api_keys.use(HASH)).allowed
 
 
-async def test_key_expires_at_its_end(adapter: AllsourceAuthAdapter, clock: ManualClock) -> None:
+async def test_key_is_expired_at_expires_at(adapter: AllsourceAuthAdapter, clock: ManualClock) -> None:
     made = await issue(adapter, expires_at=START + DAY)
     clock.now = START + DAY - MICROSECOND
     assert (await adapter.api_keys.use(HASH)).allowed
@@ -258,7 +258,7 @@ async def test_key_expires_at_its_end(adapter: AllsourceAuthAdapter, clock: Manu
 # How often
 
 
-async def test_every_use_takes_one_of_what_remains(adapter: AllsourceAuthAdapter, clock: ManualClock) -> None:
+async def test_each_use_decrements_remaining(adapter: AllsourceAuthAdapter, clock: ManualClock) -> None:
     made = await issue(adapter, remaining=3)
     for left in (2, 1, 0):
         now = clock.move(MICROSECOND)
@@ -273,7 +273,7 @@ async def test_every_use_takes_one_of_what_remains(adapter: AllsourceAuthAdapter
 
 @pytest.mark.race
 @pytest.mark.parametrize("adapters", [1, 3])
-async def test_exactly_as_many_as_remain_are_allowed(
+async def test_concurrent_uses_never_exceed_remaining(
     make_adapter: MakeAdapter, store: EventStore, adapters: int
 ) -> None:
     seen = [make_adapter() for _ in range(adapters)]
@@ -290,7 +290,7 @@ async def test_exactly_as_many_as_remain_are_allowed(
 
 @pytest.mark.race
 @pytest.mark.parametrize("adapters", [1, 3])
-async def test_exactly_as_many_as_fit_the_window_are_allowed(
+async def test_concurrent_uses_never_exceed_the_rate_limit(
     make_adapter: MakeAdapter, store: EventStore, clock: ManualClock, adapters: int
 ) -> None:
     seen = [make_adapter() for _ in range(adapters)]
@@ -308,7 +308,7 @@ async def test_exactly_as_many_as_fit_the_window_are_allowed(
 
 
 @pytest.mark.race
-async def test_exactly_as_many_as_were_refilled_are_allowed(make_adapter: MakeAdapter, clock: ManualClock) -> None:
+async def test_concurrent_uses_never_exceed_the_refill(make_adapter: MakeAdapter, clock: ManualClock) -> None:
     seen = [make_adapter(), make_adapter()]
     await issue(seen[0], remaining=0, refill_interval=1_000, refill_amount=4)
     for _ in range(2):
@@ -348,7 +348,7 @@ async def test_next_interval_runs_from_the_refill(adapter: AllsourceAuthAdapter,
     assert (await adapter.api_keys.use(HASH)).allowed
 
 
-async def test_refusal_does_not_refill(adapter: AllsourceAuthAdapter, clock: ManualClock) -> None:
+async def test_denied_use_does_not_refill(adapter: AllsourceAuthAdapter, clock: ManualClock) -> None:
     made = await rate_limited(adapter, 1, remaining=1, refill_interval=1_000, refill_amount=5)
     await adapter.api_keys.use(HASH)
     clock.now = START + SECOND
@@ -381,7 +381,7 @@ async def test_window_runs_from_the_last_use(adapter: AllsourceAuthAdapter, cloc
 @pytest.mark.parametrize(
     "missing", [{"rate_limit_enabled": False}, {"rate_limit_max": None}, {"rate_limit_time_window": None}]
 )
-async def test_limit_that_is_not_whole_is_none(
+async def test_incomplete_rate_limit_does_not_apply(
     adapter: AllsourceAuthAdapter, store: EventStore, missing: dict[str, Any]
 ) -> None:
     await issue(
@@ -392,7 +392,7 @@ async def test_limit_that_is_not_whole_is_none(
     assert written.types == ["auth.api_key.updated"]
 
 
-async def test_both_limits_count(adapter: AllsourceAuthAdapter, clock: ManualClock) -> None:
+async def test_quota_and_rate_limit_both_apply(adapter: AllsourceAuthAdapter, clock: ManualClock) -> None:
     await rate_limited(adapter, 2, remaining=3)
     uses = [await adapter.api_keys.use(HASH) for _ in range(3)]
     assert [(used.reason, used.remaining) for used in uses] == [(None, 2), (None, 1), ("rate_limited", 1)]
@@ -405,7 +405,7 @@ async def test_both_limits_count(adapter: AllsourceAuthAdapter, clock: ManualClo
 
 
 @pytest.mark.parametrize("seed", range(12))
-async def test_trying_again_in_time_is_allowed_and_sooner_is_not(
+async def test_use_is_allowed_after_try_again_in_and_not_before(
     adapter: AllsourceAuthAdapter, store: EventStore, seed: int
 ) -> None:
     """Keys with all kinds of limits; where no time is named, no time helps."""
@@ -456,14 +456,16 @@ async def test_trying_again_in_time_is_allowed_and_sooner_is_not(
     ],
     ids=["refill-of-nothing", "window-for-nobody", "expired-by-then"],
 )
-async def test_no_time_is_named_where_none_helps(adapter: AllsourceAuthAdapter, never: dict[str, Any]) -> None:
+async def test_try_again_in_is_none_if_waiting_does_not_help(
+    adapter: AllsourceAuthAdapter, never: dict[str, Any]
+) -> None:
     made = await issue(adapter, **never)
     assert (await adapter.api_keys.use(HASH)).try_again_in is None
     await adapter.api_keys.update(made.id, last_request=START, last_refill_at=START, request_count=5)
     assert (await adapter.api_keys.use(HASH)).try_again_in is None
 
 
-async def test_later_of_two_times_is_named(adapter: AllsourceAuthAdapter) -> None:
+async def test_try_again_in_is_the_longer_of_two_waits(adapter: AllsourceAuthAdapter) -> None:
     made = await issue(
         adapter,
         remaining=0,
@@ -481,7 +483,7 @@ async def test_later_of_two_times_is_named(adapter: AllsourceAuthAdapter) -> Non
 # Time and races
 
 
-async def test_given_time_is_the_present_of_the_use(adapter: AllsourceAuthAdapter, clock: ManualClock) -> None:
+async def test_use_takes_the_given_time_as_now(adapter: AllsourceAuthAdapter, clock: ManualClock) -> None:
     made = await issue(adapter, expires_at=START + DAY, remaining=5)
     local = (START + MINUTE).astimezone(timezone(timedelta(hours=5, minutes=45)))
     used = await adapter.api_keys.use(HASH, now=local)
@@ -496,7 +498,7 @@ async def test_given_time_is_the_present_of_the_use(adapter: AllsourceAuthAdapte
     assert await adapter.api_keys.exists(made.id)
 
 
-async def test_clock_that_steps_back_frees_nothing(adapter: AllsourceAuthAdapter, clock: ManualClock) -> None:
+async def test_clock_step_back_allows_no_further_use(adapter: AllsourceAuthAdapter, clock: ManualClock) -> None:
     await rate_limited(adapter, 1, remaining=2, refill_interval=1_000, refill_amount=2)
     assert (await adapter.api_keys.use(HASH)).allowed
     clock.move(-MINUTE)
@@ -507,7 +509,7 @@ async def test_clock_that_steps_back_frees_nothing(adapter: AllsourceAuthAdapter
 @pytest.mark.parametrize("now", [START, LAST_MOMENT])
 @pytest.mark.parametrize("last", [START, LAST_MOMENT])
 @pytest.mark.parametrize("interval", [0, 1_000, LARGEST])
-async def test_times_at_the_end_of_the_calendar_are_times(
+async def test_intervals_may_end_after_the_year_9999(
     adapter: AllsourceAuthAdapter, now: datetime, last: datetime, interval: int
 ) -> None:
     made = await issue(
@@ -531,7 +533,7 @@ async def test_times_at_the_end_of_the_calendar_are_times(
 
 
 @pytest.mark.parametrize("reason", ["not_found", "disabled", "expired", "usage_exceeded"])
-async def test_use_is_judged_by_the_state_that_it_is_decided_on(
+async def test_use_is_checked_against_the_newest_state(
     make_adapter: MakeAdapter, store: EventStore, clock: ManualClock, reason: str
 ) -> None:
     """Between the look-up and the decision somebody else changes the key."""
@@ -561,7 +563,7 @@ async def test_use_is_judged_by_the_state_that_it_is_decided_on(
 
 
 @pytest.mark.race
-async def test_use_and_deletion_at_once_end_in_deletion(make_adapter: MakeAdapter) -> None:
+async def test_concurrent_use_and_deletion_end_in_deletion(make_adapter: MakeAdapter) -> None:
     seen = [make_adapter(), make_adapter()]
     made = await issue(seen[0], remaining=100)
     uses = await asyncio.gather(
@@ -607,7 +609,7 @@ async def test_one_field_changes_and_the_others_stay(
 
 
 @pytest.mark.parametrize("fields", [*[[field] for field in CLEARABLE], REFILL], ids="-".join)
-async def test_none_clears(adapter: AllsourceAuthAdapter, key: ApiKey, fields: list[str]) -> None:
+async def test_none_clears_a_field(adapter: AllsourceAuthAdapter, key: ApiKey, fields: list[str]) -> None:
     full = await adapter.api_keys.update(key.id, **CHANGES)
     nothing: dict[str, Any] = dict.fromkeys(fields)
     cleared = await adapter.api_keys.update(key.id, **nothing)
@@ -621,7 +623,7 @@ async def test_all_fields_change_at_once(adapter: AllsourceAuthAdapter, key: Api
 
 
 @pytest.mark.parametrize("given", [{}, dict.fromkeys(CHANGES, UNSET)], ids=["nothing", "unset"])
-async def test_update_without_any_field_moves_the_time_of_the_update(
+async def test_update_without_fields_sets_updated_at(
     adapter: AllsourceAuthAdapter, store: EventStore, clock: ManualClock, key: ApiKey, given: dict[str, Any]
 ) -> None:
     later = clock.move(MINUTE)
@@ -632,7 +634,7 @@ async def test_update_without_any_field_moves_the_time_of_the_update(
 
 
 @pytest.mark.race
-async def test_update_and_uses_at_once_are_all_kept(make_adapter: MakeAdapter) -> None:
+async def test_concurrent_update_and_uses_are_merged(make_adapter: MakeAdapter) -> None:
     seen = [make_adapter(), make_adapter()]
     made = await issue(seen[0], remaining=100)
     await asyncio.gather(
@@ -661,7 +663,7 @@ async def test_refill_needs_interval_and_amount(adapter: AllsourceAuthAdapter, s
     assert cleared == made
 
 
-async def test_half_a_refill_of_others_hinders_no_other_change(
+async def test_incomplete_refill_of_another_writer_allows_other_changes(
     adapter: AllsourceAuthAdapter, store: EventStore, key: ApiKey
 ) -> None:
     async with written_by(store) as written:
@@ -722,14 +724,14 @@ async def test_restored_key_has_its_newest_usage(adapter: AllsourceAuthAdapter, 
     assert (await adapter.api_keys.use(HASH)).reason == "usage_exceeded"
 
 
-async def test_revert_gives_no_use_back(adapter: AllsourceAuthAdapter, clock: ManualClock) -> None:
+async def test_revert_keeps_remaining_uses(adapter: AllsourceAuthAdapter, clock: ManualClock) -> None:
     used = await used_up(adapter, clock)
     created = (await adapter.api_keys.history(used.id))[0]
     assert await adapter.api_keys.revert(used.id, to=created.event_id) == msgspec.structs.replace(used, name=None)
     assert (await adapter.api_keys.use(HASH)).reason == "usage_exceeded"
 
 
-async def test_revert_brings_no_earlier_key_back(adapter: AllsourceAuthAdapter) -> None:
+async def test_revert_keeps_the_current_hash(adapter: AllsourceAuthAdapter) -> None:
     await issue(adapter, id="same", key_hash=f"lost-{CANARY}", name="lost")
     await adapter.api_keys.delete("same")
     present = await issue(adapter, id="same")
@@ -740,7 +742,7 @@ async def test_revert_brings_no_earlier_key_back(adapter: AllsourceAuthAdapter) 
     assert (await adapter.api_keys.use(HASH)).allowed
 
 
-async def test_sweep_takes_what_is_expired_and_counts_it(adapter: AllsourceAuthAdapter, clock: ManualClock) -> None:
+async def test_sweep_deletes_and_counts_expired_keys(adapter: AllsourceAuthAdapter, clock: ManualClock) -> None:
     ends = {
         "past": START - MICROSECOND,
         "now": START,
@@ -765,7 +767,7 @@ async def test_sweep_takes_what_is_expired_and_counts_it(adapter: AllsourceAuthA
     assert await adapter.api_keys.delete_expired() == 0
 
 
-async def test_key_that_is_used_is_met_again_by_the_sweep(adapter: AllsourceAuthAdapter, dated: ManualClock) -> None:
+async def test_sweep_finds_a_used_key_again(adapter: AllsourceAuthAdapter, dated: ManualClock) -> None:
     await issue(adapter, expires_at=START + 20 * DAY)
     for _ in range(19):
         dated.move(DAY)
@@ -776,13 +778,15 @@ async def test_key_that_is_used_is_met_again_by_the_sweep(adapter: AllsourceAuth
     assert (await adapter.api_keys.use(HASH)).reason == "not_found"
 
 
-async def test_limited_sweeps_reach_everything(adapter: AllsourceAuthAdapter, clock: ManualClock) -> None:
+async def test_repeated_sweeps_with_a_limit_delete_everything(
+    adapter: AllsourceAuthAdapter, clock: ManualClock
+) -> None:
     for number in range(5):
         await issue(adapter, key_hash=str(number), expires_at=clock())
     assert [await adapter.api_keys.delete_expired(limit=2) for _ in range(4)] == [2, 2, 1, 0]
 
 
-async def test_sweeps_at_once_count_every_key_once(make_adapter: MakeAdapter, clock: ManualClock) -> None:
+async def test_concurrent_sweeps_count_each_key_once(make_adapter: MakeAdapter, clock: ManualClock) -> None:
     seen = [make_adapter() for _ in range(3)]
     for number in range(20):
         await issue(seen[number % 3], key_hash=str(number), expires_at=clock())

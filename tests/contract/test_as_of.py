@@ -11,7 +11,9 @@ MINUTE = timedelta(minutes=1)
 MICROSECOND = timedelta(microseconds=1)
 
 
-async def test_every_change_can_be_visited(adapter: AllsourceAuthAdapter, dated: ManualClock, ada: User) -> None:
+async def test_as_of_returns_the_state_after_each_change(
+    adapter: AllsourceAuthAdapter, dated: ManualClock, ada: User
+) -> None:
     dated.move(MINUTE)
     await adapter.users.update(ada.id, name="second")
     dated.move(MINUTE)
@@ -27,7 +29,7 @@ async def test_every_change_can_be_visited(adapter: AllsourceAuthAdapter, dated:
         assert await adapter.users.as_of(ada.id, change.event_id) == change.state
 
 
-async def test_two_changes_of_one_microsecond_are_told_apart_by_their_ids(
+async def test_changes_in_one_microsecond_are_distinguished_by_event_id(
     adapter: AllsourceAuthAdapter, dated: ManualClock, ada: User
 ) -> None:
     await adapter.users.update(ada.id, name="second")
@@ -40,24 +42,24 @@ async def test_two_changes_of_one_microsecond_are_told_apart_by_their_ids(
     ]
 
 
-async def test_any_zone_means_the_same_moment(adapter: AllsourceAuthAdapter, ada: User) -> None:
+async def test_time_zone_of_the_argument_does_not_matter(adapter: AllsourceAuthAdapter, ada: User) -> None:
     (change,) = await adapter.users.history(ada.id)
     for hours in (-11, 0, 5.5, 14):
         assert await adapter.users.as_of(ada.id, change.at.astimezone(timezone(timedelta(hours=hours)))) == ada
 
 
-async def test_before_the_first_event_there_is_nobody(adapter: AllsourceAuthAdapter, ada: User) -> None:
+async def test_state_before_the_first_event_is_none(adapter: AllsourceAuthAdapter, ada: User) -> None:
     assert await adapter.users.as_of(ada.id, datetime(1970, 1, 1, tzinfo=UTC)) is None
     assert await adapter.users.as_of(ada.id, datetime(1, 1, 1, tzinfo=UTC)) is None
     assert await adapter.users.as_of(ada.id, datetime(9999, 12, 31, 23, 59, 59, 999_999, tzinfo=UTC)) == ada
 
 
 @pytest.mark.parametrize("key", ["nobody", "", "x" * 500])
-async def test_nobody_was_never(adapter: AllsourceAuthAdapter, key: str) -> None:
+async def test_unknown_user_is_none_at_any_time(adapter: AllsourceAuthAdapter, key: str) -> None:
     assert await adapter.users.as_of(key, datetime(2100, 1, 1, tzinfo=UTC)) is None
 
 
-async def test_sessions_can_be_visited_too(adapter: AllsourceAuthAdapter, dated: ManualClock, session: Session) -> None:
+async def test_as_of_works_for_sessions(adapter: AllsourceAuthAdapter, dated: ManualClock, session: Session) -> None:
     (created,) = await adapter.sessions.history(session.token)
     dated.move(MINUTE)
     await adapter.sessions.delete(session.token)
@@ -75,7 +77,7 @@ async def test_event_of_another_entity_is_refused(adapter: AllsourceAuthAdapter,
 
 
 @pytest.mark.parametrize("when", [datetime(2026, 1, 1), None, 5, 5.0])  # noqa: DTZ001
-async def test_what_is_no_moment_is_refused(adapter: AllsourceAuthAdapter, ada: User, when: datetime) -> None:
+async def test_invalid_argument_is_refused(adapter: AllsourceAuthAdapter, ada: User, when: datetime) -> None:
     with pytest.raises(InvalidInput) as caught:
         await adapter.users.as_of(ada.id, when)
     assert caught.value.field == "when"

@@ -74,14 +74,16 @@ BAD_UPDATES: list[Case] = [
 
 
 @pytest.mark.parametrize("case", BAD_FIELDS, ids=named)
-async def test_sign_up_refuses(adapter: AllsourceAuthAdapter, store: EventStore, case: Case) -> None:
+async def test_invalid_sign_up_is_refused(adapter: AllsourceAuthAdapter, store: EventStore, case: Case) -> None:
     field, _, value = case
     async with refused(store, field):
         await adapter.users.create(**{field: value})
 
 
 @pytest.mark.parametrize("case", BAD_UPDATES, ids=named)
-async def test_update_refuses(adapter: AllsourceAuthAdapter, store: EventStore, ada: User, case: Case) -> None:
+async def test_invalid_update_is_refused(
+    adapter: AllsourceAuthAdapter, store: EventStore, ada: User, case: Case
+) -> None:
     field, _, value = case
     async with refused(store, field):
         await adapter.users.update(ada.id, **{field: value})
@@ -89,7 +91,7 @@ async def test_update_refuses(adapter: AllsourceAuthAdapter, store: EventStore, 
 
 
 @pytest.mark.parametrize("chosen", BAD_IDS.values(), ids=BAD_IDS)
-async def test_chosen_user_id_is_refused(adapter: AllsourceAuthAdapter, store: EventStore, chosen: Any) -> None:
+async def test_invalid_user_id_is_refused(adapter: AllsourceAuthAdapter, store: EventStore, chosen: Any) -> None:
     async with refused(store, "id"):
         await adapter.users.create(id=chosen)
 
@@ -103,7 +105,7 @@ BAD_SESSIONS: list[Case] = [
 
 
 @pytest.mark.parametrize("case", BAD_SESSIONS, ids=named)
-async def test_sign_in_refuses(adapter: AllsourceAuthAdapter, store: EventStore, case: Case) -> None:
+async def test_invalid_sign_in_is_refused(adapter: AllsourceAuthAdapter, store: EventStore, case: Case) -> None:
     field, _, value = case
     given: dict[str, Any] = {"user_id": "u", "expires_at": START, field: value}
     async with refused(store, field):
@@ -111,7 +113,7 @@ async def test_sign_in_refuses(adapter: AllsourceAuthAdapter, store: EventStore,
 
 
 @pytest.mark.parametrize("organization_id", BAD_TEXTS.values(), ids=BAD_TEXTS)
-async def test_active_organization_is_refused(
+async def test_invalid_active_organization_is_refused(
     adapter: AllsourceAuthAdapter, store: EventStore, session: Session, organization_id: Any
 ) -> None:
     async with refused(store, "active_organization_id"):
@@ -202,7 +204,7 @@ async def test_password_key_is_named(adapter: AllsourceAuthAdapter) -> None:
         await adapter.users.create(metadata={"a": [{"passwordHash": CANARY}]})
 
 
-async def test_what_only_looks_like_a_password_key_is_kept(adapter: AllsourceAuthAdapter) -> None:
+async def test_key_that_only_resembles_a_password_key_is_kept(adapter: AllsourceAuthAdapter) -> None:
     user = await adapter.users.create(metadata={"Password": "x", "password_changed_at": "x", "note": "password"})
     assert user.metadata == {"Password": "x", "password_changed_at": "x", "note": "password"}
 
@@ -230,7 +232,7 @@ async def test_odd_labels_are_found_again(adapter: AllsourceAuthAdapter, label: 
     assert await adapter.users.get_by_username(label) == user
 
 
-async def test_time_in_any_zone_is_a_time(adapter: AllsourceAuthAdapter) -> None:
+async def test_time_in_any_time_zone_is_accepted(adapter: AllsourceAuthAdapter) -> None:
     local = datetime(2027, 1, 1, tzinfo=timezone(timedelta(hours=-3)))
     session = await adapter.sessions.create(user_id="u", expires_at=local)
     assert session.expires_at == datetime(2027, 1, 1, 3, tzinfo=UTC)

@@ -53,7 +53,7 @@ async def begun(walk: Any) -> AsyncGenerator[Any, None]:
 
 @pytest.mark.parametrize("name", WALKS)
 @pytest.mark.usefixtures("people")
-async def test_closed_is_closed(adapter: AllsourceAuthAdapter, name: str) -> None:
+async def test_closing_an_iterator_closes_what_it_opened(adapter: AllsourceAuthAdapter, name: str) -> None:
     with nothing_abandoned():
         walk = await begun(WALKS[name](adapter))
         await walk.aclose()
@@ -61,7 +61,9 @@ async def test_closed_is_closed(adapter: AllsourceAuthAdapter, name: str) -> Non
 
 @pytest.mark.parametrize("name", ["scan", "history"])
 @pytest.mark.usefixtures("people")
-async def test_closed_is_closed_inside_a_transaction(adapter: AllsourceAuthAdapter, name: str) -> None:
+async def test_closing_an_iterator_in_a_transaction_closes_what_it_opened(
+    adapter: AllsourceAuthAdapter, name: str
+) -> None:
     async with adapter.transaction() as tx:
         await tx.users.update("u1", name="Ada")
         with nothing_abandoned():
@@ -69,7 +71,7 @@ async def test_closed_is_closed_inside_a_transaction(adapter: AllsourceAuthAdapt
             await walk.aclose()
 
 
-async def test_a_sweep_that_is_cancelled_at_any_point_leaves_nothing_open(
+async def test_sweep_cancelled_at_any_point_leaves_nothing_open(
     adapter: AllsourceAuthAdapter, clock: ManualClock
 ) -> None:
     await adapter.users.create(id="u")

@@ -33,7 +33,7 @@ from tests.support.events import new_event
 from tests.support.wrappers import ContendedStore
 
 
-async def test_every_call_of_the_store_is_logged_with_four_facts(
+async def test_every_call_of_the_store_is_logged_with_four_fields(
     adapter: AllsourceAuthAdapter, watch: Watch, clock: ManualClock
 ) -> None:
     with audit(actor=CANARY, ip=CANARY, user_agent=CANARY, request_id=CANARY, reason=CANARY):
@@ -69,7 +69,7 @@ async def test_failed_call_is_logged_with_the_class_of_its_error(
     assert "VersionConflict" in outcomes
 
 
-async def test_nothing_is_logged_unless_somebody_listens(
+async def test_nothing_is_logged_without_debug_level(
     adapter: AllsourceAuthAdapter, watch: Watch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     logging.getLogger("allsource_auth").setLevel(logging.INFO)
@@ -78,9 +78,7 @@ async def test_nothing_is_logged_unless_somebody_listens(
     assert capsys.readouterr() == ("", "")
 
 
-async def test_reprs_say_what_identifies_and_hide_the_rest(
-    adapter: AllsourceAuthAdapter, ada: User, session: Session
-) -> None:
+async def test_reprs_show_ids_and_hide_other_text(adapter: AllsourceAuthAdapter, ada: User, session: Session) -> None:
     found = await adapter.load_session(session.token)
     page = await adapter.users.list()
     for shown in (ada, session, found, page, page.items, adapter, await adapter.users.history(ada.id)):
@@ -104,7 +102,7 @@ async def verification(adapter: AllsourceAuthAdapter, clock: ManualClock) -> Ver
 
 
 @pytest.mark.parametrize("sort", CREDENTIALS, ids=lambda credential: credential.kind)
-async def test_reprs_of_credentials_hide_what_proves(
+async def test_reprs_of_credentials_hide_secrets(
     adapter: AllsourceAuthAdapter, ada: User, watch: Watch, sort: Credential
 ) -> None:
     repository = sort.of(adapter)
@@ -130,14 +128,14 @@ async def test_use_of_a_key_does_not_show_its_hash(adapter: AllsourceAuthAdapter
     assert not any(revealed(repr(used)) for used in uses)
 
 
-async def test_code_or_counter_that_is_not_the_expected_one_is_not_repeated(adapter: AllsourceAuthAdapter) -> None:
+async def test_conflict_with_expected_does_not_repeat_values(adapter: AllsourceAuthAdapter) -> None:
     await adapter.two_factors.create(user_id="u", secret=CANARY, backup_codes=f"{CANARY}-1")
     with pytest.raises(Conflict) as caught:
         await adapter.two_factors.update_backup_codes("u", f"{CANARY}-2", expected=f"{CANARY}-3")
     assert not revealed(f"{caught.value!r} {caught.value} {vars(caught.value)}")
 
 
-async def test_verification_is_shown_without_id_identifier_and_value(
+async def test_repr_of_a_verification_hides_id_identifier_and_value(
     adapter: AllsourceAuthAdapter, verification: Verification, watch: Watch
 ) -> None:
     consumed = await adapter.verifications.consume(IDENTIFIER, CANARY)
@@ -162,9 +160,7 @@ async def test_lost_race_for_a_verification_does_not_show_its_id(
     assert not revealed(f"{caught.value!r} {caught.value} {vars(caught.value)}")
 
 
-async def test_verification_that_cannot_be_read_does_not_show_its_id(
-    adapter: AllsourceAuthAdapter, store: EventStore
-) -> None:
+async def test_undecodable_verification_does_not_show_its_id(adapter: AllsourceAuthAdapter, store: EventStore) -> None:
     broken = {"id": f"{CANARY}#1", "identifier": CANARY, "value": 5}
     await store.append([new_event(f"auth-verification:{CANARY}#1", broken, type="auth.verification.created")])
     for call in (adapter.verifications.get, adapter.verifications.history, adapter.verifications.delete):

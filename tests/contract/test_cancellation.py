@@ -134,7 +134,7 @@ async def create_after_grace(adapter: AllsourceAuthAdapter, number: int) -> User
                 await asyncio.sleep(0.1)
 
 
-async def test_cancelled_waiter_lets_the_others_pass(make_adapter: MakeAdapter, clock: ManualClock) -> None:
+async def test_cancelled_waiter_does_not_block_the_others(make_adapter: MakeAdapter, clock: ManualClock) -> None:
     """Of many that wait for one user, those that are cancelled in the queue leave no hole in it."""
     adapter = make_adapter()
     await adapter.users.create(id="u")
@@ -154,7 +154,7 @@ async def test_cancelled_waiter_lets_the_others_pass(make_adapter: MakeAdapter, 
     assert adapter.context.mutations._queues == {}
 
 
-async def test_time_limit_on_a_call_is_kept(make_adapter: MakeAdapter, clock: ManualClock) -> None:
+async def test_timeout_around_a_call_is_respected(make_adapter: MakeAdapter, clock: ManualClock) -> None:
     adapter = make_adapter()
     for number in range(40):
         with suppress(TimeoutError):

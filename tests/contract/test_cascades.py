@@ -58,7 +58,7 @@ async def acme(adapter: AllsourceAuthAdapter) -> Organization:
     return await adapter.organizations.create(name="Acme", slug="acme", id="acme")
 
 
-async def test_deleted_user_takes_everything_of_its_own(adapter: AllsourceAuthAdapter, ada: User) -> None:
+async def test_deleting_a_user_deletes_everything_it_owns(adapter: AllsourceAuthAdapter, ada: User) -> None:
     made = await children(adapter, ada.id)
     assert await living(adapter, made) == [sample.name for sample, _ in made]
     await adapter.users.delete(ada.id)
@@ -68,7 +68,7 @@ async def test_deleted_user_takes_everything_of_its_own(adapter: AllsourceAuthAd
         assert change.state is None
 
 
-async def test_deleted_user_takes_nothing_of_others(
+async def test_deleting_a_user_deletes_nothing_of_others(
     adapter: AllsourceAuthAdapter, clock: ManualClock, ada: User, acme: Organization
 ) -> None:
     bob = await adapter.users.create(email=email("Bob"))
@@ -93,7 +93,7 @@ async def test_deleted_user_takes_nothing_of_others(
     assert await adapter.members.count_owners(acme.id) == 0
 
 
-async def test_deleted_user_takes_more_than_are_looked_at_at_once(adapter: AllsourceAuthAdapter, ada: User) -> None:
+async def test_deleting_a_user_deletes_more_children_than_one_batch(adapter: AllsourceAuthAdapter, ada: User) -> None:
     for number in range(40):
         await adapter.members.create(organization_id=f"o{number}", user_id=ada.id)
         await adapter.members.create(organization_id=f"o{number}", user_id="other")
@@ -123,7 +123,7 @@ FINISHES = pytest.mark.parametrize(
 
 
 @FINISHES
-async def test_interrupted_deletion_of_a_user_is_finished(
+async def test_interrupted_deletion_of_a_user_is_completed(
     adapter: AllsourceAuthAdapter, make_adapter: MakeAdapter, store: EventStore, ada: User, finish: Any
 ) -> None:
     made = await children(adapter, ada.id)
@@ -134,7 +134,9 @@ async def test_interrupted_deletion_of_a_user_is_finished(
 
 
 @FINISHES
-async def test_what_came_after_the_deletion_goes_too(adapter: AllsourceAuthAdapter, ada: User, finish: Any) -> None:
+async def test_children_created_after_the_deletion_are_deleted_too(
+    adapter: AllsourceAuthAdapter, ada: User, finish: Any
+) -> None:
     await adapter.users.delete(ada.id)
     made = await children(adapter, ada.id)
     await finish(adapter, ada)
@@ -155,7 +157,7 @@ class DyingStore(WrappedStore):
         return await super().append(events)
 
 
-async def test_deletion_that_was_interrupted_anywhere_is_finished_by_deleting_again(
+async def test_deletion_interrupted_anywhere_is_completed_by_deleting_again(
     adapter: AllsourceAuthAdapter, make_adapter: MakeAdapter, store: EventStore
 ) -> None:
     appends, finished = 0, False
@@ -175,7 +177,7 @@ async def test_deletion_that_was_interrupted_anywhere_is_finished_by_deleting_ag
     assert appends > len(made)
 
 
-async def test_deleted_organization_is_finished_by_deleting_again(
+async def test_deletion_of_an_organization_is_completed_by_deleting_again(
     adapter: AllsourceAuthAdapter, store: EventStore, clock: ManualClock, acme: Organization
 ) -> None:
     member = await adapter.members.create(organization_id=acme.id, user_id="u")
@@ -197,7 +199,7 @@ async def test_deleted_organization_is_finished_by_deleting_again(
 
 
 @pytest.mark.parametrize("over", [False, True], ids=["restoring", "creating-over-it"])
-async def test_interrupted_deletion_of_an_organization_is_finished_before_it_lives_again(
+async def test_deletion_of_an_organization_is_completed_before_it_is_restored(
     adapter: AllsourceAuthAdapter, store: EventStore, acme: Organization, over: bool
 ) -> None:
     member = await adapter.members.create(organization_id=acme.id, user_id="u")
@@ -212,7 +214,7 @@ async def test_interrupted_deletion_of_an_organization_is_finished_before_it_liv
 
 
 @each(HOLDERS)
-async def test_value_of_a_deleted_user_s_child_is_free(
+async def test_value_of_a_child_of_a_deleted_user_is_free(
     adapter: AllsourceAuthAdapter, make_adapter: MakeAdapter, store: EventStore, ada: User, sample: Sample
 ) -> None:
     old = await sample.create(adapter, **given(sample, ada.id, "wanted"))
@@ -240,7 +242,7 @@ async def test_value_of_a_deleted_user_s_child_is_free(
 
 
 @each(TRANSFERABLE)
-async def test_restored_child_takes_its_value_from_a_deleted_user_s_child(
+async def test_restored_child_takes_its_value_from_a_child_of_a_deleted_user(
     adapter: AllsourceAuthAdapter, store: EventStore, ada: User, sample: Sample
 ) -> None:
     bob = await adapter.users.create(email=email("Bob"))
@@ -257,7 +259,7 @@ async def test_restored_child_takes_its_value_from_a_deleted_user_s_child(
 
 
 @each(HOLDERS)
-async def test_value_of_a_child_whose_user_never_was_is_taken(
+async def test_value_of_a_child_whose_user_never_existed_is_taken(
     adapter: AllsourceAuthAdapter, store: EventStore, sample: Sample
 ) -> None:
     first = await sample.create(adapter, **given(sample, "nobody", "wanted"))
@@ -267,7 +269,7 @@ async def test_value_of_a_child_whose_user_never_was_is_taken(
     assert await by_value(adapter, sample, first) == first
 
 
-async def test_membership_of_a_deleted_organization_does_not_block_one(
+async def test_membership_of_a_deleted_organization_blocks_no_new_one(
     adapter: AllsourceAuthAdapter, store: EventStore, acme: Organization
 ) -> None:
     old = await adapter.members.create(organization_id=acme.id, user_id="u")
@@ -278,7 +280,7 @@ async def test_membership_of_a_deleted_organization_does_not_block_one(
 
 
 @each(RESTORABLE)
-async def test_child_of_a_deleted_user_does_not_come_back_before_it(
+async def test_child_of_a_deleted_user_cannot_be_restored_before_it(
     adapter: AllsourceAuthAdapter, store: EventStore, ada: User, sample: Sample
 ) -> None:
     child = await sample.create(adapter, **given(sample, ada.id))
@@ -293,7 +295,7 @@ async def test_child_of_a_deleted_user_does_not_come_back_before_it(
 
 
 @each([sample_of("member"), sample_of("invitation")])
-async def test_child_of_a_deleted_organization_does_not_come_back_before_it(
+async def test_child_of_a_deleted_organization_cannot_be_restored_before_it(
     adapter: AllsourceAuthAdapter, store: EventStore, acme: Organization, sample: Sample
 ) -> None:
     child = await sample.create(adapter, organization_id=acme.id)
@@ -313,7 +315,7 @@ async def _refused(store: EventStore, error: type[NotFound], call: Any) -> None:
 
 
 @each(LISTED)
-async def test_what_comes_back_after_its_user_is_listed_once(
+async def test_child_restored_after_its_user_is_listed_once(
     adapter: AllsourceAuthAdapter, make_adapter: MakeAdapter, ada: User, sample: Sample
 ) -> None:
     child = await sample.create(adapter, **given(sample, ada.id))
@@ -328,7 +330,7 @@ async def test_what_comes_back_after_its_user_is_listed_once(
     assert back.created_at == child.created_at
 
 
-async def test_member_who_comes_back_is_counted_once_and_in_both_lists(
+async def test_restored_member_is_counted_once_and_is_in_both_indexes(
     adapter: AllsourceAuthAdapter, ada: User, acme: Organization
 ) -> None:
     member = await adapter.members.create(organization_id=acme.id, user_id=ada.id, role="owner")
@@ -342,7 +344,7 @@ async def test_member_who_comes_back_is_counted_once_and_in_both_lists(
 
 
 @each(REMOVABLE)
-async def test_list_agrees_with_what_was_deleted_and_restored_at_once(
+async def test_index_is_right_after_concurrent_deletion_and_restore(
     make_adapter: MakeAdapter, clock: ManualClock, sample: Sample
 ) -> None:
     one, two = make_adapter(), make_adapter()
@@ -375,7 +377,7 @@ class Overtaken(WrappedStore):
         return found
 
 
-async def test_restore_of_a_living_one_returns_what_it_saw(
+async def test_restore_of_a_living_entity_returns_the_state_it_read(
     adapter: AllsourceAuthAdapter, make_adapter: MakeAdapter, store: EventStore
 ) -> None:
     """The entity is deleted right after `restore` found it alive; it was there all the same."""

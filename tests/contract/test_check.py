@@ -80,7 +80,7 @@ async def repaired(adapter: AllsourceAuthAdapter, store: EventStore) -> list[Eve
     return written.events
 
 
-async def test_sound_store_has_no_findings_and_is_not_written_to(
+async def test_consistent_store_has_no_findings_and_is_not_written_to(
     adapter: AllsourceAuthAdapter, store: EventStore, clock: ManualClock
 ) -> None:
     user = await one_of_each(adapter, clock)
@@ -103,7 +103,7 @@ async def test_sound_store_has_no_findings_and_is_not_written_to(
     assert await found(adapter, store) == ()
 
 
-async def test_progress_is_told_after_each_page(adapter: AllsourceAuthAdapter) -> None:
+async def test_progress_is_reported_after_each_page(adapter: AllsourceAuthAdapter) -> None:
     for number in range(3):
         await adapter.users.create(id=f"u{number}", email=email(f"u{number}"))
     await adapter.sessions.create(user_id="u0", expires_at=START)
@@ -125,7 +125,7 @@ async def test_empty_store_has_no_findings(adapter: AllsourceAuthAdapter, store:
 # Claims
 
 
-async def test_claim_of_an_owner_that_moved_on_without_the_value_is_released(
+async def test_claim_of_an_owner_without_the_value_is_released(
     adapter: AllsourceAuthAdapter, store: EventStore, ada: User
 ) -> None:
     await store.append([claim_by(f"auth-user:{ada.id}", 0)])
@@ -151,7 +151,7 @@ async def test_claim_of_a_deleted_owner_is_released(
 
 
 @pytest.mark.parametrize("owner_exists", [False, True])
-async def test_claim_of_a_sign_up_that_may_still_come_is_no_finding(
+async def test_claim_of_a_sign_up_in_progress_is_no_finding(
     adapter: AllsourceAuthAdapter, store: EventStore, dated: ManualClock, ada: User, owner_exists: bool
 ) -> None:
     await store.append([claim_by(f"auth-user:{ada.id}" if owner_exists else "auth-user:slow", int(owner_exists))])
@@ -178,7 +178,7 @@ async def test_old_claim_without_its_owner_is_fenced_and_released(
     assert await adapter.users.create(email=email("wanted"))
 
 
-async def test_release_never_hits_a_newer_claim(
+async def test_repair_does_not_release_a_newer_claim(
     make_adapter: MakeAdapter, store: EventStore, ada: User, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Somebody takes the free value between the look at its claim and the release."""
@@ -232,7 +232,7 @@ async def test_duplicates_are_reported_and_left_alone(
     assert await adapter.users.get_by_email(email("ada")) == ada
 
 
-async def test_claim_that_a_duplicate_never_had_is_written_when_the_other_one_gives_the_value_up(
+async def test_duplicate_gets_the_claim_after_the_other_gave_up_the_value(
     adapter: AllsourceAuthAdapter, store: EventStore, ada: User
 ) -> None:
     await store.append([new_event("auth-user:a", stored_user("a", email=email("ada")))])
@@ -248,7 +248,7 @@ async def test_claim_that_a_duplicate_never_had_is_written_when_the_other_one_gi
 # Lists
 
 
-async def test_living_entities_without_list_entries_get_them(adapter: AllsourceAuthAdapter, store: EventStore) -> None:
+async def test_living_entities_without_index_entries_get_them(adapter: AllsourceAuthAdapter, store: EventStore) -> None:
     await adapter.users.create(id="warm")
     await store.append([their_session(name, "u") for name in ("a", "b", "c")])
     (finding,) = await found(adapter, store)
@@ -275,7 +275,7 @@ async def test_entry_of_a_revoked_session_is_removed(
     assert metadata(entry)["entitySeq"] == 2
 
 
-async def test_entry_in_the_list_of_somebody_else_is_removed_there_only(
+async def test_entry_in_the_wrong_index_is_removed_only_there(
     adapter: AllsourceAuthAdapter, store: EventStore, ada: User, session: Session
 ) -> None:
     await store.append([entry_of(f"auth-session:{session.token}", "other")])
@@ -286,7 +286,7 @@ async def test_entry_in_the_list_of_somebody_else_is_removed_there_only(
     assert await adapter.sessions.list_for_user(ada.id) == [session]
 
 
-async def test_entry_of_a_session_that_may_still_come_is_no_finding(
+async def test_entry_of_a_session_in_creation_is_no_finding(
     adapter: AllsourceAuthAdapter, store: EventStore, dated: ManualClock
 ) -> None:
     await store.append([entry_of(f"auth-session:{token('soon')}")])
@@ -296,7 +296,7 @@ async def test_entry_of_a_session_that_may_still_come_is_no_finding(
         assert written.events == []
 
 
-async def test_old_entry_of_a_session_that_never_came_is_removed_and_it_cannot_come_any_more(
+async def test_old_entry_without_a_session_is_removed_and_its_stream_fenced(
     adapter: AllsourceAuthAdapter, store: EventStore, dated: ManualClock
 ) -> None:
     await store.append([entry_of(f"auth-session:{token('never')}")])
@@ -314,7 +314,7 @@ async def test_old_entry_of_a_session_that_never_came_is_removed_and_it_cannot_c
     assert await found(adapter, store) == ()
 
 
-async def test_entries_of_a_long_list_are_all_looked_at(
+async def test_all_entries_of_a_long_index_are_checked(
     adapter: AllsourceAuthAdapter, store: EventStore, ada: User, clock: ManualClock
 ) -> None:
     gone = [f"auth-session:{token(f'gone-{number:04}')}" for number in range(700)]
@@ -333,7 +333,9 @@ async def test_entries_of_a_long_list_are_all_looked_at(
 # Cascades
 
 
-async def test_half_a_cascade_is_finished(adapter: AllsourceAuthAdapter, store: EventStore, clock: ManualClock) -> None:
+async def test_unfinished_cascade_is_completed(
+    adapter: AllsourceAuthAdapter, store: EventStore, clock: ManualClock
+) -> None:
     user = await one_of_each(adapter, clock)
     await store.append([tombstone_of(user)])
     findings = [finding for finding in await found(adapter, store) if finding.problem == "half_cascade"]
@@ -358,7 +360,7 @@ async def test_half_a_cascade_is_finished(adapter: AllsourceAuthAdapter, store: 
     assert await found(adapter, store) == ()
 
 
-async def test_child_that_should_not_be_there_lacks_nothing(adapter: AllsourceAuthAdapter, store: EventStore) -> None:
+async def test_child_of_a_deleted_parent_is_one_finding(adapter: AllsourceAuthAdapter, store: EventStore) -> None:
     """It is one finding, not one more for its claim and its list."""
     gone = {"_deleted": True, "id": "gone"}
     account = {"id": "a", "userId": "gone", "providerId": "github", "accountId": "42"}
@@ -371,7 +373,7 @@ async def test_child_that_should_not_be_there_lacks_nothing(adapter: AllsourceAu
     assert (await repaired(adapter, store))[0].type == "auth.account.deleted"
 
 
-async def test_child_of_a_user_that_never_was_is_left_alone(
+async def test_child_of_a_user_that_never_existed_is_left_alone(
     adapter: AllsourceAuthAdapter, store: EventStore, clock: ManualClock
 ) -> None:
     await adapter.sessions.create(user_id="nobody", expires_at=clock() + WEEK)
@@ -398,7 +400,7 @@ async def test_child_of_a_deleted_user_does_not_make_a_duplicate_after_the_repai
 # What cannot be decoded
 
 
-async def test_what_cannot_be_decoded_is_reported_wherever_it_stands_and_left_alone(
+async def test_undecodable_events_are_reported_and_left_alone(
     adapter: AllsourceAuthAdapter, store: EventStore, ada: User, session: Session
 ) -> None:
     broken = stored_user(ada.id, email=email("ada"), emailVerified=email("no flag"))
@@ -425,7 +427,7 @@ async def test_what_cannot_be_decoded_is_reported_wherever_it_stands_and_left_al
 
 
 @pytest.mark.race
-async def test_check_while_others_write_ends_in_a_sound_store(
+async def test_check_during_writes_leaves_a_consistent_store(
     make_adapter: MakeAdapter, store: EventStore, clock: ManualClock
 ) -> None:
     writer, first, second = make_adapter(), make_adapter(), make_adapter()

@@ -42,7 +42,7 @@ async def test_revoked_session_stays_revoked(
 
 
 @pytest.mark.parametrize("step", STEPS.values(), ids=STEPS)
-async def test_deleted_and_restored_in_turn(
+async def test_user_can_be_deleted_and_restored_whatever_the_clock_does(
     adapter: AllsourceAuthAdapter, clock: ManualClock, ada: User, step: timedelta
 ) -> None:
     for _ in range(3):

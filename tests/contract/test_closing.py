@@ -10,7 +10,7 @@ from tests.support.canaries import email
 from tests.support.clocks import START
 
 
-async def test_every_call_after_closing_says_so(adapter: AllsourceAuthAdapter) -> None:
+async def test_every_call_after_closing_raises_store_closed(adapter: AllsourceAuthAdapter) -> None:
     user = await adapter.users.create(email=email("a"))
     session = await adapter.sessions.create(user_id=user.id, expires_at=START)
     await adapter.aclose()
@@ -32,7 +32,7 @@ async def test_every_call_after_closing_says_so(adapter: AllsourceAuthAdapter) -
             await call
 
 
-async def test_call_on_an_adapter_that_was_never_used_says_so_too(adapter: AllsourceAuthAdapter) -> None:
+async def test_unused_adapter_raises_store_closed_after_closing(adapter: AllsourceAuthAdapter) -> None:
     await adapter.aclose()
     with pytest.raises(StoreClosed):
         await adapter.users.get("x")
@@ -40,14 +40,14 @@ async def test_call_on_an_adapter_that_was_never_used_says_so_too(adapter: Allso
         await adapter.users.create()
 
 
-async def test_block_closes(make_adapter: MakeAdapter) -> None:
+async def test_async_with_closes_the_adapter(make_adapter: MakeAdapter) -> None:
     async with make_adapter() as adapter:
         await adapter.users.create()
     with pytest.raises(StoreClosed):
         await adapter.users.create()
 
 
-async def test_what_was_accepted_is_finished(make_adapter: MakeAdapter) -> None:
+async def test_closing_completes_accepted_writes(make_adapter: MakeAdapter) -> None:
     closing, reading = make_adapter(), make_adapter()
     await closing.users.create(id="warm")
     under_way = [asyncio.ensure_future(closing.users.create(id=f"u{number}")) for number in range(20)]

@@ -176,7 +176,7 @@ async def test_value_that_a_refused_sign_up_has_claimed_is_free_at_once(
     assert await faster.users.get_by_email(email("Eve")) == eve
 
 
-async def test_who_was_kept_waiting_looks_once_more(adapter: AllsourceAuthAdapter) -> None:
+async def test_last_attempt_is_made_after_the_mutation_deadline(adapter: AllsourceAuthAdapter) -> None:
     """On a busy machine the ten seconds may pass within the first attempt; its loser is told why, not that it was slow."""
     minutes = itertools.count(step=60.0)
     adapter.context.mutations.now = lambda: next(minutes)
@@ -201,7 +201,7 @@ async def test_update_that_loses_for_a_while_wins_in_the_end(
     assert await adapter.users.get_by_email(email("Ada")) is None
 
 
-async def test_deletion_and_updates_at_once_end_in_deletion(make_adapter: MakeAdapter, ada: User) -> None:
+async def test_concurrent_deletion_and_updates_end_in_deletion(make_adapter: MakeAdapter, ada: User) -> None:
     seen = [make_adapter(), make_adapter()]
     outcomes = await asyncio.gather(
         *[seen[number % 2].users.update(ada.id, name=str(number), email=email(str(number))) for number in range(30)],
@@ -221,7 +221,7 @@ async def test_deletion_and_updates_at_once_end_in_deletion(make_adapter: MakeAd
     await assert_sound(seen[1])
 
 
-async def test_deletions_at_once_write_one_tombstone(
+async def test_concurrent_deletions_write_one_tombstone(
     make_adapter: MakeAdapter, store: EventStore, ada: User, session: Session
 ) -> None:
     seen = [make_adapter(), make_adapter()]
@@ -232,7 +232,9 @@ async def test_deletions_at_once_write_one_tombstone(
     assert types == ["auth.session.created", "auth.session.deleted"]
 
 
-async def test_restores_at_once_bring_one_back(make_adapter: MakeAdapter, store: EventStore, ada: User) -> None:
+async def test_concurrent_restores_write_one_restoration(
+    make_adapter: MakeAdapter, store: EventStore, ada: User
+) -> None:
     seen = [make_adapter(), make_adapter()]
     await seen[0].users.delete(ada.id)
     users = await asyncio.gather(*[seen[number % 2].users.restore(ada.id) for number in range(20)])
@@ -279,7 +281,7 @@ async def test_extension_against_revocation_ends_in_revocation(
     assert await seen[0].load_session(session.token) is None
 
 
-async def test_many_sign_ins_at_once_are_all_listed(make_adapter: MakeAdapter, clock: ManualClock) -> None:
+async def test_concurrent_sign_ins_are_all_listed(make_adapter: MakeAdapter, clock: ManualClock) -> None:
     seen = [make_adapter(), make_adapter()]
     made = await asyncio.gather(
         *[

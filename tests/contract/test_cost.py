@@ -137,7 +137,7 @@ async def test_get_is_one_read(counting: AllsourceAuthAdapter, counted: Counting
     assert counted.reads == ["auth-user:warm", "auth-session:nothing", "auth-user:warm"]
 
 
-async def test_key_that_nobody_can_have_is_no_read(counting: AllsourceAuthAdapter, counted: CountingStore) -> None:
+async def test_get_with_an_invalid_key_takes_no_read(counting: AllsourceAuthAdapter, counted: CountingStore) -> None:
     assert await counting.users.get("x" * 500) is None
     assert await counting.users.get_by_email(" ") is None
     assert await counting.load_session("") is None

@@ -60,13 +60,13 @@ async def test_what_is_not_given_has_its_default(adapter: AllsourceAuthAdapter, 
 
 
 @each()
-async def test_user_is_not_looked_at(adapter: AllsourceAuthAdapter, sort: Credential) -> None:
+async def test_user_need_not_exist(adapter: AllsourceAuthAdapter, sort: Credential) -> None:
     made = await sort.make(adapter, user_id="nobody")
     assert await sort.find(adapter, made) == made
 
 
 @each()
-async def test_nothing_is_found_where_there_is_nothing(adapter: AllsourceAuthAdapter, sort: Credential) -> None:
+async def test_look_ups_of_missing_values_return_nothing(adapter: AllsourceAuthAdapter, sort: Credential) -> None:
     made = await sort.make(adapter)
     (name, value), *_ = [*sort.unique(0).items()][::-1]
     for other in (value.upper(), f"{value} ", "", "\ud800", "x" * 500):
@@ -78,7 +78,7 @@ async def test_nothing_is_found_where_there_is_nothing(adapter: AllsourceAuthAda
 
 
 @each()
-async def test_what_is_not_text_cannot_be_looked_up(adapter: AllsourceAuthAdapter, sort: Credential) -> None:
+async def test_look_up_by_other_than_text_is_refused(adapter: AllsourceAuthAdapter, sort: Credential) -> None:
     made = await sort.make(adapter)
     for name in sort.unique(0):
         with pytest.raises(InvalidInput) as caught:
@@ -128,7 +128,7 @@ async def test_chosen_id_that_exists_conflicts(
 
 
 @each()
-async def test_change_is_seen_and_told(
+async def test_change_is_visible_and_in_the_history(
     adapter: AllsourceAuthAdapter, store: EventStore, clock: ManualClock, sort: Credential
 ) -> None:
     made = await sort.make(adapter, **sort.optional)
@@ -147,7 +147,7 @@ async def test_change_is_seen_and_told(
 
 
 @each()
-async def test_change_of_what_is_not_there_is_not_found(
+async def test_change_of_a_missing_entity_is_not_found(
     adapter: AllsourceAuthAdapter, store: EventStore, sort: Credential
 ) -> None:
     made = await sort.make(adapter)
@@ -162,7 +162,7 @@ async def test_change_of_what_is_not_there_is_not_found(
 
 
 @each()
-async def test_what_is_deleted_is_gone(adapter: AllsourceAuthAdapter, store: EventStore, sort: Credential) -> None:
+async def test_deleted_entity_is_not_found(adapter: AllsourceAuthAdapter, store: EventStore, sort: Credential) -> None:
     made, kept = await sort.make(adapter), await sort.make(adapter, 1)
     await remove(adapter, sort, made)
     assert await sort.of(adapter).get(made.id) is None
@@ -175,7 +175,7 @@ async def test_what_is_deleted_is_gone(adapter: AllsourceAuthAdapter, store: Eve
 
 
 @each()
-async def test_deleting_again_or_nothing_does_nothing(
+async def test_deleting_a_missing_entity_does_nothing(
     adapter: AllsourceAuthAdapter, store: EventStore, sort: Credential
 ) -> None:
     made = await sort.make(adapter)
@@ -196,7 +196,7 @@ async def test_value_and_id_are_free_after_a_deletion(adapter: AllsourceAuthAdap
 
 
 @each()
-async def test_restored_one_comes_back_as_it_was(
+async def test_restored_entity_is_unchanged(
     adapter: AllsourceAuthAdapter, store: EventStore, clock: ManualClock, sort: Credential
 ) -> None:
     made = await sort.make(adapter, **sort.optional)
@@ -235,7 +235,9 @@ async def test_value_taken_meanwhile_conflicts_with_a_restore(
 
 
 @each()
-async def test_nothing_cannot_come_back(adapter: AllsourceAuthAdapter, store: EventStore, sort: Credential) -> None:
+async def test_missing_entity_cannot_be_restored_or_reverted(
+    adapter: AllsourceAuthAdapter, store: EventStore, sort: Credential
+) -> None:
     async with written_by(store) as written:
         for missing in MISSING:
             with pytest.raises(sort.not_found):
@@ -247,7 +249,9 @@ async def test_nothing_cannot_come_back(adapter: AllsourceAuthAdapter, store: Ev
 
 @pytest.mark.race
 @each()
-async def test_restores_at_once_bring_one_back(make_adapter: MakeAdapter, store: EventStore, sort: Credential) -> None:
+async def test_concurrent_restores_write_one_restoration(
+    make_adapter: MakeAdapter, store: EventStore, sort: Credential
+) -> None:
     seen = [make_adapter(), make_adapter()]
     made = await sort.make(seen[0])
     await remove(seen[0], sort, made)
@@ -280,7 +284,7 @@ async def left_behind(adapter: AllsourceAuthAdapter, ada: User, sort: Credential
 
 
 @each([credential for credential in CREDENTIALS if credential.kind in ("account", "passkey")])
-async def test_look_up_by_value_does_not_find_what_a_deleted_user_left(
+async def test_look_up_by_value_skips_children_of_deleted_users(
     adapter: AllsourceAuthAdapter, ada: User, sort: Credential
 ) -> None:
     left = await left_behind(adapter, ada, sort)
@@ -289,7 +293,7 @@ async def test_look_up_by_value_does_not_find_what_a_deleted_user_left(
 
 
 @each()
-async def test_what_a_deleted_user_left_keeps_no_value_from_others(
+async def test_child_of_a_deleted_user_blocks_no_value(
     adapter: AllsourceAuthAdapter, ada: User, sort: Credential
 ) -> None:
     left = await left_behind(adapter, ada, sort)
@@ -317,7 +321,7 @@ async def test_list_is_newest_first_then_by_id(
 
 
 @each(LISTED)
-async def test_list_of_nobody_is_empty(adapter: AllsourceAuthAdapter, sort: Credential) -> None:
+async def test_list_of_an_unknown_user_is_empty(adapter: AllsourceAuthAdapter, sort: Credential) -> None:
     await sort.make(adapter)
     for nobody in (*MISSING, " ", "U", "\ud800"):
         assert await sort.of(adapter).list_for_user(nobody) == []
@@ -325,7 +329,7 @@ async def test_list_of_nobody_is_empty(adapter: AllsourceAuthAdapter, sort: Cred
 
 @pytest.mark.race
 @each(LISTED)
-async def test_many_at_once_are_all_listed(make_adapter: MakeAdapter, sort: Credential) -> None:
+async def test_concurrent_creations_are_all_listed(make_adapter: MakeAdapter, sort: Credential) -> None:
     seen = [make_adapter(), make_adapter()]
     made = await asyncio.gather(*[sort.make(seen[number % 2], number) for number in range(CALLERS)])
     listed = await sort.of(seen[0]).list_for_user("u")

@@ -36,7 +36,7 @@ async def lived_twice(adapter: AllsourceAuthAdapter, sample: Sample) -> tuple[An
     return lives[0], lives[1]
 
 
-async def test_a_child_stays_with_its_parents(adapter: AllsourceAuthAdapter, sample: Sample) -> None:
+async def test_revert_keeps_the_parents_of_a_child(adapter: AllsourceAuthAdapter, sample: Sample) -> None:
     former, present = await lived_twice(adapter, sample)
     first = (await sample.of(adapter).history("same"))[0]
     reverted = await sample.of(adapter).revert("same", to=first.event_id)
@@ -50,7 +50,7 @@ async def test_a_child_stays_with_its_parents(adapter: AllsourceAuthAdapter, sam
     assert (await adapter.check()).findings == ()
 
 
-async def test_an_account_stays_that_of_the_same_person_at_the_provider(adapter: AllsourceAuthAdapter) -> None:
+async def test_revert_keeps_the_provider_and_account_id(adapter: AllsourceAuthAdapter) -> None:
     await adapter.accounts.create(id="same", user_id="old", provider_id="github", account_id="1")
     await adapter.accounts.delete("same")
     await adapter.accounts.create(id="same", user_id="new", provider_id="google", account_id="2")

@@ -10,7 +10,7 @@ from tests.support.clocks import ManualClock
 from tests.support.events import new_event, stored_user
 
 
-async def test_many_are_found_in_the_order_given(adapter: AllsourceAuthAdapter) -> None:
+async def test_get_many_returns_entities_in_the_order_given(adapter: AllsourceAuthAdapter) -> None:
     users = [await adapter.users.create(id=f"u{number}") for number in range(40)]
     await adapter.users.delete("u3")
     wanted = ["u20", "nobody", "", "u3", *[user.id for user in reversed(users)]]
@@ -19,12 +19,12 @@ async def test_many_are_found_in_the_order_given(adapter: AllsourceAuthAdapter) 
     assert all(found[user.id] == user for user in users if user.id != "u3")
 
 
-async def test_many_of_none_are_none(adapter: AllsourceAuthAdapter) -> None:
+async def test_get_many_without_keys_is_empty(adapter: AllsourceAuthAdapter) -> None:
     assert await adapter.users.get_many([]) == {}
     assert await adapter.users.get_many(iter(["nobody"])) == {}
 
 
-async def test_existence_follows_life(adapter: AllsourceAuthAdapter, ada: User, session: Session) -> None:
+async def test_exists_is_true_for_living_users_only(adapter: AllsourceAuthAdapter, ada: User, session: Session) -> None:
     assert await adapter.users.exists(ada.id)
     assert await adapter.sessions.exists(session.token)
     await adapter.users.delete(ada.id)
@@ -36,7 +36,7 @@ async def test_existence_follows_life(adapter: AllsourceAuthAdapter, ada: User, 
 
 
 @pytest.mark.parametrize("key", ["nobody", "", " ", "x" * 500])
-async def test_nobody_does_not_exist(adapter: AllsourceAuthAdapter, key: str) -> None:
+async def test_unknown_key_does_not_exist(adapter: AllsourceAuthAdapter, key: str) -> None:
     assert not await adapter.users.exists(key)
     assert not await adapter.sessions.exists(key)
 
@@ -49,7 +49,7 @@ async def test_key_that_is_not_text_is_refused(adapter: AllsourceAuthAdapter, ke
         assert caught.value.field == "token"
 
 
-async def test_scan_meets_every_living_entity_once_by_key(
+async def test_scan_returns_each_living_entity_once_by_key(
     adapter: AllsourceAuthAdapter, clock: ManualClock, ada: User
 ) -> None:
     users = [ada, *[await adapter.users.create(id=f"u{number}") for number in range(9)]]
@@ -65,13 +65,13 @@ async def test_scan_meets_every_living_entity_once_by_key(
     )
 
 
-async def test_scan_has_no_cap(adapter: AllsourceAuthAdapter, store: EventStore) -> None:
+async def test_scan_has_no_limit(adapter: AllsourceAuthAdapter, store: EventStore) -> None:
     for first in range(0, 3000, 500):
         await store.append([new_event(f"auth-user:{n}", stored_user(str(n))) for n in range(first, first + 500)])
     assert len({user.id async for user in adapter.users.scan()}) == 3000
 
 
-async def test_state_that_cannot_be_read_is_an_error_that_says_where(
+async def test_undecodable_state_raises_json_error_with_its_location(
     adapter: AllsourceAuthAdapter, store: EventStore
 ) -> None:
     broken = stored_user("broken", email=email("broken"), emailVerified=email("no flag"))
@@ -85,7 +85,7 @@ async def test_state_that_cannot_be_read_is_an_error_that_says_where(
     )
 
 
-async def test_session_that_cannot_be_read_is_an_error_without_its_token(
+async def test_undecodable_session_raises_json_error_without_its_token(
     adapter: AllsourceAuthAdapter, store: EventStore, session: Session
 ) -> None:
     (done,) = await store.append([new_event(f"auth-session:{session.token}", {"id": 5, "token": session.token})])

@@ -35,7 +35,9 @@ async def story(adapter: AllsourceAuthAdapter, clock: ManualClock, ada: User) ->
     return await adapter.users.history(ada.id)
 
 
-async def test_changes_tell_the_states(adapter: AllsourceAuthAdapter, ada: User, story: list[Change[User]]) -> None:
+async def test_changes_have_the_states_before_and_after(
+    adapter: AllsourceAuthAdapter, ada: User, story: list[Change[User]]
+) -> None:
     assert [change.event for change in story] == [
         EventLabel.USER_CREATED,
         EventLabel.USER_UPDATED,
@@ -57,7 +59,7 @@ async def test_changes_tell_the_states(adapter: AllsourceAuthAdapter, ada: User,
     assert {(change.kind, change.key) for change in story} == {("user", ada.id)}
 
 
-async def test_changes_say_which_fields_changed(story: list[Change[User]], ada: User) -> None:
+async def test_changes_have_the_changed_fields(story: list[Change[User]], ada: User) -> None:
     created, renamed, moved, deleted, restored = story
     assert created.diff["name"] == (None, "Ada")
     assert created.diff["id"] == (None, ada.id)
@@ -92,18 +94,18 @@ async def test_limit_counts_from_either_end(
 
 
 @pytest.mark.parametrize("limit", [-1, 1.0, "1", True])
-async def test_senseless_limit_is_refused(adapter: AllsourceAuthAdapter, ada: User, limit: int) -> None:
+async def test_invalid_limit_is_refused(adapter: AllsourceAuthAdapter, ada: User, limit: int) -> None:
     with pytest.raises(InvalidInput) as caught:
         await adapter.users.history(ada.id, limit=limit)
     assert caught.value.field == "limit"
 
 
-async def test_iterating_is_the_same(adapter: AllsourceAuthAdapter, ada: User, story: list[Change[User]]) -> None:
+async def test_iter_history_equals_history(adapter: AllsourceAuthAdapter, ada: User, story: list[Change[User]]) -> None:
     assert [change async for change in adapter.users.iter_history(ada.id)] == story
 
 
 @pytest.mark.parametrize("key", ["nobody", "", "x" * 500])
-async def test_nobody_has_no_history(adapter: AllsourceAuthAdapter, key: str) -> None:
+async def test_unknown_key_has_no_history(adapter: AllsourceAuthAdapter, key: str) -> None:
     assert await adapter.users.history(key) == []
     assert await adapter.users.history(key, newest_first=True, limit=1) == []
     assert [change async for change in adapter.users.iter_history(key)] == []
@@ -164,7 +166,7 @@ async def test_diff_hides_the_token(adapter: AllsourceAuthAdapter, session: Sess
     assert created.diff["user_id"] == (None, session.user_id)
 
 
-async def test_diff_hides_passwords_that_old_writers_kept_in_metadata(
+async def test_diff_hides_passwords_that_old_writers_stored_in_metadata(
     adapter: AllsourceAuthAdapter, store: EventStore
 ) -> None:
     kept = {"theme": "dark", "password_hash": CANARY, "deep": [{"passwordHash": CANARY}]}

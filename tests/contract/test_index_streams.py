@@ -102,7 +102,7 @@ async def test_snapshot_covers_the_living(adapter: AllsourceAuthAdapter, store: 
     assert set(folded) <= set(living)
 
 
-async def test_list_is_the_newest_complete_snapshot_and_what_follows(
+async def test_index_is_the_newest_complete_snapshot_and_later_entries(
     adapter: AllsourceAuthAdapter, store: EventStore, clock: ManualClock
 ) -> None:
     """Snapshots of others are believed; one whose parts are not all there is ignored."""
@@ -123,7 +123,7 @@ async def test_list_is_the_newest_complete_snapshot_and_what_follows(
     assert {session.token for session in found} == {sessions[number].token for number in (0, 1, 3)}
 
 
-async def test_list_entry_without_its_session_is_ignored(
+async def test_index_entry_without_its_session_is_ignored(
     adapter: AllsourceAuthAdapter, store: EventStore, ada: User, session: Session
 ) -> None:
     entry = {"v": 1, "stream": "auth-session:never"}
@@ -131,7 +131,7 @@ async def test_list_entry_without_its_session_is_ignored(
     assert await adapter.sessions.list_for_user(ada.id) == [session]
 
 
-async def test_young_claim_without_its_owner_conflicts(
+async def test_recent_claim_without_its_owner_conflicts(
     adapter: AllsourceAuthAdapter, store: EventStore, dated: ManualClock
 ) -> None:
     await _claim(store, owner="auth-user:slow", version=0)
@@ -139,7 +139,7 @@ async def test_young_claim_without_its_owner_conflicts(
         await adapter.users.create(email="lost@example.org")
 
 
-async def test_old_claim_is_fenced_and_its_writer_comes_too_late(
+async def test_old_claim_is_fenced_and_its_writer_fails(
     adapter: AllsourceAuthAdapter, store: EventStore, dated: ManualClock
 ) -> None:
     await _claim(store, owner="auth-user:slow", version=0)
@@ -169,7 +169,7 @@ async def test_fence_of_a_living_owner_repeats_its_state(
     assert len(await adapter.users.history(ada.id)) == 1
 
 
-async def test_claim_of_an_owner_that_has_moved_on_is_free(
+async def test_claim_of_an_owner_with_another_value_is_free(
     adapter: AllsourceAuthAdapter, store: EventStore, ada: User
 ) -> None:
     await _claim(store, owner=f"auth-user:{ada.id}", version=0)
@@ -178,7 +178,7 @@ async def test_claim_of_an_owner_that_has_moved_on_is_free(
     assert len(await stored(store, f"auth-user:{ada.id}")) == 1
 
 
-async def test_first_writer_leaves_the_settings(adapter: AllsourceAuthAdapter, store: EventStore) -> None:
+async def test_first_write_stores_the_settings(adapter: AllsourceAuthAdapter, store: EventStore) -> None:
     await adapter.users.create()
     await adapter.users.create()
     (settings,) = await stored(store, settings_stream())
@@ -192,7 +192,7 @@ async def test_first_writer_leaves_the_settings(adapter: AllsourceAuthAdapter, s
     }
 
 
-async def test_reading_leaves_nothing(adapter: AllsourceAuthAdapter, store: EventStore) -> None:
+async def test_reads_store_nothing(adapter: AllsourceAuthAdapter, store: EventStore) -> None:
     async with written_by(store) as written:
         await adapter.users.get("x")
         await adapter.users.get_by_email("x")

@@ -69,7 +69,7 @@ async def test_expiry_with_an_offset_is_read_as_utc(adapter: AllsourceAuthAdapte
     assert invitation.expires_at.tzinfo is UTC
 
 
-async def test_one_person_may_have_several_and_the_newest_is_found(
+async def test_newest_of_several_invitations_of_an_email_is_found(
     adapter: AllsourceAuthAdapter, clock: ManualClock
 ) -> None:
     made = []
@@ -82,7 +82,7 @@ async def test_one_person_may_have_several_and_the_newest_is_found(
     assert await adapter.invitations.find_pending("o", email("Ada")) == made[1]
 
 
-async def test_second_one_with_an_id_conflicts(adapter: AllsourceAuthAdapter, store: EventStore) -> None:
+async def test_second_invitation_with_an_id_conflicts(adapter: AllsourceAuthAdapter, store: EventStore) -> None:
     first = await invite(adapter, id="same")
     async with written_by(store) as written:
         with pytest.raises(Conflict) as caught:
@@ -94,7 +94,7 @@ async def test_second_one_with_an_id_conflicts(adapter: AllsourceAuthAdapter, st
 
 
 @pytest.mark.parametrize("spelling", [email("ada").lower(), email("ADA").upper(), *spellings(email("ada"), 3)])
-async def test_email_is_found_in_any_capitals(
+async def test_email_is_found_ignoring_case(
     adapter: AllsourceAuthAdapter, invitation: Invitation, spelling: str
 ) -> None:
     assert await adapter.invitations.find_pending("o", spelling) == invitation
@@ -109,7 +109,7 @@ async def test_email_is_found_in_any_normal_form(adapter: AllsourceAuthAdapter) 
         assert await adapter.invitations.find_pending("o", spelling) == invitation
 
 
-async def test_spellings_of_one_email_are_one_list(adapter: AllsourceAuthAdapter, clock: ManualClock) -> None:
+async def test_spellings_of_one_email_share_an_index(adapter: AllsourceAuthAdapter, clock: ManualClock) -> None:
     made = []
     for spelling in spellings(email("ada"), 5):
         made.append(await invite(adapter, email=spelling))
@@ -118,9 +118,7 @@ async def test_spellings_of_one_email_are_one_list(adapter: AllsourceAuthAdapter
     assert await adapter.invitations.list_for_email(email("ADA")) == made[::-1]
 
 
-async def test_pending_one_is_of_the_organization_and_the_email(
-    adapter: AllsourceAuthAdapter, clock: ManualClock
-) -> None:
+async def test_find_pending_matches_organization_and_email(adapter: AllsourceAuthAdapter, clock: ManualClock) -> None:
     ours = await invite(adapter)
     clock.move(MINUTE)
     theirs = await invite(adapter, organization_id="p")
@@ -139,7 +137,7 @@ async def test_pending_one_is_of_the_organization_and_the_email(
     [(-WEEK, False), (-TICK, False), (timedelta(0), False), (TICK, True), (WEEK, True)],
     ids=["long-over", "just-over", "now", "just-not-over", "in-a-week"],
 )
-async def test_expired_means_that_the_end_is_not_after_now(
+async def test_invitation_is_expired_at_expires_at(
     adapter: AllsourceAuthAdapter, clock: ManualClock, invitation: Invitation, remaining: timedelta, pending: bool
 ) -> None:
     clock.now = invitation.expires_at - remaining
@@ -149,7 +147,7 @@ async def test_expired_means_that_the_end_is_not_after_now(
     assert await adapter.invitations.get(invitation.id) == invitation
 
 
-async def test_expired_one_does_not_hide_an_older_one_that_lasts(
+async def test_expired_invitation_does_not_hide_an_older_valid_one(
     adapter: AllsourceAuthAdapter, clock: ManualClock
 ) -> None:
     lasting = await invite(adapter)
@@ -159,7 +157,7 @@ async def test_expired_one_does_not_hide_an_older_one_that_lasts(
 
 
 @pytest.mark.parametrize("status", ANSWERS)
-async def test_answered_one_is_pending_no_longer(
+async def test_answered_invitation_is_not_pending(
     adapter: AllsourceAuthAdapter, store: EventStore, invitation: Invitation, status: Any
 ) -> None:
     async with written_by(store) as written:
@@ -175,7 +173,7 @@ async def test_answered_one_is_pending_no_longer(
     assert await adapter.invitations.find_pending("o", email("Ada")) == invitation
 
 
-async def test_expired_one_can_be_answered(
+async def test_expired_invitation_can_be_answered(
     adapter: AllsourceAuthAdapter, clock: ManualClock, invitation: Invitation
 ) -> None:
     """Whether that is allowed is the application's business, as in section B.7."""
@@ -186,7 +184,7 @@ async def test_expired_one_can_be_answered(
 
 @pytest.mark.parametrize("now", ANSWERS)
 @pytest.mark.parametrize("wanted", ANSWERS)
-async def test_other_status_than_the_expected_one_conflicts(
+async def test_status_other_than_expected_conflicts(
     adapter: AllsourceAuthAdapter, store: EventStore, invitation: Invitation, now: Any, wanted: Any
 ) -> None:
     answered = await adapter.invitations.update_status(invitation.id, now, expected="pending")
@@ -202,7 +200,7 @@ async def test_other_status_than_the_expected_one_conflicts(
 
 @pytest.mark.race
 @pytest.mark.parametrize("adapters", [1, 2])
-async def test_of_accepting_and_canceling_at_once_one_happens(make_adapter: MakeAdapter, adapters: int) -> None:
+async def test_concurrent_accept_and_cancel_have_one_winner(make_adapter: MakeAdapter, adapters: int) -> None:
     seen = [make_adapter() for _ in range(adapters)]
     outcomes = await asyncio.gather(*[_accepted_and_canceled(seen[0], seen[-1], number) for number in range(200)])
     assert Counter(outcomes).total() == 200
@@ -227,7 +225,7 @@ async def _accepted_and_canceled(one: AllsourceAuthAdapter, other: AllsourceAuth
 
 
 @pytest.mark.parametrize("missing", MISSING)
-async def test_missing_one_is_not_found(adapter: AllsourceAuthAdapter, store: EventStore, missing: str) -> None:
+async def test_missing_invitation_is_not_found(adapter: AllsourceAuthAdapter, store: EventStore, missing: str) -> None:
     assert await adapter.invitations.get(missing) is None
     async with written_by(store) as written:
         for call in (
@@ -241,9 +239,7 @@ async def test_missing_one_is_not_found(adapter: AllsourceAuthAdapter, store: Ev
     assert written.events == []
 
 
-async def test_deleted_one_is_gone_and_comes_back_as_it_was(
-    adapter: AllsourceAuthAdapter, invitation: Invitation
-) -> None:
+async def test_deleted_invitation_can_be_restored(adapter: AllsourceAuthAdapter, invitation: Invitation) -> None:
     """An invitation is deleted with its organization only."""
     answered = await adapter.invitations.update_status(invitation.id, "rejected")
     organization = await adapter.organizations.create(name="O", slug="o", id="o")
@@ -273,7 +269,7 @@ async def test_list_of_an_organization_has_every_status_newest_first(
     assert await adapter.invitations.list_for_organization("o") == made[::-1]
 
 
-async def test_invitations_of_one_moment_are_by_id(adapter: AllsourceAuthAdapter) -> None:
+async def test_invitations_with_equal_times_are_ordered_by_id(adapter: AllsourceAuthAdapter) -> None:
     for name in ("a", "c", "b"):
         await invite(adapter, id=name)
     assert [found.id for found in await adapter.invitations.list_for_organization("o")] == ["c", "b", "a"]
@@ -284,7 +280,9 @@ async def test_invitations_of_one_moment_are_by_id(adapter: AllsourceAuthAdapter
 
 
 @pytest.mark.parametrize("value", [*MISSING, "\ud800"])
-async def test_nobody_has_no_invitations(adapter: AllsourceAuthAdapter, invitation: Invitation, value: str) -> None:
+async def test_unknown_organization_and_email_have_no_invitations(
+    adapter: AllsourceAuthAdapter, invitation: Invitation, value: str
+) -> None:
     assert await adapter.invitations.list_for_organization(value) == []
     assert await adapter.invitations.list_for_email(value) == []
     assert await adapter.invitations.find_pending("o", value) is None
@@ -292,7 +290,9 @@ async def test_nobody_has_no_invitations(adapter: AllsourceAuthAdapter, invitati
 
 
 @pytest.mark.parametrize("value", [None, 7, b"x"])
-async def test_what_is_no_text_is_refused(adapter: AllsourceAuthAdapter, store: EventStore, value: Any) -> None:
+async def test_look_up_by_other_than_text_is_refused(
+    adapter: AllsourceAuthAdapter, store: EventStore, value: Any
+) -> None:
     async with refused(store, "organization_id"):
         await adapter.invitations.list_for_organization(value)
     async with refused(store, "email"):
@@ -336,7 +336,7 @@ BAD_STATUSES: list[Any] = [
 
 
 @pytest.mark.parametrize("status", BAD_STATUSES)
-async def test_status_that_there_is_not_is_refused(
+async def test_unknown_status_is_refused(
     adapter: AllsourceAuthAdapter, store: EventStore, invitation: Invitation, status: Any
 ) -> None:
     async with refused(store, "status"):
@@ -346,7 +346,7 @@ async def test_status_that_there_is_not_is_refused(
     assert await adapter.invitations.get(invitation.id) == invitation
 
 
-async def test_invitation_stands_in_three_lists_of_which_one_folds_the_email(
+async def test_invitation_is_in_three_indexes_one_of_which_ignores_case(
     adapter: AllsourceAuthAdapter, store: EventStore
 ) -> None:
     await invite(adapter, id="i")

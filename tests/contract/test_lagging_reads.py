@@ -43,7 +43,7 @@ async def test_restoration_brings_the_last_state_back(
     assert (await lagging.users.restore(ada.id)).name == "Lovelace"
 
 
-async def test_return_to_a_state_that_a_replica_does_not_have(
+async def test_revert_to_a_state_that_a_replica_lacks(
     adapter: AllsourceAuthAdapter, lagging: AllsourceAuthAdapter, ada: User, clock: ManualClock
 ) -> None:
     await adapter.users.update(ada.id, name="Lovelace")
@@ -55,7 +55,7 @@ async def test_return_to_a_state_that_a_replica_does_not_have(
     assert (await lagging.users.revert(ada.id, to=middle.at)).name == "Lovelace"
 
 
-async def test_what_remains_of_a_transaction_is_merged_with_what_was_written_since(
+async def test_remaining_events_are_merged_with_newer_writes(
     make_adapter: MakeAdapter, adapter: AllsourceAuthAdapter, store: EventStore, ada: User
 ) -> None:
     await adapter.users.update(ada.id, name="Lovelace")

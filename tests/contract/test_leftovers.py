@@ -12,7 +12,7 @@ from tests.support.events import new_event
 from tests.support.names import claim_stream
 
 
-async def test_creation_over_a_fenced_tombstone_first_finishes_the_deletion(
+async def test_creation_over_a_fenced_tombstone_first_completes_the_deletion(
     adapter: AllsourceAuthAdapter, store: EventStore, ada: User, clock: ManualClock
 ) -> None:
     left = await adapter.sessions.create(user_id=ada.id, expires_at=clock() + timedelta(days=1))
@@ -26,7 +26,7 @@ async def test_creation_over_a_fenced_tombstone_first_finishes_the_deletion(
     assert await adapter.sessions.get(left.token) is None
 
 
-async def test_claim_of_an_operation_that_has_happened_and_is_over_is_free(
+async def test_claim_of_a_completed_operation_is_free(
     adapter: AllsourceAuthAdapter, store: EventStore, ada: User
 ) -> None:
     """Also where the owner's version says that it may still come, as after a crash of a server."""
@@ -39,7 +39,7 @@ async def test_claim_of_an_operation_that_has_happened_and_is_over_is_free(
     assert await adapter.users.get_by_email(email("was-hers")) == other
 
 
-async def test_young_claim_of_a_writer_that_may_still_come_conflicts_and_an_old_one_is_fenced(
+async def test_recent_claim_of_a_pending_write_conflicts_and_an_old_one_is_fenced(
     adapter: AllsourceAuthAdapter, store: EventStore, ada: User, dated: ManualClock
 ) -> None:
     claim = {"v": 1, "owner": f"auth-user:{ada.id}", "ownerVersion": 1}
@@ -56,7 +56,7 @@ async def test_young_claim_of_a_writer_that_may_still_come_conflicts_and_an_old_
     assert await adapter.users.get(ada.id) == ada
 
 
-async def test_claim_that_cannot_be_read_is_a_json_error_with_its_event(
+async def test_undecodable_claim_raises_json_error_with_its_event(
     adapter: AllsourceAuthAdapter, store: EventStore
 ) -> None:
     stream = claim_stream("email", email("broken").lower())
@@ -67,14 +67,14 @@ async def test_claim_that_cannot_be_read_is_a_json_error_with_its_event(
         assert caught.value.event_id == stored.id
 
 
-async def test_list_of_something_that_no_user_can_be_is_empty(adapter: AllsourceAuthAdapter) -> None:
+async def test_list_of_an_invalid_user_id_is_empty(adapter: AllsourceAuthAdapter) -> None:
     assert await adapter.sessions.list_for_user("\ud800") == []
     assert await adapter.sessions.delete_for_user("\ud800") == 0
     assert await adapter.sessions.list_for_user("") == []
 
 
 @pytest.mark.parametrize("value", [None, 7, b"u"])
-async def test_list_of_something_that_is_no_text_is_refused(adapter: AllsourceAuthAdapter, value: Any) -> None:
+async def test_list_of_other_than_text_is_refused(adapter: AllsourceAuthAdapter, value: Any) -> None:
     with pytest.raises(InvalidInput) as caught:
         await adapter.sessions.list_for_user(value)
     assert caught.value.field == "user_id"

@@ -13,7 +13,9 @@ from tests.support.events import new_event
 MICROSECOND = timedelta(microseconds=1)
 
 
-async def test_live_session_comes_with_its_user(adapter: AllsourceAuthAdapter, ada: User, session: Session) -> None:
+async def test_valid_session_is_loaded_with_its_user(
+    adapter: AllsourceAuthAdapter, ada: User, session: Session
+) -> None:
     assert await adapter.load_session(session.token) == SessionWithUser(session=session, user=ada)
 
 
@@ -40,21 +42,21 @@ async def test_revoked_session_is_none_everywhere(
 
 
 @pytest.mark.parametrize(("left", "authenticates"), [(MICROSECOND, True), (timedelta(0), False), (-MICROSECOND, False)])
-async def test_expiry_is_the_first_moment_that_does_not_count(
+async def test_session_is_expired_at_expires_at(
     adapter: AllsourceAuthAdapter, clock: ManualClock, session: Session, left: timedelta, authenticates: bool
 ) -> None:
     clock.now = session.expires_at - left
     assert (await adapter.load_session(session.token) is not None) == authenticates
 
 
-async def test_moved_expiry_counts(adapter: AllsourceAuthAdapter, clock: ManualClock, session: Session) -> None:
+async def test_changed_expiry_applies(adapter: AllsourceAuthAdapter, clock: ManualClock, session: Session) -> None:
     clock.now = session.expires_at
     assert await adapter.load_session(session.token) is None
     await adapter.sessions.update_expiry(session.token, clock() + MICROSECOND)
     assert await adapter.load_session(session.token) is not None
 
 
-async def test_session_of_nobody_is_none(adapter: AllsourceAuthAdapter, clock: ManualClock) -> None:
+async def test_session_of_a_missing_user_is_none(adapter: AllsourceAuthAdapter, clock: ManualClock) -> None:
     session = await adapter.sessions.create(user_id="nobody", expires_at=clock() + timedelta(days=1))
     assert await adapter.load_session(session.token) is None
 
@@ -92,7 +94,7 @@ async def test_banned_user_does_not_authenticate_until_the_ban_is_over(
     assert (await adapter.load_session(session.token) is not None) == authenticates
 
 
-async def test_each_adapter_goes_by_its_own_clock(
+async def test_each_adapter_uses_its_own_clock(
     make_adapter: MakeAdapter, adapter: AllsourceAuthAdapter, session: Session
 ) -> None:
     late = make_adapter(clock=ManualClock(session.expires_at))
@@ -101,7 +103,7 @@ async def test_each_adapter_goes_by_its_own_clock(
 
 
 @pytest.mark.parametrize("known", [False, True])
-async def test_session_leads_to_the_user_it_names_now(
+async def test_user_of_the_newest_state_of_a_session_is_loaded(
     adapter: AllsourceAuthAdapter, store: EventStore, ada: User, session: Session, known: bool
 ) -> None:
     """Ours never change hands; events of others might."""
@@ -117,7 +119,7 @@ async def test_session_leads_to_the_user_it_names_now(
         assert found.user == eve
 
 
-async def test_event_that_leads_nowhere_is_an_error_as_elsewhere(
+async def test_session_without_a_user_id_raises_json_error(
     adapter: AllsourceAuthAdapter, store: EventStore, session: Session
 ) -> None:
     assert await adapter.load_session(session.token) is not None

@@ -39,14 +39,14 @@ async def test_role_is_member_unless_one_is_given(adapter: AllsourceAuthAdapter)
     assert (await adapter.members.create(organization_id="o", user_id="u")).role == "member"
 
 
-async def test_pair_is_found_exactly(adapter: AllsourceAuthAdapter, member: Member) -> None:
+async def test_ids_are_compared_exactly(adapter: AllsourceAuthAdapter, member: Member) -> None:
     assert await adapter.members.find("o", "u") == member
     for pair in (("u", "o"), ("O", "u"), ("o", "U"), ("o", ""), ("", "u"), ("ou", ""), ("o", "\ud800")):
         assert await adapter.members.find(*pair) is None
 
 
 @pytest.mark.parametrize(("field", "pair"), [("organization_id", (None, "u")), ("user_id", ("o", 7))])
-async def test_pair_that_is_no_text_is_refused(
+async def test_look_up_by_other_than_text_is_refused(
     adapter: AllsourceAuthAdapter, store: EventStore, field: str, pair: Any
 ) -> None:
     async with refused(store, field):
@@ -81,7 +81,7 @@ async def test_second_membership_or_second_id_conflicts(
 
 
 @pytest.mark.race
-async def test_one_of_many_who_let_a_user_in_at_once_wins(make_adapter: MakeAdapter) -> None:
+async def test_one_of_many_concurrent_additions_of_a_user_wins(make_adapter: MakeAdapter) -> None:
     seen = [make_adapter(), make_adapter()]
     outcomes = await asyncio.gather(
         *[
@@ -112,7 +112,7 @@ async def test_role_is_changed_and_nothing_else(
 
 
 @pytest.mark.parametrize("missing", MISSING)
-async def test_missing_one_is_not_found(adapter: AllsourceAuthAdapter, store: EventStore, missing: str) -> None:
+async def test_missing_member_is_not_found(adapter: AllsourceAuthAdapter, store: EventStore, missing: str) -> None:
     assert await adapter.members.get(missing) is None
     async with written_by(store) as written:
         await adapter.members.delete(missing)
@@ -123,7 +123,7 @@ async def test_missing_one_is_not_found(adapter: AllsourceAuthAdapter, store: Ev
     assert written.events == []
 
 
-async def test_member_who_left_is_gone(adapter: AllsourceAuthAdapter, store: EventStore, member: Member) -> None:
+async def test_deleted_member_is_not_found(adapter: AllsourceAuthAdapter, store: EventStore, member: Member) -> None:
     stays = await adapter.members.create(organization_id="o", user_id="v")
     await adapter.members.delete(member.id)
     assert await adapter.members.get(member.id) is None
@@ -137,7 +137,7 @@ async def test_member_who_left_is_gone(adapter: AllsourceAuthAdapter, store: Eve
     assert written.events == []
 
 
-async def test_member_who_left_can_join_again(adapter: AllsourceAuthAdapter, member: Member) -> None:
+async def test_deleted_member_can_join_again(adapter: AllsourceAuthAdapter, member: Member) -> None:
     await adapter.members.delete(member.id)
     again = await adapter.members.create(organization_id="o", user_id="u")
     assert again.id != member.id
@@ -170,7 +170,7 @@ async def test_restore_after_the_user_joined_again_conflicts(
     assert await adapter.members.restore(member.id) == member
 
 
-async def test_former_role_comes_back_with_a_former_state(adapter: AllsourceAuthAdapter, member: Member) -> None:
+async def test_revert_brings_the_former_role_back(adapter: AllsourceAuthAdapter, member: Member) -> None:
     await adapter.members.update_role(member.id, "owner")
     (joined, _) = await adapter.members.history(member.id)
     assert await adapter.members.revert(member.id, to=joined.event_id) == member
@@ -187,14 +187,14 @@ async def test_list_is_oldest_first(adapter: AllsourceAuthAdapter, clock: Manual
     assert await adapter.members.list_for_organization("o") == made
 
 
-async def test_members_of_one_moment_are_by_id(adapter: AllsourceAuthAdapter) -> None:
+async def test_members_with_equal_times_are_ordered_by_id(adapter: AllsourceAuthAdapter) -> None:
     for name in ("b", "c", "a"):
         await adapter.members.create(organization_id="o", user_id=name, id=name)
     assert [member.id for member in await adapter.members.list_for_organization("o")] == ["a", "b", "c"]
 
 
 @pytest.mark.parametrize("organization_id", [*MISSING, "\ud800"])
-async def test_no_organization_has_no_members(adapter: AllsourceAuthAdapter, organization_id: str) -> None:
+async def test_unknown_organization_has_no_members(adapter: AllsourceAuthAdapter, organization_id: str) -> None:
     assert await adapter.members.list_for_organization(organization_id) == []
     assert await adapter.members.count(organization_id) == 0
     assert await adapter.members.count_owners(organization_id) == 0
@@ -202,7 +202,7 @@ async def test_no_organization_has_no_members(adapter: AllsourceAuthAdapter, org
 
 @pytest.mark.parametrize("call", ["list_for_organization", "count", "count_owners"])
 @pytest.mark.parametrize("organization_id", [None, 7, b"o"])
-async def test_organization_that_is_no_text_is_refused(
+async def test_list_of_other_than_text_is_refused(
     adapter: AllsourceAuthAdapter, store: EventStore, call: str, organization_id: Any
 ) -> None:
     async with refused(store, "organization_id"):
@@ -224,9 +224,7 @@ async def test_organization_that_is_no_text_is_refused(
         ("admin,co-owner", False),
     ],
 )
-async def test_owner_is_who_has_that_role_alone_or_among_others(
-    adapter: AllsourceAuthAdapter, role: str, owns: bool
-) -> None:
+async def test_owners_have_the_role_alone_or_among_others(adapter: AllsourceAuthAdapter, role: str, owns: bool) -> None:
     await adapter.members.create(organization_id="o", user_id="u", role=role)
     await adapter.members.create(organization_id="o", user_id="v", role="member")
     await adapter.members.create(organization_id="p", user_id="u", role="owner")
@@ -252,7 +250,7 @@ async def test_counts_follow_every_change(adapter: AllsourceAuthAdapter) -> None
 
 
 @pytest.mark.race
-async def test_owners_who_demote_each_other_at_once_are_counted_right_all_the_while(
+async def test_owner_count_is_right_during_concurrent_demotions(
     make_adapter: MakeAdapter,
 ) -> None:
     """Owners only become fewer here, so a count lies between what was true before it and what is true after it."""
@@ -286,7 +284,7 @@ async def _as_they_are(adapter: AllsourceAuthAdapter, members: list[Member]) -> 
 
 
 @pytest.mark.race
-async def test_other_owner_is_still_counted_when_one_is_demoted_and_leaves_at_once(make_adapter: MakeAdapter) -> None:
+async def test_other_owner_is_counted_while_one_is_demoted_and_leaves(make_adapter: MakeAdapter) -> None:
     seen = [make_adapter(), make_adapter()]
     for number in range(25):
         name = f"o{number}"
@@ -396,7 +394,7 @@ async def test_bad_role_is_refused_before_anything_is_written(
     assert await adapter.members.get(member.id) == member
 
 
-async def test_joining_is_claimed_and_listed_before_it_is_true_and_leaving_tidies_up(
+async def test_joining_claims_and_indexes_first_and_leaving_releases_last(
     adapter: AllsourceAuthAdapter, store: EventStore
 ) -> None:
     async with written_by(store) as written:

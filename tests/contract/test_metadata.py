@@ -74,7 +74,7 @@ async def test_sequence_counts_every_stream(adapter: AllsourceAuthAdapter, store
     assert [metadata(event)["seq"] for event in events] == [1, 2, 3, 4, 5]
 
 
-async def test_sequence_of_a_stream_that_others_began_follows_its_length(
+async def test_sequence_after_foreign_events_follows_the_length_of_the_stream(
     adapter: AllsourceAuthAdapter, store: EventStore
 ) -> None:
     await store.append([new_event("auth-user:x", stored_user("x")) for _ in range(3)])
@@ -89,7 +89,7 @@ async def test_sequence_of_a_stream_that_others_began_follows_its_length(
     ]
 
 
-async def test_list_entries_have_no_sequence(
+async def test_index_entries_have_no_sequence(
     adapter: AllsourceAuthAdapter, store: EventStore, clock: ManualClock
 ) -> None:
     await adapter.users.get("warm")
@@ -101,7 +101,7 @@ async def test_list_entries_have_no_sequence(
     assert all("seq" not in metadata(event) for event in entries)
 
 
-async def test_every_event_written_inside_says_who(
+async def test_events_written_inside_have_the_audit_fields(
     adapter: AllsourceAuthAdapter, store: EventStore, clock: ManualClock
 ) -> None:
     async with written_by(store) as written:
@@ -117,7 +117,7 @@ async def test_every_event_written_inside_says_who(
         assert {name: getattr(change, name) for name in WHO} == WHO
 
 
-async def test_outside_nobody_is_named(adapter: AllsourceAuthAdapter) -> None:
+async def test_events_written_outside_have_no_audit_fields(adapter: AllsourceAuthAdapter) -> None:
     with audit(**WHO):
         user = await adapter.users.create()
     await adapter.users.update(user.id, name="x")
@@ -171,13 +171,13 @@ async def test_long_text_is_cut_at_512_bytes(adapter: AllsourceAuthAdapter, give
 
 @pytest.mark.parametrize("name", WHO)
 @pytest.mark.parametrize("value", [7, b"x", "\ud800"], ids=repr)
-def test_what_is_no_text_is_refused(name: str, value: Any) -> None:
+def test_audit_field_that_is_not_text_is_refused(name: str, value: Any) -> None:
     with pytest.raises(InvalidInput) as caught, audit(**{name: value}):
         pass
     assert caught.value.field == name
 
 
-async def test_metadata_of_others_does_not_disturb(adapter: AllsourceAuthAdapter, store: EventStore) -> None:
+async def test_foreign_metadata_reads_as_empty(adapter: AllsourceAuthAdapter, store: EventStore) -> None:
     foreign: list[Any] = [None, [], "text", {"op": 7}, {"seq": "many"}, {"actor": "them", "more": {"x": 1}}]
     for said in foreign:
         await store.append([new_event("auth-user:x", stored_user("x"), metadata=said)])

@@ -76,7 +76,7 @@ async def test_file_is_private_and_keeps_everything(tmp_path: Path, durability: 
         assert await adapter.users.get_by_email(email("a")) == user
 
 
-async def test_memory_is_forgotten() -> None:
+async def test_data_in_memory_is_lost_on_closing() -> None:
     async with AllsourceAuthAdapter.embedded() as adapter:
         await adapter.users.create(id="u")
     async with AllsourceAuthAdapter.embedded() as adapter:
@@ -90,7 +90,7 @@ async def test_clock_dates_entities_and_events() -> None:
         assert user.created_at == change.at == START
 
 
-async def test_without_a_clock_it_is_now() -> None:
+async def test_default_clock_is_the_current_time() -> None:
     before = datetime.now(UTC)
     async with AllsourceAuthAdapter.embedded() as adapter:
         user = await adapter.users.create()
@@ -140,7 +140,7 @@ async def test_from_env_with_an_empty_tenant_is_the_default(tmp_path: Path) -> N
         assert await adapter.users.exists("u")
 
 
-def test_building_opens_nothing(tmp_path: Path) -> None:
+def test_creating_an_adapter_opens_nothing(tmp_path: Path) -> None:
     AllsourceAuthAdapter.embedded(tmp_path / "missing" / "auth.db")
     AllsourceAuthAdapter.embedded(tmp_path / "auth.db")
     assert list(tmp_path.iterdir()) == []

@@ -41,7 +41,7 @@ async def test_every_given_field_is_kept(adapter: AllsourceAuthAdapter, clock: M
     assert await adapter.organizations.get_by_slug("acme") == organization
 
 
-async def test_absent_logo_is_null_and_absent_metadata_is_left_out(
+async def test_missing_logo_is_null_and_missing_metadata_is_omitted(
     adapter: AllsourceAuthAdapter, store: EventStore
 ) -> None:
     organization = await adapter.organizations.create(name="Acme", slug="acme")
@@ -59,7 +59,7 @@ async def test_empty_metadata_is_not_missing_metadata(adapter: AllsourceAuthAdap
     assert await adapter.organizations.get(organization.id) == organization
 
 
-async def test_names_need_not_differ(adapter: AllsourceAuthAdapter, acme: Organization) -> None:
+async def test_names_are_not_unique(adapter: AllsourceAuthAdapter, acme: Organization) -> None:
     other = await adapter.organizations.create(name=acme.name, slug="acme-2")
     assert other.id != acme.id
 
@@ -74,13 +74,13 @@ async def test_slug_is_found_exactly(adapter: AllsourceAuthAdapter, acme: Organi
 
 
 @pytest.mark.parametrize("slug", [None, 7, b"acme"])
-async def test_slug_that_is_no_text_is_refused(adapter: AllsourceAuthAdapter, store: EventStore, slug: Any) -> None:
+async def test_slug_that_is_not_text_is_refused(adapter: AllsourceAuthAdapter, store: EventStore, slug: Any) -> None:
     async with refused(store, "slug"):
         await adapter.organizations.get_by_slug(slug)
 
 
 @pytest.mark.parametrize(("given", "field"), [({"slug": "acme"}, "slug"), ({"slug": "b", "id": "same"}, "id")])
-async def test_second_one_with_a_slug_or_an_id_conflicts(
+async def test_second_organization_with_a_slug_or_an_id_conflicts(
     adapter: AllsourceAuthAdapter, store: EventStore, given: dict[str, Any], field: str
 ) -> None:
     first = await adapter.organizations.create(name="Acme", slug="acme", id="same")
@@ -104,7 +104,7 @@ async def test_change_of_every_field(adapter: AllsourceAuthAdapter, clock: Manua
 
 
 @pytest.mark.parametrize("field", ["name", "slug", "logo", "metadata"])
-async def test_change_of_one_field_leaves_the_others_alone(
+async def test_change_of_one_field_leaves_the_others_unchanged(
     adapter: AllsourceAuthAdapter, clock: ManualClock, acme: Organization, field: str
 ) -> None:
     given: dict[str, Any] = {field: {"seats": 6} if field == "metadata" else "new"}
@@ -113,7 +113,7 @@ async def test_change_of_one_field_leaves_the_others_alone(
     assert changed == msgspec.structs.replace(acme, **given, updated_at=later)
 
 
-async def test_none_clears_what_is_optional(
+async def test_none_clears_optional_fields(
     adapter: AllsourceAuthAdapter, store: EventStore, acme: Organization
 ) -> None:
     cleared = await adapter.organizations.update(acme.id, logo=None, metadata=None)
@@ -123,7 +123,7 @@ async def test_none_clears_what_is_optional(
     assert "metadata" not in written
 
 
-async def test_empty_change_moves_the_time_of_the_change(
+async def test_update_without_fields_sets_updated_at(
     adapter: AllsourceAuthAdapter, clock: ManualClock, acme: Organization
 ) -> None:
     later = clock.move(HOUR)
@@ -150,7 +150,7 @@ async def test_change_to_a_taken_slug_conflicts_and_changes_nothing(
     assert await adapter.organizations.get_by_slug("other") == other
 
 
-async def test_slug_that_was_given_up_is_free(adapter: AllsourceAuthAdapter, acme: Organization) -> None:
+async def test_former_slug_is_free(adapter: AllsourceAuthAdapter, acme: Organization) -> None:
     await adapter.organizations.update(acme.id, slug="moved")
     taker = await adapter.organizations.create(name="Taker", slug="acme")
     assert await adapter.organizations.get_by_slug("acme") == taker
@@ -159,7 +159,9 @@ async def test_slug_that_was_given_up_is_free(adapter: AllsourceAuthAdapter, acm
 
 
 @pytest.mark.parametrize("missing", MISSING)
-async def test_missing_one_is_not_found(adapter: AllsourceAuthAdapter, store: EventStore, missing: str) -> None:
+async def test_missing_organization_is_not_found(
+    adapter: AllsourceAuthAdapter, store: EventStore, missing: str
+) -> None:
     assert await adapter.organizations.get(missing) is None
     async with written_by(store) as written:
         await adapter.organizations.delete(missing)
@@ -170,7 +172,7 @@ async def test_missing_one_is_not_found(adapter: AllsourceAuthAdapter, store: Ev
     assert written.events == []
 
 
-async def test_deleted_one_is_gone_and_its_slug_is_free(
+async def test_deleted_organization_is_not_found_and_its_slug_is_free(
     adapter: AllsourceAuthAdapter, store: EventStore, acme: Organization
 ) -> None:
     await adapter.organizations.delete(acme.id)
@@ -185,7 +187,7 @@ async def test_deleted_one_is_gone_and_its_slug_is_free(
     assert await adapter.organizations.get_by_slug("acme") == again
 
 
-async def test_deletion_takes_its_members_and_invitations_and_no_others(
+async def test_deletion_deletes_its_members_and_invitations_only(
     adapter: AllsourceAuthAdapter, clock: ManualClock, acme: Organization
 ) -> None:
     other = await adapter.organizations.create(name="Other", slug="other")
@@ -213,7 +215,7 @@ async def test_deletion_takes_its_members_and_invitations_and_no_others(
     assert [member.id async for member in adapter.members.scan()] == sorted(member.id for member in members)
 
 
-async def test_sessions_keep_the_id_of_a_deleted_one(
+async def test_sessions_keep_the_id_of_a_deleted_organization(
     adapter: AllsourceAuthAdapter, clock: ManualClock, acme: Organization
 ) -> None:
     session = await adapter.sessions.create(
@@ -223,7 +225,7 @@ async def test_sessions_keep_the_id_of_a_deleted_one(
     assert await adapter.sessions.get(session.token) == session
 
 
-async def test_restored_one_is_as_it_was_but_without_members(
+async def test_restored_organization_is_unchanged_but_has_no_members(
     adapter: AllsourceAuthAdapter, clock: ManualClock, acme: Organization
 ) -> None:
     member = await adapter.members.create(organization_id=acme.id, user_id="u")
@@ -238,7 +240,7 @@ async def test_restored_one_is_as_it_was_but_without_members(
         await adapter.organizations.create(name="x", slug="acme")
 
 
-async def test_restore_after_somebody_took_the_slug_conflicts(
+async def test_restore_with_a_taken_slug_conflicts(
     adapter: AllsourceAuthAdapter, store: EventStore, acme: Organization
 ) -> None:
     await adapter.organizations.delete(acme.id)
@@ -254,7 +256,7 @@ async def test_restore_after_somebody_took_the_slug_conflicts(
     assert (await adapter.organizations.restore(acme.id)).slug == "acme"
 
 
-async def test_former_slug_comes_back_with_a_former_state_unless_it_is_taken(
+async def test_revert_brings_the_former_slug_back_unless_it_is_taken(
     adapter: AllsourceAuthAdapter, acme: Organization
 ) -> None:
     await adapter.organizations.update(acme.id, slug="moved")
@@ -269,7 +271,7 @@ async def test_former_slug_comes_back_with_a_former_state_unless_it_is_taken(
     assert await adapter.organizations.get_by_slug("moved") is None
 
 
-async def test_history_tells_what_happened(adapter: AllsourceAuthAdapter, acme: Organization) -> None:
+async def test_history_has_all_changes(adapter: AllsourceAuthAdapter, acme: Organization) -> None:
     await adapter.organizations.update(acme.id, name="New")
     await adapter.organizations.delete(acme.id)
     await adapter.organizations.restore(acme.id)
@@ -294,7 +296,7 @@ async def test_organizations_of_a_user_are_those_it_is_a_member_of_newest_first(
     assert await adapter.organizations.list_for_user("v") == [made[1]]
 
 
-async def test_organizations_of_one_moment_are_by_id(adapter: AllsourceAuthAdapter) -> None:
+async def test_organizations_with_equal_times_are_ordered_by_id(adapter: AllsourceAuthAdapter) -> None:
     for name in ("a", "c", "b"):
         await adapter.organizations.create(name="x", slug=name, id=name)
         await adapter.members.create(organization_id=name, user_id="u")
@@ -315,17 +317,19 @@ async def test_organizations_of_a_user_follow_every_change(adapter: AllsourceAut
 
 
 @pytest.mark.parametrize("user_id", [*MISSING, "\ud800"])
-async def test_nobody_has_no_organizations(adapter: AllsourceAuthAdapter, user_id: str) -> None:
+async def test_unknown_user_has_no_organizations(adapter: AllsourceAuthAdapter, user_id: str) -> None:
     assert await adapter.organizations.list_for_user(user_id) == []
 
 
 @pytest.mark.parametrize("user_id", [None, 7, b"u"])
-async def test_user_that_is_no_text_is_refused(adapter: AllsourceAuthAdapter, store: EventStore, user_id: Any) -> None:
+async def test_list_of_other_than_text_is_refused(
+    adapter: AllsourceAuthAdapter, store: EventStore, user_id: Any
+) -> None:
     async with refused(store, "user_id"):
         await adapter.organizations.list_for_user(user_id)
 
 
-async def test_organization_that_cannot_be_decoded_does_not_hide_the_others(
+async def test_undecodable_organization_does_not_hide_the_others(
     adapter: AllsourceAuthAdapter, store: EventStore, acme: Organization
 ) -> None:
     await adapter.members.create(organization_id=acme.id, user_id="u")
@@ -368,7 +372,7 @@ async def test_bad_id_is_refused(adapter: AllsourceAuthAdapter, store: EventStor
         await adapter.organizations.create(name="x", slug="x", id=chosen)
 
 
-async def test_creation_over_a_deleted_one_has_none_of_its_members(
+async def test_creation_over_a_tombstone_has_no_former_members(
     adapter: AllsourceAuthAdapter, acme: Organization
 ) -> None:
     member = await adapter.members.create(organization_id=acme.id, user_id="u")

@@ -14,14 +14,14 @@ async def orphan(adapter: AllsourceAuthAdapter) -> None:
     await adapter.accounts.create(id="orphan", user_id="gone", provider_id="github", account_id="1")
 
 
-async def test_its_value_is_free(adapter: AllsourceAuthAdapter) -> None:
+async def test_value_of_an_orphan_is_free(adapter: AllsourceAuthAdapter) -> None:
     user = await adapter.users.create()
     account = await adapter.accounts.create(user_id=user.id, provider_id="github", account_id="1")
     assert await adapter.accounts.get_by_provider("github", "1") == account
     assert await adapter.accounts.get("orphan") is None
 
 
-async def test_its_value_is_free_in_a_transaction(adapter: AllsourceAuthAdapter) -> None:
+async def test_value_of_an_orphan_is_free_in_a_transaction(adapter: AllsourceAuthAdapter) -> None:
     async with adapter.transaction() as tx:
         user = await tx.users.create()
         account = await tx.accounts.create(user_id=user.id, provider_id="github", account_id="1")
@@ -29,7 +29,7 @@ async def test_its_value_is_free_in_a_transaction(adapter: AllsourceAuthAdapter)
     assert await adapter.accounts.get("orphan") is None
 
 
-async def test_it_is_gone_even_if_the_transaction_that_wanted_its_value_is_not_carried_out(
+async def test_orphan_is_deleted_even_if_the_transaction_is_not_stored(
     adapter: AllsourceAuthAdapter,
 ) -> None:
     with pytest.raises(LookupError):

@@ -42,7 +42,7 @@ async def count(adapter: AllsourceAuthAdapter, passkey: Passkey) -> int:
 
 
 @pytest.mark.parametrize("odd", ["AbC-_9=", "a b", "%_", "a/b?c#d", "😀", "x" * 1500])
-async def test_credential_ids_are_exact_and_global(adapter: AllsourceAuthAdapter, odd: str) -> None:
+async def test_credential_ids_are_compared_exactly_and_for_all_users(adapter: AllsourceAuthAdapter, odd: str) -> None:
     made = await PASSKEY.make(adapter, credential_id=odd)
     assert await adapter.passkeys.get_by_credential_id(odd) == made
     assert await adapter.passkeys.get_by_credential_id(f"{odd}=") is None
@@ -52,7 +52,7 @@ async def test_credential_ids_are_exact_and_global(adapter: AllsourceAuthAdapter
 
 
 @pytest.mark.parametrize("transports", [None, "", '["usb","nfc"]'])
-async def test_transports_are_left_out_where_there_are_none(
+async def test_missing_transports_are_omitted(
     adapter: AllsourceAuthAdapter, store: EventStore, transports: str | None
 ) -> None:
     made = await PASSKEY.make(adapter, transports=transports)
@@ -69,7 +69,7 @@ async def test_transports_are_left_out_where_there_are_none(
 
 @pytest.mark.parametrize("counter", [0, 2, 3, 4, LARGEST])
 @pytest.mark.parametrize("given", [{}, {"expected": UNSET}], ids=["nothing", "unset"])
-async def test_counter_is_overwritten_where_nothing_is_expected(
+async def test_counter_is_overwritten_without_expected(
     adapter: AllsourceAuthAdapter, passkey: Passkey, counter: int, given: dict[str, Any]
 ) -> None:
     changed = await adapter.passkeys.update_counter(passkey.id, counter, **given)
@@ -81,7 +81,7 @@ async def test_counter_is_overwritten_where_nothing_is_expected(
     ("stored_one", "expected", "counter"),
     [(3, 3, 4), (3, 3, LARGEST), (0, 0, 1), (0, 0, 0), (LARGEST - 1,) * 2 + (LARGEST,)],
 )
-async def test_counter_moves_on_from_the_expected_one(
+async def test_counter_grows_from_the_expected_value(
     adapter: AllsourceAuthAdapter, stored_one: int, expected: int, counter: int
 ) -> None:
     made = await PASSKEY.make(adapter, counter=stored_one)
@@ -94,7 +94,7 @@ async def test_counter_moves_on_from_the_expected_one(
     ("stored_one", "expected", "counter"),
     [(3, 2, 4), (3, 4, 5), (3, 0, 0), (3, 0, 4), (3, 3, 3), (3, 3, 2), (3, 3, 0), (0, 1, 2), (0, 3, 0)],
 )
-async def test_counter_that_is_not_the_expected_one_or_does_not_grow_conflicts(
+async def test_counter_that_is_unexpected_or_does_not_grow_conflicts(
     adapter: AllsourceAuthAdapter, store: EventStore, stored_one: int, expected: int, counter: int
 ) -> None:
     made = await PASSKEY.make(adapter, counter=stored_one)
@@ -120,7 +120,7 @@ async def test_one_of_many_with_one_assertion_wins(make_adapter: MakeAdapter, pa
     assert len(await seen[0].passkeys.history(passkey.id)) == 2
 
 
-async def test_everybody_passes_where_the_authenticator_does_not_count(make_adapter: MakeAdapter) -> None:
+async def test_all_callers_succeed_if_the_authenticator_does_not_count(make_adapter: MakeAdapter) -> None:
     seen = [make_adapter(), make_adapter()]
     made = await PASSKEY.make(seen[0])
     outcomes = await asyncio.gather(
@@ -130,7 +130,7 @@ async def test_everybody_passes_where_the_authenticator_does_not_count(make_adap
 
 
 @pytest.mark.race
-async def test_counter_never_falls_while_many_expect(make_adapter: MakeAdapter, passkey: Passkey) -> None:
+async def test_counter_never_falls_with_concurrent_callers(make_adapter: MakeAdapter, passkey: Passkey) -> None:
     seen = [make_adapter(), make_adapter()]
 
     async def sign_in(adapter: AllsourceAuthAdapter) -> None:
@@ -155,7 +155,7 @@ async def test_name_is_set_and_cleared(adapter: AllsourceAuthAdapter, passkey: P
 
 
 @pytest.mark.race
-async def test_name_and_counter_at_once_are_both_kept(make_adapter: MakeAdapter, passkey: Passkey) -> None:
+async def test_concurrent_changes_of_name_and_counter_are_merged(make_adapter: MakeAdapter, passkey: Passkey) -> None:
     seen = [make_adapter(), make_adapter()]
     await asyncio.gather(
         *[seen[number % 2].passkeys.update_name(passkey.id, str(number)) for number in range(10)],
@@ -168,7 +168,7 @@ async def test_name_and_counter_at_once_are_both_kept(make_adapter: MakeAdapter,
 
 
 @pytest.mark.parametrize("given", [{}, {"expected": 0}])
-async def test_counter_of_what_is_not_there_is_not_found(
+async def test_counter_of_a_missing_passkey_is_not_found(
     adapter: AllsourceAuthAdapter, store: EventStore, passkey: Passkey, given: dict[str, Any]
 ) -> None:
     await adapter.passkeys.delete(passkey.id)
@@ -196,7 +196,7 @@ async def test_revert_keeps_the_counter(adapter: AllsourceAuthAdapter, passkey: 
     assert await adapter.passkeys.get_by_credential_id(passkey.credential_id) == reverted
 
 
-async def test_revert_brings_no_earlier_credential_back(adapter: AllsourceAuthAdapter) -> None:
+async def test_revert_keeps_the_current_credential(adapter: AllsourceAuthAdapter) -> None:
     lost = await PASSKEY.make(adapter, 1, id="same", name="lost", public_key=f"lost-{CANARY}")
     await adapter.passkeys.delete("same")
     present = await PASSKEY.make(adapter, 2, id="same", counter=7)

@@ -151,7 +151,7 @@ async def test_everything_of_the_crate_is_found_by_every_look_up(
     await assert_sound(adapter)
 
 
-async def test_what_the_crate_deleted_is_not_found_and_its_values_are_free(
+async def test_entities_deleted_by_the_crate_free_their_values(
     adapter: AllsourceAuthAdapter, store: EventStore
 ) -> None:
     await they_wrote(store)
@@ -193,7 +193,7 @@ async def test_second_run_writes_nothing(
     assert again == Reindexed(entities=LIVING, claims=0, entries=0)
 
 
-async def test_what_we_wrote_needs_nothing(
+async def test_store_written_by_this_library_needs_no_reindex(
     adapter: AllsourceAuthAdapter, store: EventStore, clock: ManualClock
 ) -> None:
     user = await adapter.users.create(email=email("a"), username="a")
@@ -212,7 +212,7 @@ async def test_empty_store_stays_empty(adapter: AllsourceAuthAdapter, store: Eve
     assert written.events == []
 
 
-async def test_claims_and_entries_are_as_the_format_says(adapter: AllsourceAuthAdapter, store: EventStore) -> None:
+async def test_claims_and_entries_have_the_documented_format(adapter: AllsourceAuthAdapter, store: EventStore) -> None:
     await they_sign_up(store, "u", email=email("Ada"))
     for name in ("Other name", "Third name"):
         await they_sign_up(store, "u", email=email("Ada"), name=name)
@@ -234,7 +234,7 @@ async def test_claims_and_entries_are_as_the_format_says(adapter: AllsourceAuthA
     }
 
 
-async def test_entry_gives_way_to_a_revocation_that_comes_before_it(
+async def test_revocation_during_the_reindex_outranks_its_entry(
     adapter: AllsourceAuthAdapter, store: EventStore
 ) -> None:
     """As when a session is revoked between the look at it and the entry, by another process."""
@@ -248,7 +248,7 @@ async def test_entry_gives_way_to_a_revocation_that_comes_before_it(
 
 
 @pytest.mark.parametrize("first_met", ["a", "z"])
-async def test_oldest_of_several_with_one_value_is_found_and_all_are_reported(
+async def test_oldest_duplicate_gets_the_claim_and_all_are_reported(
     adapter: AllsourceAuthAdapter, store: EventStore, first_met: str
 ) -> None:
     older = "z" if first_met == "a" else "a"
@@ -278,7 +278,7 @@ class Overtaking(WrappedStore):
         return await super().append(events)
 
 
-async def test_those_with_one_value_do_not_compete_for_it(make_adapter: MakeAdapter, store: EventStore) -> None:
+async def test_duplicates_do_not_compete_for_the_claim(make_adapter: MakeAdapter, store: EventStore) -> None:
     """One claim is written for all of them, whose ever append is the fastest."""
     for user_id, moment in ((U1, EARLY), (U2, LATE), (U3, LATE)):
         await they_sign_up(store, user_id, email=email("Ada"), createdAt=moment)
@@ -289,7 +289,7 @@ async def test_those_with_one_value_do_not_compete_for_it(make_adapter: MakeAdap
     assert user.id == U1
 
 
-async def test_older_one_of_theirs_takes_the_value_over_from_a_younger_one_of_ours(
+async def test_older_user_of_the_crate_takes_over_the_claim_of_a_newer_one(
     adapter: AllsourceAuthAdapter, store: EventStore
 ) -> None:
     ours = await adapter.users.create(email=email("shared"))
@@ -304,7 +304,7 @@ async def test_older_one_of_theirs_takes_the_value_over_from_a_younger_one_of_ou
     assert (await adapter.reindex()).duplicates == ()
 
 
-async def test_child_of_a_deleted_user_does_not_keep_the_value_from_a_living_one(
+async def test_claim_goes_to_a_living_child_before_one_of_a_deleted_user(
     adapter: AllsourceAuthAdapter, store: EventStore
 ) -> None:
     """An account that was linked again, where the crate left the old one behind."""
@@ -328,7 +328,7 @@ async def test_child_of_a_deleted_user_does_not_keep_the_value_from_a_living_one
     assert found.id == "new"
 
 
-async def test_sign_up_that_is_about_to_take_a_value_of_theirs_is_too_late(
+async def test_sign_up_in_progress_loses_its_value_to_the_reindexed_user(
     adapter: AllsourceAuthAdapter, store: EventStore
 ) -> None:
     await they_sign_up(store, "u", email=email("wanted"))
@@ -344,7 +344,7 @@ async def test_sign_up_that_is_about_to_take_a_value_of_theirs_is_too_late(
         await store.append([late])
 
 
-async def test_what_cannot_be_decoded_is_reported_and_stops_nothing(
+async def test_undecodable_events_are_reported_and_stop_nothing(
     adapter: AllsourceAuthAdapter, store: EventStore
 ) -> None:
     await they_sign_up(store, "a", email=email("a"))
@@ -366,7 +366,7 @@ async def test_what_cannot_be_decoded_is_reported_and_stops_nothing(
     assert await adapter.users.get_by_email(email("d")) is not None
 
 
-async def test_long_list_is_entered_in_few_appends(
+async def test_long_index_is_written_in_few_appends(
     make_adapter: MakeAdapter, store: EventStore, clock: ManualClock
 ) -> None:
     counting = CountingStore(store)
@@ -380,7 +380,7 @@ async def test_long_list_is_entered_in_few_appends(
     assert (await adapter.reindex()).entries == 0
 
 
-async def test_progress_is_told_after_each_page(adapter: AllsourceAuthAdapter, store: EventStore) -> None:
+async def test_progress_is_reported_after_each_page(adapter: AllsourceAuthAdapter, store: EventStore) -> None:
     for number in range(3):
         await they_sign_up(store, f"u{number}")
     await store.append([their_session("s", "u0")])
@@ -389,7 +389,7 @@ async def test_progress_is_told_after_each_page(adapter: AllsourceAuthAdapter, s
     assert told == [("user", 3), ("session", 1)]
 
 
-async def test_each_tenant_is_reindexed_by_itself(
+async def test_each_tenant_is_reindexed_separately(
     make_adapter: MakeAdapter, make_store: MakeStore, store: EventStore
 ) -> None:
     await they_sign_up(store, "a", email=email("a"))
@@ -418,7 +418,7 @@ class Interrupted(WrappedStore):
 
 
 @pytest.mark.race
-async def test_interrupted_run_is_finished_by_the_next_one(
+async def test_interrupted_run_is_completed_by_the_next_one(
     make_adapter: MakeAdapter, store: EventStore, clock: ManualClock
 ) -> None:
     clock.now = NOON
@@ -473,7 +473,7 @@ class Forgetful(WrappedStore):
         return await super().append(events)
 
 
-async def test_claim_that_a_server_forgot_is_put_back(make_adapter: MakeAdapter, store: EventStore) -> None:
+async def test_claim_lost_by_a_server_is_written_again(make_adapter: MakeAdapter, store: EventStore) -> None:
     ours = await make_adapter().users.create(email=email("shared"))
     await they_sign_up(store, "younger", email=email("shared"), createdAt="2027-01-01T00:00:00Z")
     stream = claim_stream("email", email("shared").lower())
@@ -488,7 +488,7 @@ async def test_claim_that_a_server_forgot_is_put_back(make_adapter: MakeAdapter,
 
 
 @pytest.mark.race
-async def test_runs_while_others_write(make_adapter: MakeAdapter, store: EventStore, clock: ManualClock) -> None:
+async def test_reindex_works_during_writes(make_adapter: MakeAdapter, store: EventStore, clock: ManualClock) -> None:
     """Two runs, and writers who change, delete, revoke and sign up what is being reindexed; then one more run."""
     count = 60
     for number in range(count):

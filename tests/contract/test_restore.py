@@ -11,7 +11,7 @@ from tests.support.clocks import ManualClock
 from tests.support.events import metadata, new_event, payload, stored, stored_user, written_by
 
 
-async def test_user_comes_back_as_it_was(adapter: AllsourceAuthAdapter, clock: ManualClock, ada: User) -> None:
+async def test_restored_user_is_unchanged(adapter: AllsourceAuthAdapter, clock: ManualClock, ada: User) -> None:
     full = await adapter.users.update(ada.id, metadata={"note": CANARY}, banned=True, ban_reason="spam")
     await adapter.users.delete(ada.id)
     later = clock.move(timedelta(hours=1))
@@ -24,7 +24,9 @@ async def test_user_comes_back_as_it_was(adapter: AllsourceAuthAdapter, clock: M
         await adapter.users.create(email=email("ada"))
 
 
-async def test_restore_is_told_as_one(adapter: AllsourceAuthAdapter, store: EventStore, ada: User) -> None:
+async def test_restore_is_one_change_in_the_history(
+    adapter: AllsourceAuthAdapter, store: EventStore, ada: User
+) -> None:
     await adapter.users.update(ada.id, name="x")
     await adapter.users.delete(ada.id)
     await adapter.users.restore(ada.id)
@@ -35,23 +37,21 @@ async def test_restore_is_told_as_one(adapter: AllsourceAuthAdapter, store: Even
     assert change.restores == events[1].id
 
 
-async def test_living_user_is_returned_as_it_is(adapter: AllsourceAuthAdapter, store: EventStore, ada: User) -> None:
+async def test_living_user_is_returned_unchanged(adapter: AllsourceAuthAdapter, store: EventStore, ada: User) -> None:
     async with written_by(store) as written:
         assert await adapter.users.restore(ada.id) == ada
     assert written.events == []
 
 
 @pytest.mark.parametrize("missing", ["nobody", "", "x" * 500])
-async def test_nobody_cannot_come_back(adapter: AllsourceAuthAdapter, store: EventStore, missing: str) -> None:
+async def test_unknown_user_cannot_be_restored(adapter: AllsourceAuthAdapter, store: EventStore, missing: str) -> None:
     async with written_by(store) as written:
         with pytest.raises(UserNotFound):
             await adapter.users.restore(missing)
     assert written.events == []
 
 
-async def test_fence_of_somebody_who_never_lived_brings_nobody_back(
-    adapter: AllsourceAuthAdapter, store: EventStore
-) -> None:
+async def test_fence_without_a_user_cannot_be_restored(adapter: AllsourceAuthAdapter, store: EventStore) -> None:
     await store.append([new_event("auth-user:x", {"_deleted": True, "id": "x"}, type="auth.index.fenced")])
     with pytest.raises(UserNotFound):
         await adapter.users.restore("x")
@@ -75,14 +75,14 @@ async def test_value_taken_meanwhile_conflicts_and_nothing_changes(
     assert (await adapter.users.restore(ada.id)).email == email("Ada")
 
 
-async def test_sessions_never_come_back(adapter: AllsourceAuthAdapter, ada: User, session: Session) -> None:
+async def test_restore_does_not_restore_sessions(adapter: AllsourceAuthAdapter, ada: User, session: Session) -> None:
     await adapter.users.delete(ada.id)
     await adapter.users.restore(ada.id)
     assert await adapter.load_session(session.token) is None
     assert await adapter.sessions.list_for_user(ada.id) == []
 
 
-async def test_restore_finishes_an_interrupted_deletion_first(
+async def test_restore_completes_an_interrupted_deletion_first(
     adapter: AllsourceAuthAdapter, store: EventStore, ada: User, session: Session
 ) -> None:
     await store.append(
@@ -103,14 +103,14 @@ async def test_new_sessions_work_after_a_restore(
     assert await adapter.sessions.list_for_user(ada.id) == [fresh]
 
 
-async def test_restored_again_and_again(adapter: AllsourceAuthAdapter, ada: User) -> None:
+async def test_user_can_be_restored_repeatedly(adapter: AllsourceAuthAdapter, ada: User) -> None:
     for _ in range(3):
         await adapter.users.delete(ada.id)
         back = await adapter.users.restore(ada.id)
         assert back == msgspec.structs.replace(ada, updated_at=back.updated_at)
 
 
-async def test_what_only_the_raw_state_knows_comes_back(adapter: AllsourceAuthAdapter, store: EventStore) -> None:
+async def test_restore_keeps_unknown_members(adapter: AllsourceAuthAdapter, store: EventStore) -> None:
     await store.append([new_event("auth-user:old", stored_user("old", phoneNumber="+1"))])
     await adapter.users.delete("old")
     await adapter.users.restore("old")

@@ -21,7 +21,7 @@ async def changed(adapter: AllsourceAuthAdapter, clock: ManualClock, ada: User) 
     return await adapter.users.update(ada.id, name="x", email=email("new"), username=None, role="admin")
 
 
-async def test_earlier_state_is_the_state_again(
+async def test_revert_to_a_time_brings_the_state_back(
     adapter: AllsourceAuthAdapter, dated: ManualClock, ada: User, changed: User
 ) -> None:
     dated.move(MINUTE)
@@ -34,7 +34,7 @@ async def test_earlier_state_is_the_state_again(
     assert (await adapter.users.create(email=email("new"))).email == email("new")
 
 
-async def test_state_after_an_event_is_the_state_again(
+async def test_revert_to_an_event_brings_the_state_back(
     adapter: AllsourceAuthAdapter, store: EventStore, ada: User, changed: User
 ) -> None:
     first = (await adapter.users.history(ada.id))[0]
@@ -87,7 +87,7 @@ async def test_time_before_the_first_event_is_refused(
         await adapter.users.revert(ada.id, to=datetime(1990, 1, 1, tzinfo=UTC))
 
 
-async def test_time_of_death_is_refused(adapter: AllsourceAuthAdapter, store: EventStore, ada: User) -> None:
+async def test_time_of_the_deletion_is_refused(adapter: AllsourceAuthAdapter, store: EventStore, ada: User) -> None:
     await adapter.users.delete(ada.id)
     await adapter.users.restore(ada.id)
     deleted = (await adapter.users.history(ada.id))[1]
@@ -96,7 +96,7 @@ async def test_time_of_death_is_refused(adapter: AllsourceAuthAdapter, store: Ev
 
 
 @pytest.mark.parametrize("to", ["no such event", "", datetime(2026, 1, 1), None, 5], ids=repr)  # noqa: DTZ001
-async def test_what_is_no_moment_of_the_user_is_refused(
+async def test_event_or_time_that_is_not_of_the_user_is_refused(
     adapter: AllsourceAuthAdapter, store: EventStore, ada: User, to: Any
 ) -> None:
     async with refused(store, "to"):

@@ -72,7 +72,7 @@ async def rust_store(store: EventStore) -> None:
 
 
 @each(SAMPLES)
-async def test_fixture_has_something_alive_and_something_dead(sample: Sample) -> None:
+async def test_fixture_has_living_and_deleted_entities(sample: Sample) -> None:
     assert states(sample)
     assert dead(sample)
 
@@ -93,7 +93,7 @@ async def test_state_reads_key_by_key_as_it_was_written(adapter: AllsourceAuthAd
 
 @each(SAMPLES)
 @pytest.mark.usefixtures("rust_store")
-async def test_tombstone_of_theirs_is_a_tombstone(adapter: AllsourceAuthAdapter, sample: Sample) -> None:
+async def test_tombstone_of_the_crate_is_a_tombstone(adapter: AllsourceAuthAdapter, sample: Sample) -> None:
     for key in dead(sample):
         assert await sample.of(adapter).get(key) is None
         assert not await sample.of(adapter).exists(key)
@@ -103,7 +103,7 @@ async def test_tombstone_of_theirs_is_a_tombstone(adapter: AllsourceAuthAdapter,
 
 @each(SAMPLES)
 @pytest.mark.usefixtures("rust_store")
-async def test_history_tells_what_they_did(adapter: AllsourceAuthAdapter, sample: Sample) -> None:
+async def test_history_has_the_changes_of_the_crate(adapter: AllsourceAuthAdapter, sample: Sample) -> None:
     name = "".join(word.capitalize() for word in sample.name.split("_"))
     for key, events in told(sample).items():
         changes = await sample.of(adapter).history(key)
@@ -123,7 +123,7 @@ async def test_history_tells_what_they_did(adapter: AllsourceAuthAdapter, sample
 
 @each([sample for sample in SAMPLES if sample.restorable])
 @pytest.mark.usefixtures("rust_store")
-async def test_what_they_deleted_can_be_restored(
+async def test_entity_deleted_by_the_crate_can_be_restored(
     adapter: AllsourceAuthAdapter, store: EventStore, sample: Sample
 ) -> None:
     for key, state in dead(sample).items():
@@ -142,16 +142,14 @@ async def test_what_they_deleted_can_be_restored(
 
 @each([sample for sample in SAMPLES if not sample.restorable])
 @pytest.mark.usefixtures("rust_store")
-async def test_secret_removed_by_the_rust_crate_cannot_be_restored(
-    adapter: AllsourceAuthAdapter, sample: Sample
-) -> None:
+async def test_secret_deleted_by_the_crate_cannot_be_restored(adapter: AllsourceAuthAdapter, sample: Sample) -> None:
     for key in dead(sample):
         with pytest.raises(InvalidInput):
             await adapter.context.collections[sample.name].restore(key)
 
 
 @pytest.mark.usefixtures("rust_store")
-async def test_what_is_restored_is_found_by_its_values_and_in_its_lists(adapter: AllsourceAuthAdapter) -> None:
+async def test_restored_entity_is_found_by_unique_values_and_indexes(adapter: AllsourceAuthAdapter) -> None:
     (organization_id,) = dead(sample_of("org"))
     organization = await adapter.organizations.restore(organization_id)
     assert await adapter.organizations.get_by_slug("rm-org-del") == organization
@@ -182,7 +180,7 @@ async def test_what_is_restored_is_found_by_its_values_and_in_its_lists(adapter:
 
 @each([sample for sample in SAMPLES if sample.touch is not None and sample.name != "two_factor"])
 @pytest.mark.usefixtures("rust_store")
-async def test_change_by_us_keeps_everything_else_as_they_wrote_it(
+async def test_change_keeps_other_members_as_the_crate_wrote_them(
     adapter: AllsourceAuthAdapter, store: EventStore, sample: Sample
 ) -> None:
     """A second factor is looked up by its user, which takes an index that they do not write."""
@@ -212,7 +210,7 @@ async def test_creation_writes_the_keys_of_the_rust_crate(
 
 @each(SAMPLES)
 @pytest.mark.usefixtures("rust_store")
-async def test_tombstone_of_ours_has_the_keys_of_the_rust_crate_and_the_bare_id(
+async def test_tombstone_has_the_keys_of_the_rust_crate_and_the_bare_id(
     adapter: AllsourceAuthAdapter, store: EventStore, sample: Sample
 ) -> None:
     (theirs, *_) = [event["payload"] for event in rust_events(sample.name) if "_deleted" in event["payload"]]

@@ -84,7 +84,7 @@ async def test_tombstones_with_the_whole_entity_id_are_tombstones(adapter: Allso
         await adapter.sessions.update_expiry(DELETED_SESSION, START)
 
 
-async def test_history_tells_what_the_crate_did(adapter: AllsourceAuthAdapter) -> None:
+async def test_history_has_the_changes_of_the_crate(adapter: AllsourceAuthAdapter) -> None:
     events = [change.event for change in await adapter.users.history(CHANGED_USER)]
     assert events == ["UserCreated", "UserUpdated"]
     created, updated = await adapter.users.history(CHANGED_USER)
@@ -102,7 +102,7 @@ async def test_history_tells_what_the_crate_did(adapter: AllsourceAuthAdapter) -
     ]
 
 
-async def test_earlier_state_is_visited_by_event(adapter: AllsourceAuthAdapter) -> None:
+async def test_earlier_state_is_read_by_event_id(adapter: AllsourceAuthAdapter) -> None:
     created, _ = await adapter.users.history(CHANGED_USER)
     earlier = await adapter.users.as_of(CHANGED_USER, created.event_id)
     assert earlier is not None
@@ -115,28 +115,28 @@ async def test_deleted_user_can_be_restored(adapter: AllsourceAuthAdapter) -> No
     assert await adapter.users.get_by_email("rs-gone@example.test") == back
 
 
-async def test_update_keeps_their_nanoseconds(adapter: AllsourceAuthAdapter, store: EventStore) -> None:
+async def test_update_keeps_the_nanoseconds_of_the_crate(adapter: AllsourceAuthAdapter, store: EventStore) -> None:
     await adapter.users.update(CHANGED_USER, role="admin")
     theirs = newest(f"auth-user:{CHANGED_USER}")
     written = payload((await stored(store, f"auth-user:{CHANGED_USER}"))[-1])
     assert written == {**theirs, "role": "admin", "updatedAt": "2026-11-23T12:00:00.000000Z"}
 
 
-async def test_update_of_the_email_makes_it_unique_among_us(adapter: AllsourceAuthAdapter) -> None:
+async def test_update_of_the_email_claims_it(adapter: AllsourceAuthAdapter) -> None:
     changed = await adapter.users.update(PLAIN_USER, email="mine@example.org")
     assert await adapter.users.get_by_email("MINE@example.org") == changed
     with pytest.raises(Conflict):
         await adapter.users.create(email="mine@example.org")
 
 
-async def test_their_session_loads_with_their_user(adapter: AllsourceAuthAdapter) -> None:
+async def test_session_of_the_crate_is_loaded_with_its_user(adapter: AllsourceAuthAdapter) -> None:
     found = await adapter.load_session(PLAIN_SESSION)
     assert found is not None
     assert (found.session.token, found.user.id) == (PLAIN_SESSION, CHANGED_USER)
     assert await adapter.load_session(DELETED_SESSION) is None
 
 
-async def test_their_session_can_be_revoked(adapter: AllsourceAuthAdapter) -> None:
+async def test_session_of_the_crate_can_be_revoked(adapter: AllsourceAuthAdapter) -> None:
     await adapter.sessions.delete(PLAIN_SESSION)
     assert await adapter.load_session(PLAIN_SESSION) is None
 
@@ -155,7 +155,7 @@ async def test_living_sessions_are_scanned(adapter: AllsourceAuthAdapter) -> Non
     assert [session.token async for session in adapter.sessions.scan()] == [PLAIN_SESSION, CHANGED_SESSION]
 
 
-async def test_their_expired_sessions_are_swept(adapter: AllsourceAuthAdapter, clock: ManualClock) -> None:
+async def test_expired_sessions_of_the_crate_are_swept(adapter: AllsourceAuthAdapter, clock: ManualClock) -> None:
     clock.now = datetime(2026, 12, 1, tzinfo=UTC)
     assert await adapter.sessions.delete_expired() == 1
     assert [session.token async for session in adapter.sessions.scan()] == [CHANGED_SESSION]

@@ -43,7 +43,7 @@ async def test_every_given_field_is_kept(adapter: AllsourceAuthAdapter, clock: M
     assert await adapter.sessions.get(token("given")) == session
 
 
-async def test_made_tokens_are_unguessable_and_differ(adapter: AllsourceAuthAdapter, clock: ManualClock) -> None:
+async def test_generated_tokens_are_random_and_differ(adapter: AllsourceAuthAdapter, clock: ManualClock) -> None:
     made = [(await adapter.sessions.create(user_id="u", expires_at=clock() + WEEK)) for _ in range(5)]
     assert all(re.fullmatch(r"session_[A-Za-z0-9_-]{43}", session.token) for session in made)
     assert len({session.token for session in made}) == len({session.id for session in made}) == 5
@@ -52,7 +52,7 @@ async def test_made_tokens_are_unguessable_and_differ(adapter: AllsourceAuthAdap
     }
 
 
-async def test_user_is_not_looked_at(adapter: AllsourceAuthAdapter, clock: ManualClock) -> None:
+async def test_user_need_not_exist(adapter: AllsourceAuthAdapter, clock: ManualClock) -> None:
     session = await adapter.sessions.create(user_id="nobody", expires_at=clock() + WEEK)
     assert await adapter.sessions.get(session.token) == session
 
@@ -109,18 +109,18 @@ async def test_list_is_newest_first_with_expired_ones(adapter: AllsourceAuthAdap
     assert await adapter.sessions.list_for_user("u") == made[::-1]
 
 
-async def test_list_of_sessions_of_one_moment_is_by_id(adapter: AllsourceAuthAdapter, clock: ManualClock) -> None:
+async def test_sessions_with_equal_times_are_ordered_by_id(adapter: AllsourceAuthAdapter, clock: ManualClock) -> None:
     for name in ("a", "c", "b"):
         await adapter.sessions.create(user_id="u", expires_at=clock() + WEEK, id=name)
     assert [session.id for session in await adapter.sessions.list_for_user("u")] == ["c", "b", "a"]
 
 
 @pytest.mark.parametrize("user_id", ["nobody", "", " ", "x" * 500])
-async def test_list_of_nobody_is_empty(adapter: AllsourceAuthAdapter, user_id: str) -> None:
+async def test_list_of_an_unknown_user_is_empty(adapter: AllsourceAuthAdapter, user_id: str) -> None:
     assert await adapter.sessions.list_for_user(user_id) == []
 
 
-async def test_long_list_is_complete_and_stays_so_after_many_changes(
+async def test_long_index_is_complete_even_after_many_changes(
     adapter: AllsourceAuthAdapter, make_adapter: MakeAdapter, clock: ManualClock
 ) -> None:
     other = make_adapter()
@@ -139,7 +139,7 @@ async def test_long_list_is_complete_and_stays_so_after_many_changes(
         assert {session.token: session for session in listed} == living
 
 
-async def test_expiry_moves(adapter: AllsourceAuthAdapter, clock: ManualClock, session: Session) -> None:
+async def test_expiry_can_be_changed(adapter: AllsourceAuthAdapter, clock: ManualClock, session: Session) -> None:
     later = clock.move(timedelta(minutes=1))
     moved = await adapter.sessions.update_expiry(session.token, later + WEEK)
     assert moved == msgspec.structs.replace(session, expires_at=later + WEEK, updated_at=later)
@@ -198,13 +198,13 @@ async def test_change_of_a_revoked_session_is_not_found(
         await adapter.sessions.set_active_organization(session.token, None)
 
 
-async def test_revoked_session_is_gone(adapter: AllsourceAuthAdapter, session: Session) -> None:
+async def test_revoked_session_is_not_found(adapter: AllsourceAuthAdapter, session: Session) -> None:
     await adapter.sessions.delete(session.token)
     assert await adapter.sessions.get(session.token) is None
     assert await adapter.sessions.list_for_user(session.user_id) == []
 
 
-async def test_revoking_again_or_nothing_does_nothing(
+async def test_revoking_a_missing_session_does_nothing(
     adapter: AllsourceAuthAdapter, store: EventStore, session: Session
 ) -> None:
     await adapter.sessions.delete(session.token)

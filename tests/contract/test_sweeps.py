@@ -31,7 +31,7 @@ async def living(adapter: AllsourceAuthAdapter) -> set[str]:
     return {session.token async for session in adapter.sessions.scan()}
 
 
-async def test_session_is_expired_from_the_moment_it_ends(adapter: AllsourceAuthAdapter, clock: ManualClock) -> None:
+async def test_session_is_expired_at_expires_at(adapter: AllsourceAuthAdapter, clock: ManualClock) -> None:
     past, now, future = [
         (await sign_in(adapter, clock, lifetime))[0] for lifetime in (-MICROSECOND, timedelta(0), MICROSECOND)
     ]
@@ -58,7 +58,7 @@ async def test_revoked_sessions_are_not_counted(adapter: AllsourceAuthAdapter, c
     assert await adapter.sessions.delete_expired() == 0
 
 
-async def test_extended_session_stays_until_its_new_end(adapter: AllsourceAuthAdapter, dated: ManualClock) -> None:
+async def test_extended_session_is_kept_until_its_new_expiry(adapter: AllsourceAuthAdapter, dated: ManualClock) -> None:
     (session,) = await sign_in(adapter, dated, HOUR)
     await adapter.sessions.update_expiry(session.token, dated() + 10 * DAY)
     dated.move(2 * HOUR)
@@ -69,7 +69,9 @@ async def test_extended_session_stays_until_its_new_end(adapter: AllsourceAuthAd
     assert await adapter.sessions.delete_expired() == 1
 
 
-async def test_shortened_session_goes_at_its_new_end(adapter: AllsourceAuthAdapter, dated: ManualClock) -> None:
+async def test_shortened_session_is_deleted_at_its_new_expiry(
+    adapter: AllsourceAuthAdapter, dated: ManualClock
+) -> None:
     (session,) = await sign_in(adapter, dated, 10 * DAY)
     dated.move(DAY)
     assert await adapter.sessions.delete_expired() == 0
@@ -78,9 +80,7 @@ async def test_shortened_session_goes_at_its_new_end(adapter: AllsourceAuthAdapt
     assert await adapter.sessions.delete_expired() == 1
 
 
-async def test_living_sessions_are_met_again_however_often_it_is_swept(
-    adapter: AllsourceAuthAdapter, dated: ManualClock
-) -> None:
+async def test_repeated_sweeps_find_living_sessions_again(adapter: AllsourceAuthAdapter, dated: ManualClock) -> None:
     """The checkpoint never passes what is alive: every session goes in the first sweep after its end."""
     sessions = {}
     gone = 0
@@ -154,7 +154,9 @@ async def test_limit_bounds_one_sweep(adapter: AllsourceAuthAdapter, clock: Manu
     assert len(await living(adapter)) == 10 - first
 
 
-async def test_limited_sweeps_reach_everything(adapter: AllsourceAuthAdapter, dated: ManualClock) -> None:
+async def test_repeated_sweeps_with_a_limit_delete_everything(
+    adapter: AllsourceAuthAdapter, dated: ManualClock
+) -> None:
     await sign_in(adapter, dated, HOUR, 10)
     await sign_in(adapter, dated, 30 * DAY, 2)
     dated.move(2 * DAY)
@@ -168,12 +170,12 @@ async def test_limited_sweeps_reach_everything(adapter: AllsourceAuthAdapter, da
 
 
 @pytest.mark.parametrize("limit", [-1, 1.0, "1", True])
-async def test_senseless_limit_is_refused(adapter: AllsourceAuthAdapter, store: EventStore, limit: Any) -> None:
+async def test_invalid_limit_is_refused(adapter: AllsourceAuthAdapter, store: EventStore, limit: Any) -> None:
     async with refused(store, "limit"):
         await adapter.sessions.delete_expired(limit=limit)
 
 
-async def test_sweeps_at_once_count_every_session_once(make_adapter: MakeAdapter, clock: ManualClock) -> None:
+async def test_concurrent_sweeps_count_each_session_once(make_adapter: MakeAdapter, clock: ManualClock) -> None:
     adapters = [make_adapter() for _ in range(3)]
     await sign_in(adapters[0], clock, HOUR, 30)
     kept = await sign_in(adapters[1], clock, 30 * DAY, 5)
@@ -183,7 +185,7 @@ async def test_sweeps_at_once_count_every_session_once(make_adapter: MakeAdapter
     assert await living(adapters[2]) == {session.token for session in kept}
 
 
-async def test_session_extended_during_the_sweep_stays(
+async def test_session_extended_during_the_sweep_is_kept(
     make_adapter: MakeAdapter, store: EventStore, clock: ManualClock
 ) -> None:
     """Another process moves the expiry between the sweep's scan and its deletion."""
@@ -202,7 +204,7 @@ async def test_session_extended_during_the_sweep_stays(
     assert await living(adapter) == {session.token}
 
 
-async def test_sweep_passes_over_what_it_cannot_read(
+async def test_sweep_skips_undecodable_events(
     adapter: AllsourceAuthAdapter, store: EventStore, clock: ManualClock
 ) -> None:
     await store.append([new_event("auth-session:broken", {"id": 5}, type="auth.session.created")])

@@ -24,7 +24,7 @@ async def sign_up(adapter: AllsourceAuthAdapter, clock: ManualClock, name: str) 
     return user, session
 
 
-async def test_same_values_live_side_by_side(
+async def test_tenants_can_have_the_same_values(
     adapter: AllsourceAuthAdapter, theirs: AllsourceAuthAdapter, clock: ManualClock
 ) -> None:
     ours = await sign_up(adapter, clock, "ours")
@@ -43,7 +43,7 @@ async def test_same_values_live_side_by_side(
         assert len(await seen.users.history("same")) == 1
 
 
-async def test_nothing_of_theirs_is_seen(
+async def test_data_of_another_tenant_is_invisible(
     adapter: AllsourceAuthAdapter, theirs: AllsourceAuthAdapter, clock: ManualClock
 ) -> None:
     await sign_up(theirs, clock, "theirs")
@@ -62,7 +62,7 @@ async def test_nothing_of_theirs_is_seen(
     assert await theirs.sessions.get(token("same")) is not None
 
 
-async def test_writers_of_both_take_turns_on_streams_of_one_name(
+async def test_tenants_write_to_streams_with_the_same_id(
     adapter: AllsourceAuthAdapter, theirs: AllsourceAuthAdapter, clock: ManualClock
 ) -> None:
     """The versions of a stream count both tenants' events; no writer is disturbed by that."""
@@ -82,7 +82,7 @@ async def test_writers_of_both_take_turns_on_streams_of_one_name(
         assert [change.seq for change in await seen.users.history("same")] == [1, 2, 3, 4, 5, 6]
 
 
-async def test_fences_and_sweeps_keep_to_their_tenant(
+async def test_fences_and_sweeps_affect_one_tenant_only(
     adapter: AllsourceAuthAdapter, theirs: AllsourceAuthAdapter, clock: ManualClock
 ) -> None:
     await sign_up(adapter, clock, "ours")
@@ -93,7 +93,7 @@ async def test_fences_and_sweeps_keep_to_their_tenant(
     assert await adapter.sessions.delete_expired() == 1
 
 
-async def test_tenant_cannot_be_mimicked_by_its_values(make_adapter: MakeAdapter) -> None:
+async def test_values_of_one_tenant_never_collide_with_another(make_adapter: MakeAdapter) -> None:
     """Tenant, kind, field and value are hashed apart: no value of one tenant reads as a value of another."""
     first, second = make_adapter(tenant_id="a"), make_adapter(tenant_id="ab")
     await first.users.create(username="buser", id="one")

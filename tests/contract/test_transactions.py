@@ -74,7 +74,7 @@ async def test_all_events_carry_one_operation(
     assert {metadata_of(event).actor for event in events} == {"form"}
 
 
-async def test_reads_inside_see_the_writes_inside_and_nobody_else_does(
+async def test_writes_are_visible_inside_and_not_outside(
     adapter: AllsourceAuthAdapter, ada: User, clock: ManualClock
 ) -> None:
     async with adapter.transaction() as tx:
@@ -112,7 +112,7 @@ async def test_mutations_of_one_entity_become_one_event(
     assert set(change.diff) - {"updated_at"} == {"name", "role"}
 
 
-async def test_what_is_made_and_removed_inside_leaves_nothing(
+async def test_entity_created_and_deleted_inside_leaves_nothing(
     adapter: AllsourceAuthAdapter, store: EventStore, ada: User
 ) -> None:
     before = await whole_log(store)
@@ -125,7 +125,7 @@ async def test_what_is_made_and_removed_inside_leaves_nothing(
     await adapter.users.create(email=email("Eve"))
 
 
-async def test_an_exception_inside_leaves_nothing(
+async def test_exception_inside_leaves_nothing(
     adapter: AllsourceAuthAdapter, store: EventStore, ada: User, clock: ManualClock
 ) -> None:
     before = await whole_log(store)
@@ -138,9 +138,7 @@ async def test_an_exception_inside_leaves_nothing(
     assert await adapter.users.get(ada.id) == ada
 
 
-async def test_a_conflict_inside_can_be_met_and_the_rest_still_happens(
-    adapter: AllsourceAuthAdapter, ada: User
-) -> None:
+async def test_conflict_inside_can_be_caught_and_the_rest_is_stored(adapter: AllsourceAuthAdapter, ada: User) -> None:
     async with adapter.transaction() as tx:
         with pytest.raises(Conflict) as caught:
             await tx.users.create(email=email("ADA"))
@@ -149,7 +147,7 @@ async def test_a_conflict_inside_can_be_met_and_the_rest_still_happens(
     assert await adapter.users.get(eve.id) == eve
 
 
-async def test_a_value_that_was_taken_meanwhile_is_a_conflict_and_nothing_happens(
+async def test_value_taken_meanwhile_conflicts_and_nothing_is_stored(
     adapter: AllsourceAuthAdapter, clock: ManualClock
 ) -> None:
     with pytest.raises(Conflict) as caught:
@@ -174,7 +172,7 @@ async def test_updates_of_other_fields_meanwhile_survive(adapter: AllsourceAuthA
     assert (user.name, user.role) == ("Lovelace", "admin")
 
 
-async def test_an_entity_that_was_deleted_meanwhile_cannot_be_changed(adapter: AllsourceAuthAdapter, ada: User) -> None:
+async def test_entity_deleted_meanwhile_cannot_be_changed(adapter: AllsourceAuthAdapter, ada: User) -> None:
     with pytest.raises(UserNotFound):
         async with adapter.transaction() as tx:
             await tx.users.update(ada.id, name="Lovelace")
@@ -184,7 +182,7 @@ async def test_an_entity_that_was_deleted_meanwhile_cannot_be_changed(adapter: A
     await adapter.users.create(email=email("Eve"))
 
 
-async def test_an_id_that_was_taken_meanwhile_is_a_conflict(adapter: AllsourceAuthAdapter) -> None:
+async def test_id_taken_meanwhile_conflicts(adapter: AllsourceAuthAdapter) -> None:
     with pytest.raises(Conflict) as caught:
         async with adapter.transaction() as tx:
             await tx.users.create(id="u1", email=email("Eve"))
@@ -193,7 +191,7 @@ async def test_an_id_that_was_taken_meanwhile_is_a_conflict(adapter: AllsourceAu
     await adapter.users.create(email=email("Eve"))
 
 
-async def test_a_token_is_consumed_with_what_it_is_for(
+async def test_token_is_consumed_together_with_the_change(
     adapter: AllsourceAuthAdapter, ada: User, clock: ManualClock
 ) -> None:
     async def redeem() -> str | None:
@@ -211,7 +209,7 @@ async def test_a_token_is_consumed_with_what_it_is_for(
     assert [session.token for session in await adapter.sessions.list_for_user(ada.id)] == tokens
 
 
-async def test_consumed_token_decides_over_a_change_that_was_written_before_it(
+async def test_consumption_is_the_decision_even_after_another_change(
     adapter: AllsourceAuthAdapter, ada: User, clock: ManualClock
 ) -> None:
     await adapter.verifications.create(identifier="reset", value="value", expires_at=clock() + timedelta(hours=1))
@@ -223,7 +221,7 @@ async def test_consumed_token_decides_over_a_change_that_was_written_before_it(
     assert await adapter.users.get(ada.id) == ada
 
 
-async def test_only_one_thing_inside_may_depend_on_a_very_state(
+async def test_only_one_change_inside_may_depend_on_an_exact_state(
     adapter: AllsourceAuthAdapter, clock: ManualClock
 ) -> None:
     for value in ("one", "two"):
@@ -236,7 +234,7 @@ async def test_only_one_thing_inside_may_depend_on_a_very_state(
     assert await adapter.verifications.find("i", "two") is not None
 
 
-async def test_a_value_does_not_change_hands_inside(adapter: AllsourceAuthAdapter, ada: User) -> None:
+async def test_value_cannot_move_between_entities_inside(adapter: AllsourceAuthAdapter, ada: User) -> None:
     with pytest.raises(Conflict) as caught:
         async with adapter.transaction() as tx:
             await tx.users.update(ada.id, email=email("Lovelace"))
@@ -281,7 +279,7 @@ async def test_200_sign_ups_with_one_email(adapter: AllsourceAuthAdapter, clock:
             await adapter.users.create(username=f"name{number}")
 
 
-async def test_a_transaction_that_has_ended_is_closed(adapter: AllsourceAuthAdapter) -> None:
+async def test_ended_transaction_is_closed(adapter: AllsourceAuthAdapter) -> None:
     async with adapter.transaction() as tx:
         await tx.users.create(email=email("Eve"))
     with pytest.raises(StoreClosed, match="async with"):
@@ -290,7 +288,7 @@ async def test_a_transaction_that_has_ended_is_closed(adapter: AllsourceAuthAdap
         await tx.users.get("u1")
 
 
-async def test_too_much_for_one_decision(adapter: AllsourceAuthAdapter, store: EventStore) -> None:
+async def test_transaction_that_is_too_large_is_refused(adapter: AllsourceAuthAdapter, store: EventStore) -> None:
     before = await whole_log(store)
     with pytest.raises(InvalidInput, match="transaction"):
         async with adapter.transaction() as tx:
@@ -326,7 +324,7 @@ async def half(make_adapter: MakeAdapter, store: EventStore, clock: ManualClock,
 
 
 @pytest.mark.parametrize("kept", range(9))
-async def test_a_sign_up_that_broke_off_happens_whole_or_not_at_all(
+async def test_interrupted_sign_up_is_stored_completely_or_not_at_all(
     make_adapter: MakeAdapter, adapter: AllsourceAuthAdapter, store: EventStore, clock: ManualClock, kept: int
 ) -> None:
     await adapter.users.create(id="warm")
@@ -369,7 +367,7 @@ class AgeingStore(PatientStore):
 
 
 @pytest.mark.parametrize("kept", [6, 7])
-async def test_a_check_during_which_a_decided_transaction_grows_old_takes_nothing_out_of_lists(
+async def test_check_keeps_index_entries_of_a_transaction_that_ages_meanwhile(
     make_adapter: MakeAdapter, adapter: AllsourceAuthAdapter, store: EventStore, clock: ManualClock, kept: int
 ) -> None:
     """The check finds the transaction too young to see to, and then its list entries old enough to lead to nothing."""
@@ -384,7 +382,7 @@ async def test_a_check_during_which_a_decided_transaction_grows_old_takes_nothin
     assert len(await adapter.sessions.list_for_user(user.id)) == 1
 
 
-async def test_who_meets_a_claim_of_a_decided_transaction_completes_it(
+async def test_contender_completes_a_decided_transaction(
     make_adapter: MakeAdapter, adapter: AllsourceAuthAdapter, store: EventStore, clock: ManualClock
 ) -> None:
     """The pair of the account is claimed, and the account is not there yet."""
@@ -399,7 +397,7 @@ async def test_who_meets_a_claim_of_a_decided_transaction_completes_it(
     assert len(await adapter.sessions.list_for_user(user.id)) == 1
 
 
-async def test_who_wants_a_value_of_an_undecided_transaction_gets_it_after_the_grace_period(
+async def test_value_of_an_undecided_transaction_is_free_after_the_grace_period(
     make_adapter: MakeAdapter, adapter: AllsourceAuthAdapter, store: EventStore, clock: ManualClock
 ) -> None:
     await adapter.users.create(id="warm")
@@ -408,7 +406,7 @@ async def test_who_wants_a_value_of_an_undecided_transaction_gets_it_after_the_g
     assert await adapter.users.get_by_email(email("Eve")) == user
 
 
-async def test_a_value_of_an_undecided_transaction_is_taken_for_a_while(
+async def test_value_of_an_undecided_transaction_is_taken_before_that(
     make_adapter: MakeAdapter, adapter: AllsourceAuthAdapter, store: EventStore, dated: ManualClock
 ) -> None:
     await adapter.users.create(id="warm")
@@ -418,7 +416,7 @@ async def test_a_value_of_an_undecided_transaction_is_taken_for_a_while(
 
 
 @pytest.mark.parametrize("turns", range(40))
-async def test_a_transaction_that_is_cancelled_at_any_moment_happens_whole_or_not_at_all(
+async def test_transaction_cancelled_at_any_point_is_stored_completely_or_not(
     make_adapter: MakeAdapter, adapter: AllsourceAuthAdapter, clock: ManualClock, turns: int
 ) -> None:
     async def run() -> None:
@@ -443,7 +441,7 @@ async def test_a_transaction_that_is_cancelled_at_any_moment_happens_whole_or_no
     assert (await adapter.check()).findings == ()
 
 
-async def test_what_was_said_inside_is_kept_whatever_it_begins_with(adapter: AllsourceAuthAdapter, ada: User) -> None:
+async def test_audit_fields_inside_are_kept_whatever_their_prefix(adapter: AllsourceAuthAdapter, ada: User) -> None:
     async with adapter.transaction() as tx:
         with audit(actor="pending-1", reason='pending-approval "/\n'):
             await tx.users.update(ada.id, name="Lovelace")
@@ -452,7 +450,7 @@ async def test_what_was_said_inside_is_kept_whatever_it_begins_with(adapter: All
     assert (change.actor, change.reason) == ("pending-1", 'pending-approval "/\n')
 
 
-async def test_links_to_what_was_never_stored_are_left_out(adapter: AllsourceAuthAdapter, ada: User) -> None:
+async def test_links_to_events_that_were_never_stored_are_omitted(adapter: AllsourceAuthAdapter, ada: User) -> None:
     async with adapter.transaction() as tx:
         await tx.users.delete(ada.id)
         await tx.users.restore(ada.id)
@@ -465,7 +463,7 @@ async def test_links_to_what_was_never_stored_are_left_out(adapter: AllsourceAut
     assert (change.state.name, first.event) == (changed.name, "UserCreated")
 
 
-async def test_a_transaction_is_open_inside_its_block_only(adapter: AllsourceAuthAdapter, store: EventStore) -> None:
+async def test_transaction_is_open_only_inside_its_block(adapter: AllsourceAuthAdapter, store: EventStore) -> None:
     tx = adapter.transaction()
     with pytest.raises(StoreClosed, match="async with"):
         await tx.users.create(email=email("Eve"))
@@ -478,7 +476,7 @@ async def test_a_transaction_is_open_inside_its_block_only(adapter: AllsourceAut
     assert await whole_log(store) == before
 
 
-async def test_what_a_transaction_may_take_is_stored_and_what_is_more_is_refused(
+async def test_largest_transaction_is_stored_and_a_larger_one_is_refused(
     adapter: AllsourceAuthAdapter, store: EventStore
 ) -> None:
     """The decision carries everything but itself, here almost as much as it may; a server must take such an event."""

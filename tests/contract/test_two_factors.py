@@ -56,7 +56,7 @@ async def test_each_user_has_one(adapter: AllsourceAuthAdapter, factor: TwoFacto
     assert await adapter.two_factors.get_by_user("U") == other
 
 
-async def test_flag_of_the_user_is_the_caller_s_business(adapter: AllsourceAuthAdapter, ada: User) -> None:
+async def test_flag_of_the_user_is_not_changed(adapter: AllsourceAuthAdapter, ada: User) -> None:
     await adapter.two_factors.create(user_id=ada.id, secret=SECRET)
     assert await adapter.users.get(ada.id) == ada
     enabled = await adapter.users.update(ada.id, two_factor_enabled=True)
@@ -77,7 +77,7 @@ async def test_codes_are_replaced(
 
 
 @pytest.mark.parametrize("expected", [FEWER, CODES.upper(), f"{CODES} ", CODES[:-1], "", None])
-async def test_codes_that_are_not_the_expected_ones_conflict(
+async def test_codes_other_than_expected_conflict(
     adapter: AllsourceAuthAdapter, store: EventStore, factor: TwoFactor, expected: str | None
 ) -> None:
     async with written_by(store) as written:
@@ -89,7 +89,7 @@ async def test_codes_that_are_not_the_expected_ones_conflict(
     assert await adapter.two_factors.get_by_user("u") == factor
 
 
-async def test_none_is_expected_where_there_are_no_codes(adapter: AllsourceAuthAdapter) -> None:
+async def test_expected_none_matches_missing_codes(adapter: AllsourceAuthAdapter) -> None:
     await adapter.two_factors.create(user_id="u", secret=SECRET)
     with pytest.raises(Conflict):
         await adapter.two_factors.update_backup_codes("u", CODES, expected="")
@@ -117,7 +117,7 @@ async def test_one_of_many_with_one_code_wins(make_adapter: MakeAdapter, factor:
 
 
 @pytest.mark.race
-async def test_every_code_of_many_passes_once(make_adapter: MakeAdapter) -> None:
+async def test_each_of_many_codes_is_used_once(make_adapter: MakeAdapter) -> None:
     """Callers that try again with the codes as they are then."""
     seen = [make_adapter(), make_adapter()]
     await seen[0].two_factors.create(user_id="u", secret=SECRET, backup_codes="0,1,2,3")
@@ -144,7 +144,7 @@ async def test_every_code_of_many_passes_once(make_adapter: MakeAdapter) -> None
     assert left.backup_codes == ""
 
 
-async def test_replacements_without_expectation_all_happen(make_adapter: MakeAdapter, factor: TwoFactor) -> None:
+async def test_replacements_without_expected_all_succeed(make_adapter: MakeAdapter, factor: TwoFactor) -> None:
     seen = [make_adapter(), make_adapter()]
     made = await asyncio.gather(
         *[seen[number % 2].two_factors.update_backup_codes("u", str(number), expected=UNSET) for number in range(20)]
@@ -181,7 +181,7 @@ async def test_user_without_a_factor_is_not_found(
     assert written.events == []
 
 
-async def test_update_of_a_factor_that_is_replaced_meanwhile_meets_the_new_one(
+async def test_update_during_a_replacement_changes_the_new_factor(
     make_adapter: MakeAdapter, store: EventStore, factor: TwoFactor
 ) -> None:
     """Between the look-up of the user's factor and the decision somebody sets another one up."""
@@ -212,7 +212,7 @@ async def test_restored_factor_has_its_newest_codes(adapter: AllsourceAuthAdapte
 
 
 @pytest.mark.parametrize("codes", [FEWER, None])
-async def test_revert_brings_no_used_code_back(
+async def test_revert_does_not_bring_back_used_codes(
     adapter: AllsourceAuthAdapter, store: EventStore, factor: TwoFactor, codes: str | None
 ) -> None:
     changed = await adapter.two_factors.update_backup_codes("u", codes)
@@ -222,7 +222,7 @@ async def test_revert_brings_no_used_code_back(
     assert len(await stored(store, f"auth-2fa:{factor.id}")) == 3
 
 
-async def test_revert_brings_no_secret_of_an_earlier_factor_back(adapter: AllsourceAuthAdapter) -> None:
+async def test_revert_keeps_the_current_secret(adapter: AllsourceAuthAdapter) -> None:
     await adapter.two_factors.create(user_id="u", secret=f"lost-{CANARY}", backup_codes=f"lost-{CANARY}", id="same")
     await adapter.two_factors.delete_for_user("u")
     present = await adapter.two_factors.create(user_id="u", secret=SECRET, backup_codes=CODES, id="same")

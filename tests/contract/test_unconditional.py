@@ -43,7 +43,7 @@ unconditional = pytest.mark.parametrize(
 
 
 @unconditional
-async def test_a_transaction_makes_several_of_them(
+async def test_transaction_may_have_several_unconditional_changes(
     adapter: AllsourceAuthAdapter, sample: Sample, field: str, value: Any, change: Change, compare: Change
 ) -> None:
     given = [{"user_id": "u0", "credential_id": "c0"}, {"user_id": "u1", "credential_id": "c1"}]
@@ -57,7 +57,7 @@ async def test_a_transaction_makes_several_of_them(
 
 
 @unconditional
-async def test_one_of_them_in_a_transaction_survives_a_change_meanwhile(
+async def test_unconditional_change_in_a_transaction_survives_a_concurrent_one(
     adapter: AllsourceAuthAdapter, sample: Sample, field: str, value: Any, change: Change, compare: Change
 ) -> None:
     made = await sample.create(adapter)
@@ -68,7 +68,7 @@ async def test_one_of_them_in_a_transaction_survives_a_change_meanwhile(
 
 
 @unconditional
-async def test_one_that_compares_does_not(
+async def test_change_with_expected_fails_after_a_concurrent_one(
     adapter: AllsourceAuthAdapter, sample: Sample, field: str, value: Any, change: Change, compare: Change
 ) -> None:
     made = await sample.create(adapter)

@@ -46,7 +46,7 @@ async def test_nothing_is_required(adapter: AllsourceAuthAdapter, clock: ManualC
     assert await adapter.users.get(user.id) == user
 
 
-async def test_made_id_is_a_uuid4(adapter: AllsourceAuthAdapter) -> None:
+async def test_generated_id_is_a_uuid4(adapter: AllsourceAuthAdapter) -> None:
     user = await adapter.users.create()
     assert str(uuid.UUID(user.id, version=4)) == user.id
 
@@ -124,7 +124,7 @@ async def test_refused_username_leaves_the_email_free(adapter: AllsourceAuthAdap
     assert await adapter.users.get_by_email(email("Grace")) == grace
 
 
-async def test_creating_over_a_tombstone_begins_anew(
+async def test_creating_over_a_tombstone_creates_a_new_user(
     adapter: AllsourceAuthAdapter, clock: ManualClock, ada: User
 ) -> None:
     await adapter.users.delete(ada.id)

@@ -11,7 +11,9 @@ from tests.support.events import new_event, stored, written_by
 
 
 @pytest.mark.parametrize("missing", ["nobody", "", " x", "x" * 500])
-async def test_deleting_nobody_does_nothing(adapter: AllsourceAuthAdapter, store: EventStore, missing: str) -> None:
+async def test_deleting_a_missing_user_does_nothing(
+    adapter: AllsourceAuthAdapter, store: EventStore, missing: str
+) -> None:
     async with written_by(store) as written:
         await adapter.users.delete(missing)
     assert written.events == []
@@ -31,7 +33,7 @@ async def test_email_and_username_are_free_again(adapter: AllsourceAuthAdapter, 
     assert await adapter.users.get_by_email(email("Ada")) == again
 
 
-async def test_sessions_of_the_user_go_with_it(adapter: AllsourceAuthAdapter, clock: ManualClock, ada: User) -> None:
+async def test_sessions_of_the_user_are_deleted(adapter: AllsourceAuthAdapter, clock: ManualClock, ada: User) -> None:
     other = await adapter.users.create()
     theirs = await adapter.sessions.create(user_id=other.id, expires_at=clock() + timedelta(days=1))
     sessions = [
@@ -44,7 +46,7 @@ async def test_sessions_of_the_user_go_with_it(adapter: AllsourceAuthAdapter, cl
     assert await adapter.sessions.get(theirs.token) == theirs
 
 
-async def test_interrupted_deletion_is_finished_by_deleting_again(
+async def test_interrupted_deletion_is_completed_by_deleting_again(
     adapter: AllsourceAuthAdapter, store: EventStore, ada: User, session: Session
 ) -> None:
     """The process died right after the tombstone: the claims and the session are still there."""
@@ -63,7 +65,7 @@ async def test_values_of_an_interrupted_deletion_are_free(
     assert await adapter.users.get_by_username("ada") == again
 
 
-async def test_creating_over_a_tombstone_finishes_the_interrupted_deletion(
+async def test_creating_over_a_tombstone_completes_the_interrupted_deletion(
     adapter: AllsourceAuthAdapter, store: EventStore, ada: User, session: Session
 ) -> None:
     await store.append([_tombstone(ada)])
@@ -99,7 +101,7 @@ async def test_session_made_after_the_deletion_does_not_survive_a_restore(
     assert await adapter.load_session(token("late")) is None
 
 
-async def test_stream_keeps_the_whole_story(adapter: AllsourceAuthAdapter, store: EventStore, ada: User) -> None:
+async def test_stream_keeps_all_events(adapter: AllsourceAuthAdapter, store: EventStore, ada: User) -> None:
     await adapter.users.update(ada.id, name="x")
     await adapter.users.delete(ada.id)
     types = [event.type for event in await stored(store, f"auth-user:{ada.id}")]

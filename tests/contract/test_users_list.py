@@ -36,7 +36,7 @@ def told(value: object) -> str:
     return " ".join(sorted(value)) or "nobody" if isinstance(value, set) else str(value)
 
 
-async def test_default_is_everybody_newest_first(adapter: AllsourceAuthAdapter) -> None:
+async def test_default_is_all_users_newest_first(adapter: AllsourceAuthAdapter) -> None:
     page = await adapter.users.list()
     assert ids(page.items) == ["eve", "dee", "cy", "bob", "ada"]
     assert (page.total, page.limit, page.offset) == (5, 100, 0)
@@ -89,7 +89,7 @@ async def test_search_ignores_case_and_knows_no_patterns(
     ],
     ids=told,
 )
-async def test_filter_compares_exactly_unless_it_looks_inside(
+async def test_filter_ignores_case_except_for_eq_and_ne(
     adapter: AllsourceAuthAdapter, given: dict[str, Any], found: set[str]
 ) -> None:
     page = await adapter.users.list(**given)
@@ -126,7 +126,7 @@ async def test_order_is_by_code_point_with_missing_values_last(
 
 
 @pytest.mark.parametrize("sort_by", [None, "name", "email", "createdAt"])
-async def test_pages_make_up_the_whole_even_with_equal_keys(
+async def test_pages_cover_all_users_even_with_equal_keys(
     adapter: AllsourceAuthAdapter, sort_by: SortField | None
 ) -> None:
     for number in range(7):
@@ -204,15 +204,13 @@ async def test_long_list_is_complete(adapter: AllsourceAuthAdapter, store: Event
     ],
     ids=str,
 )
-async def test_senseless_question_is_refused(adapter: AllsourceAuthAdapter, given: dict[str, Any], field: str) -> None:
+async def test_invalid_arguments_are_refused(adapter: AllsourceAuthAdapter, given: dict[str, Any], field: str) -> None:
     with pytest.raises(InvalidInput) as caught:
         await adapter.users.list(**given)
     assert caught.value.field == field
 
 
-async def test_user_that_cannot_be_decoded_does_not_hide_the_others(
-    adapter: AllsourceAuthAdapter, store: EventStore
-) -> None:
+async def test_undecodable_user_does_not_hide_the_others(adapter: AllsourceAuthAdapter, store: EventStore) -> None:
     broken = {"id": "broken", "email": 7}
     await store.append(
         [new_event("auth-user:broken", broken, type="auth.user.created", metadata={"op": "o", "seq": 1})]

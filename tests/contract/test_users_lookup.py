@@ -12,7 +12,7 @@ LOOKUPS = ("get", "get_by_email", "get_by_username")
 
 @pytest.mark.parametrize("lookup", LOOKUPS)
 @pytest.mark.parametrize("value", ["nobody", "", " ", " x", "a\x00b", "x" * 5000, "\ud800", "é"])
-async def test_nobody_is_none(adapter: AllsourceAuthAdapter, lookup: str, value: str) -> None:
+async def test_unknown_user_is_none(adapter: AllsourceAuthAdapter, lookup: str, value: str) -> None:
     assert await getattr(adapter.users, lookup)(value) is None
 
 
@@ -24,7 +24,7 @@ async def test_value_that_is_not_text_is_refused(adapter: AllsourceAuthAdapter, 
     assert caught.value.field == {"get": "id", "get_by_email": "email", "get_by_username": "username"}[lookup]
 
 
-async def test_email_is_found_in_any_capitals_and_keeps_its_spelling(adapter: AllsourceAuthAdapter, ada: User) -> None:
+async def test_email_is_found_ignoring_case_and_keeps_its_spelling(adapter: AllsourceAuthAdapter, ada: User) -> None:
     for spelling in (email("Ada"), email("ada"), email("Ada").upper()):
         found = await adapter.users.get_by_email(spelling)
         assert found == ada
@@ -66,14 +66,14 @@ async def test_changed_email_is_found_and_the_old_one_is_not(adapter: AllsourceA
     assert await adapter.users.get_by_email(email("Ada")) is None
 
 
-async def test_claim_without_its_owner_reads_as_nobody(adapter: AllsourceAuthAdapter, store: EventStore) -> None:
+async def test_claim_without_its_owner_reads_as_none(adapter: AllsourceAuthAdapter, store: EventStore) -> None:
     """What a sign-up leaves that was interrupted between its claim and its commit point."""
     claim = {"v": 1, "owner": "auth-user:never", "ownerVersion": 0}
     await store.append([new_event(claim_stream("email", "lost@example.org"), claim, type="auth.index.claimed")])
     assert await adapter.users.get_by_email("lost@example.org") is None
 
 
-async def test_claim_whose_owner_has_another_email_reads_as_nobody(
+async def test_claim_whose_owner_has_another_email_reads_as_none(
     adapter: AllsourceAuthAdapter, store: EventStore
 ) -> None:
     claim = {"v": 1, "owner": "auth-user:moved", "ownerVersion": 0}

@@ -48,7 +48,7 @@ async def test_all_fields_change_at_once(adapter: AllsourceAuthAdapter, ada: Use
 
 
 @pytest.mark.parametrize("field", CLEARABLE)
-async def test_none_clears(adapter: AllsourceAuthAdapter, ada: User, field: str) -> None:
+async def test_none_clears_a_field(adapter: AllsourceAuthAdapter, ada: User, field: str) -> None:
     full = await adapter.users.update(ada.id, **FIELDS)
     nothing: dict[str, Any] = {field: None}
     cleared = await adapter.users.update(ada.id, **nothing)
@@ -56,7 +56,7 @@ async def test_none_clears(adapter: AllsourceAuthAdapter, ada: User, field: str)
     assert await adapter.users.get(ada.id) == cleared
 
 
-async def test_unset_leaves_alone(adapter: AllsourceAuthAdapter, ada: User) -> None:
+async def test_unset_leaves_a_field_unchanged(adapter: AllsourceAuthAdapter, ada: User) -> None:
     full = await adapter.users.update(ada.id, **FIELDS)
     given: dict[str, Any] = {**dict.fromkeys(FIELDS, UNSET), "name": "Newer"}
     changed = await adapter.users.update(ada.id, **given)
@@ -139,7 +139,7 @@ async def test_cleared_email_is_free_at_once(adapter: AllsourceAuthAdapter, ada:
     await adapter.users.create(email=email("Ada"))
 
 
-async def test_email_may_change_its_capitals(adapter: AllsourceAuthAdapter, store: EventStore, ada: User) -> None:
+async def test_email_may_change_its_case(adapter: AllsourceAuthAdapter, store: EventStore, ada: User) -> None:
     async with written_by(store) as written:
         changed = await adapter.users.update(ada.id, email=email("ADA"))
     assert written.types == ["auth.user.updated"]
@@ -147,7 +147,7 @@ async def test_email_may_change_its_capitals(adapter: AllsourceAuthAdapter, stor
     assert await adapter.users.get_by_email(email("ada")) == changed
 
 
-async def test_email_there_and_back(adapter: AllsourceAuthAdapter, ada: User) -> None:
+async def test_email_can_be_changed_and_changed_back(adapter: AllsourceAuthAdapter, ada: User) -> None:
     await adapter.users.update(ada.id, email=email("new"))
     back = await adapter.users.update(ada.id, email=email("Ada"))
     assert await adapter.users.get_by_email(email("Ada")) == back

@@ -78,7 +78,7 @@ async def test_every_given_field_is_kept(adapter: AllsourceAuthAdapter, clock: M
     assert await adapter.verifications.get(verification.id) == verification
 
 
-async def test_older_ones_stay(adapter: AllsourceAuthAdapter, clock: ManualClock) -> None:
+async def test_older_verifications_are_kept(adapter: AllsourceAuthAdapter, clock: ManualClock) -> None:
     made = await three(adapter, clock)
     assert await living(adapter) == {verification.id for verification in made}
     assert len({verification.id for verification in made}) == 3
@@ -120,7 +120,7 @@ async def test_look_up_finds_the_newest(adapter: AllsourceAuthAdapter, clock: Ma
 
 
 @look_ups
-async def test_of_one_moment_the_largest_id_is_found(adapter: AllsourceAuthAdapter, look_up: LookUp) -> None:
+async def test_with_equal_times_the_largest_id_is_found(adapter: AllsourceAuthAdapter, look_up: LookUp) -> None:
     made = {name: await issue(adapter, id=name) for name in ("a", "c", "b")}
     for name in "cba":
         assert await look_up(adapter) == made[name]
@@ -129,7 +129,7 @@ async def test_of_one_moment_the_largest_id_is_found(adapter: AllsourceAuthAdapt
 
 
 @look_ups
-async def test_expired_one_is_not_found_from_the_moment_it_ends(
+async def test_verification_is_expired_at_expires_at(
     adapter: AllsourceAuthAdapter, clock: ManualClock, look_up: LookUp
 ) -> None:
     verification = await issue(adapter, clock() + HOUR)
@@ -141,7 +141,7 @@ async def test_expired_one_is_not_found_from_the_moment_it_ends(
 
 
 @look_ups
-async def test_older_one_that_lives_longer_is_found(
+async def test_older_verification_with_a_later_expiry_is_found(
     adapter: AllsourceAuthAdapter, clock: ManualClock, look_up: LookUp
 ) -> None:
     lasting = await issue(adapter, clock() + 2 * HOUR)
@@ -168,7 +168,7 @@ async def test_look_ups_are_exact(adapter: AllsourceAuthAdapter) -> None:
 
 
 @pytest.mark.parametrize("wrong", NOT_TEXT.values(), ids=NOT_TEXT)
-async def test_what_is_not_text_cannot_be_looked_up(
+async def test_look_up_by_other_than_text_is_refused(
     adapter: AllsourceAuthAdapter, store: EventStore, wrong: Any
 ) -> None:
     await issue(adapter)
@@ -187,7 +187,7 @@ async def test_what_is_not_text_cannot_be_looked_up(
             await call()
 
 
-async def test_consumed_one_is_returned_and_gone(adapter: AllsourceAuthAdapter, store: EventStore) -> None:
+async def test_consumed_verification_is_returned_and_deleted(adapter: AllsourceAuthAdapter, store: EventStore) -> None:
     verification = await issue(adapter)
     assert await adapter.verifications.consume(IDENTIFIER, VALUE) == verification
     for look_up in LOOK_UPS.values():
@@ -199,9 +199,7 @@ async def test_consumed_one_is_returned_and_gone(adapter: AllsourceAuthAdapter, 
     assert written.events == []
 
 
-async def test_older_siblings_are_consumed_one_after_the_other(
-    adapter: AllsourceAuthAdapter, clock: ManualClock
-) -> None:
+async def test_verifications_are_consumed_newest_first(adapter: AllsourceAuthAdapter, clock: ManualClock) -> None:
     made = await three(adapter, clock)
     other = await issue(adapter, value="other")
     assert [await adapter.verifications.consume(IDENTIFIER, VALUE) for _ in range(4)] == [*made, None]
@@ -210,7 +208,9 @@ async def test_older_siblings_are_consumed_one_after_the_other(
 
 @pytest.mark.race
 @pytest.mark.parametrize("adapters", [1, 3])
-async def test_one_of_many_takes_a_verification(make_adapter: MakeAdapter, store: EventStore, adapters: int) -> None:
+async def test_one_of_many_callers_consumes_a_verification(
+    make_adapter: MakeAdapter, store: EventStore, adapters: int
+) -> None:
     seen = [make_adapter() for _ in range(adapters)]
     verification = await issue(seen[0])
     outcomes = await asyncio.gather(
@@ -226,7 +226,7 @@ async def test_one_of_many_takes_a_verification(make_adapter: MakeAdapter, store
 
 @pytest.mark.race
 @pytest.mark.parametrize("adapters", [1, 3])
-async def test_three_of_many_take_three_verifications(
+async def test_three_of_many_callers_consume_three_verifications(
     make_adapter: MakeAdapter, clock: ManualClock, adapters: int
 ) -> None:
     seen = [make_adapter() for _ in range(adapters)]
@@ -256,7 +256,7 @@ async def test_consumption_against_deletion_has_one_winner(make_adapter: MakeAda
     assert types["auth.verification.consumed"] + types["auth.verification.deleted"] == 1
 
 
-async def test_expired_one_is_not_consumed_and_stays_for_the_sweep(
+async def test_expired_verification_is_left_for_the_sweep(
     adapter: AllsourceAuthAdapter, store: EventStore, clock: ManualClock
 ) -> None:
     verification = await issue(adapter, clock() + HOUR)
@@ -269,7 +269,7 @@ async def test_expired_one_is_not_consumed_and_stays_for_the_sweep(
     assert await adapter.verifications.get(verification.id) is None
 
 
-async def test_one_that_expires_while_it_is_consumed_is_not_consumed(
+async def test_verification_that_expires_during_consume_is_not_consumed(
     make_adapter: MakeAdapter, store: EventStore, clock: ManualClock
 ) -> None:
     """It is judged by the state and the time of the decision, not of the look-up."""
@@ -305,7 +305,7 @@ async def test_tombstone_has_the_identifier_and_no_value(
     assert (change.state, change.before) == (None, verification)
 
 
-async def test_diff_hides_what_proves(adapter: AllsourceAuthAdapter) -> None:
+async def test_diff_hides_secrets(adapter: AllsourceAuthAdapter) -> None:
     await issue(adapter, id=f"{IDENTIFIER}#1")
     await adapter.verifications.consume(IDENTIFIER, VALUE)
     created, consumed = await adapter.verifications.history(f"{IDENTIFIER}#1")
@@ -316,7 +316,10 @@ async def test_diff_hides_what_proves(adapter: AllsourceAuthAdapter) -> None:
 
 @pytest.mark.parametrize("call", ["restore", "revert"])
 @pytest.mark.parametrize("removed", [False, True])
-async def test_removal_is_final(adapter: AllsourceAuthAdapter, store: EventStore, call: str, removed: bool) -> None:
+async def test_verifications_cannot_be_restored_or_reverted(
+    adapter: AllsourceAuthAdapter, store: EventStore, call: str, removed: bool
+) -> None:
+    assert not hasattr(adapter.verifications, call)
     verification = await issue(adapter)
     created = (await adapter.verifications.history(verification.id))[0].event_id
     if removed:
@@ -324,13 +327,13 @@ async def test_removal_is_final(adapter: AllsourceAuthAdapter, store: EventStore
     arguments = (verification.id,) if call == "restore" else (verification.id, created)
     async with written_by(store) as written:
         with pytest.raises(InvalidInput) as caught:
-            await getattr(adapter.verifications, call)(*arguments)
+            await getattr(adapter.context.collections["verification"], call)(*arguments)
     assert caught.value.field == "id"
     assert written.events == []
     assert await adapter.verifications.exists(verification.id) is not removed
 
 
-async def test_deleting_again_or_nothing_does_nothing(adapter: AllsourceAuthAdapter, store: EventStore) -> None:
+async def test_deleting_a_missing_verification_does_nothing(adapter: AllsourceAuthAdapter, store: EventStore) -> None:
     verification = await issue(adapter)
     await adapter.verifications.delete(verification.id)
     async with written_by(store) as written:
@@ -339,7 +342,9 @@ async def test_deleting_again_or_nothing_does_nothing(adapter: AllsourceAuthAdap
     assert written.events == []
 
 
-async def test_sweep_takes_what_is_expired_and_counts_it(adapter: AllsourceAuthAdapter, clock: ManualClock) -> None:
+async def test_sweep_deletes_and_counts_expired_verifications(
+    adapter: AllsourceAuthAdapter, clock: ManualClock
+) -> None:
     made = {
         name: await issue(adapter, clock() + lifetime, id=name)
         for name, lifetime in {"past": -MICROSECOND, "now": timedelta(), "future": MICROSECOND, "later": HOUR}.items()
@@ -359,19 +364,21 @@ async def test_sweep_takes_what_is_expired_and_counts_it(adapter: AllsourceAuthA
     assert await living(adapter) == {"later"}
 
 
-async def test_limited_sweeps_reach_everything(adapter: AllsourceAuthAdapter, clock: ManualClock) -> None:
+async def test_repeated_sweeps_with_a_limit_delete_everything(
+    adapter: AllsourceAuthAdapter, clock: ManualClock
+) -> None:
     for _ in range(5):
         await issue(adapter, clock())
     assert [await adapter.verifications.delete_expired(limit=2) for _ in range(4)] == [2, 2, 1, 0]
 
 
 @pytest.mark.parametrize("limit", [-1, 1.0, "1", True])
-async def test_senseless_limit_is_refused(adapter: AllsourceAuthAdapter, store: EventStore, limit: Any) -> None:
+async def test_invalid_limit_is_refused(adapter: AllsourceAuthAdapter, store: EventStore, limit: Any) -> None:
     async with refused(store, "limit"):
         await adapter.verifications.delete_expired(limit=limit)
 
 
-async def test_sweeps_at_once_count_every_verification_once(make_adapter: MakeAdapter, clock: ManualClock) -> None:
+async def test_concurrent_sweeps_count_each_verification_once(make_adapter: MakeAdapter, clock: ManualClock) -> None:
     seen = [make_adapter() for _ in range(3)]
     for number in range(30):
         await issue(seen[number % 3], clock())
@@ -437,7 +444,9 @@ async def test_what_the_rust_crate_wrote_is_read(adapter: AllsourceAuthAdapter, 
         assert await adapter.verifications.get(key) is None
 
 
-async def test_broken_one_hides_no_other_and_shows_no_id(adapter: AllsourceAuthAdapter, store: EventStore) -> None:
+async def test_undecodable_verification_hides_no_other_and_shows_no_id(
+    adapter: AllsourceAuthAdapter, store: EventStore
+) -> None:
     verification = await issue(adapter)
     stream = f"auth-verification:{IDENTIFIER}#1"
     await store.append([new_event(stream, {"id": 5}, type="auth.verification.created")])

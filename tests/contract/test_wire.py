@@ -72,14 +72,14 @@ async def test_session_has_the_keys_of_the_rust_crate(adapter: AllsourceAuthAdap
     assert all(fits(shape(payload(event)), shape(their)) for their in theirs)
 
 
-async def test_user_s_tombstone_has_the_bare_id(adapter: AllsourceAuthAdapter, store: EventStore, ada: User) -> None:
+async def test_tombstone_of_a_user_has_the_bare_id(adapter: AllsourceAuthAdapter, store: EventStore, ada: User) -> None:
     await adapter.users.delete(ada.id)
     event = await newest(store, f"auth-user:{ada.id}")
     assert event.type == "auth.user.deleted"
     assert payload(event) == {"_deleted": True, "id": ada.id}
 
 
-async def test_session_s_tombstone_has_the_session_s_id(
+async def test_tombstone_of_a_session_has_the_id_of_the_session(
     adapter: AllsourceAuthAdapter, store: EventStore, session: Session
 ) -> None:
     await adapter.sessions.delete(session.token)
@@ -88,7 +88,7 @@ async def test_session_s_tombstone_has_the_session_s_id(
     assert payload(event) == {"_deleted": True, "id": session.id}
 
 
-async def test_types_tell_what_happened(
+async def test_event_types_name_the_change(
     adapter: AllsourceAuthAdapter, store: EventStore, clock: ManualClock, ada: User, session: Session
 ) -> None:
     await adapter.sessions.update_expiry(session.token, clock() + timedelta(days=9))
@@ -146,7 +146,7 @@ async def test_times_are_utc_with_six_digits_and_read_back_equal(
         ("2026-11-22T23:29:20.000001999-11:30", datetime(2026, 11, 23, 10, 59, 20, 1, UTC)),
     ],
 )
-async def test_times_of_others_are_cut_and_read_as_utc(
+async def test_times_of_other_writers_are_cut_and_read_as_utc(
     adapter: AllsourceAuthAdapter, store: EventStore, written: str, read: datetime
 ) -> None:
     await store.append([new_event("auth-user:x", stored_user("x", createdAt=written, banExpires=written))])
