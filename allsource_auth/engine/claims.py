@@ -1,16 +1,16 @@
-"""Claims: how a value belongs to at most one living entity (section 3 of the design, "Claims").
+"""Claims: a unique value belongs to at most one living entity. The protocol is explained in `docs/explanation/uniqueness.md`.
 
-A claim names its owner's stream and the version that the owner's commit point is guarded with. Whoever wants a value that
-is claimed looks at the owner, never at a clock, to decide:
+A claim names the stream of its owner and the version that the owner's commit point is guarded with. The state of the owner
+decides whether the value is taken:
 
-1. the owner has the value: *live*, the value is taken;
-2. the owner's stream has moved on since, without the value: *free*;
-3. the owner's stream is still where the claim found it: *pending*, the commit may yet come. After a grace period whoever
-   wants the value **fences** the owner: appends to its stream an event that changes nothing, so that the late commit's
-   guard can only fail. Then the value is free.
+1. *Live*: the owner has the value. It is taken.
+2. *Void*: the owner's stream is at another version, and the owner does not have the value. It is free.
+3. *Pending*: the owner's stream is still at the version of the claim, so the commit point may yet be stored. After a grace
+   period the contender **fences** the owner: it appends an event to the owner's stream that changes nothing. The guard of a
+   late commit then fails, and the value is free.
 
-Taking a free value is a claim event guarded by the claim stream's version. The grace period is a courtesy to slow writers;
-nothing depends on it being long enough.
+A free value is taken by a claim event that is guarded by the version of the claim stream. No guarantee depends on the length
+of the grace period. It only spares slow writers a retry.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from typing import Any, TypeVar
 import msgspec
 
 from allsource_auth.audit import metadata_of
-from allsource_auth.engine.fences import covered_by, fence
+from allsource_auth.engine.fences import fence, restore_after_fence
 from allsource_auth.engine.operation import Operation
 from allsource_auth.engine.ordering import Head, before_operation, content, newest_of
 from allsource_auth.engine.roll_forward import outstanding, remaining, roll_forward
-from allsource_auth.engine.streams import PENDING, SECOND, Streams
+from allsource_auth.engine.streams import PENDING_PREFIX, SECOND, Streams
 from allsource_auth.entities import Entity
 from allsource_auth.errors import Conflict, VersionConflict
 from allsource_auth.kinds import CLAIMED, RELEASED, Kind, Unique
@@ -37,14 +37,18 @@ __all__ = ["Claims"]
 E = TypeVar("E", bound=Entity)
 
 GRACE = 2 * SECOND
-"""Nanoseconds that a pending claim is left alone at least."""
+"""Minimum grace period of a pending claim, in nanoseconds."""
 
 GRACE_APPENDS = 20
-"""... and at least so many times as long as this client's slow appends take."""
+"""The grace period is also at least this many times the duration of this client's slowest recent append."""
 
 
 class Claim(OpaqueStruct, frozen=True, rename="camel"):
-    """The payload of a claim or of its release."""
+    """The payload of a claim or of its release.
+
+    ``decision`` and ``decision_version`` are set in a transaction: the stream of its decision, and the version that the
+    decision is guarded with.
+    """
 
     owner: str
     owner_version: int = -1
@@ -52,15 +56,17 @@ class Claim(OpaqueStruct, frozen=True, rename="camel"):
     decision_version: int = -1
 
     @property
-    def by_another(self) -> bool:
-        """Whether an event on another stream than the owner's decides: a transaction's."""
+    def decided_elsewhere(self) -> bool:
+        """Whether the commit point is a transaction's decision on another stream than the owner's."""
         return self.decision is not None and self.decision != self.owner
 
 
 class ClaimState(OpaqueStruct, frozen=True, kw_only=True):
-    """What a claim comes to: its owner's stream (``None``: nobody claims the value), and the owner's state if it has the value.
+    """The resolved state of a claim.
 
-    ``pending``: it does not, but may come to have it by the very mutation that claimed it; ``young``: no grace period is over.
+    ``owner`` is the head of the owner's stream, ``None`` if the value is not claimed. ``holder`` is the owner's state if it has
+    the value. ``pending``: the owner does not have the value, but the mutation that claimed it may still be committed.
+    ``within_grace``: the grace period is not over.
     """
 
     owner: Head | None = None
@@ -70,25 +76,25 @@ class ClaimState(OpaqueStruct, frozen=True, kw_only=True):
     claim: Head | None = None
 
 
-NONE_KNOWN: Mapping[str, Head] = MappingProxyType({})
+NO_HEADS: Mapping[str, Head] = MappingProxyType({})
 
-FinishOrphan = Callable[[Kind[Any], Entity], Awaitable[bool]]
-"""Deletes an entity whose parent was deleted; whether it was one (section 3 of the design, "Dead owners")."""
+DeleteOrphan = Callable[[Kind[Any], Entity], Awaitable[bool]]
+"""Deletes an entity whose parent was deleted, and returns whether it was one."""
 
 
 class Claims:
     """The claims of one tenant."""
 
-    def __init__(self, streams: Streams, finish_orphan: FinishOrphan, committed_claims: Claims | None = None) -> None:
-        """``beneath``: those of what is stored, where ``streams`` are what a transaction sees."""
+    def __init__(self, streams: Streams, delete_orphan: DeleteOrphan, committed_claims: Claims | None = None) -> None:
+        """``committed_claims``: in a transaction, where ``streams`` is the overlay, the claims as they are stored."""
         self._streams = streams
-        self._finish_orphan = finish_orphan
+        self._delete_orphan = delete_orphan
         self._committed_claims = committed_claims
 
     async def owner(
         self, kind: Kind[E], unique: Unique, wanted: tuple[str, ...], *, require_leader: bool = False
     ) -> E | None:
-        """The entity that has these values; two reads. A pending claim reads as nobody."""
+        """Return the entity that has these values, or ``None``, also for a pending claim. Two reads."""
         stream = kind.claim_stream(self._streams.store.tenant, unique, wanted)
         claim = await self._streams.newest(stream, require_leader=require_leader)
         if claim is None or claim.type != CLAIMED:
@@ -105,12 +111,19 @@ class Claims:
         owner: Head,
         *,
         decision: Head | None = None,
-        known: Mapping[str, Head] = NONE_KNOWN,
+        known_free: Mapping[str, Head] = NO_HEADS,
     ) -> list[NewEvent]:
-        """The events that claim ``wanted`` for the stream ``owner``, whose commit point is guarded with ``owner.guard``.
+        """Return the events that claim ``wanted`` for the stream ``owner``.
 
-        In a transaction, the event that follows ``decision`` decides; ``known``: claim streams whose values were found free.
-        Raises `Conflict` for a value that another entity has, or is about to have.
+        Args:
+            operation: the mutation that takes the values.
+            kind: the kind of the owner.
+            wanted: the values.
+            owner: the head that the owner's commit point is guarded with.
+            decision: in a transaction, the head that its decision is guarded with.
+            known_free: the heads of claim streams whose values were already found free.
+
+        Raises `Conflict` for a value that another entity has, or may be about to get.
         """
         members: dict[str, Any] = {"v": 1, "owner": owner.stream, "ownerVersion": owner.guard}
         if decision is not None:
@@ -119,33 +132,34 @@ class Claims:
         found = []
         for unique, value in wanted.items():
             stream = kind.claim_stream(self._streams.store.tenant, unique, value)
-            free = known.get(stream) or await self._settled(kind, unique, value, stream, owner.stream, operation.id)
+            free = known_free.get(stream) or await self._free_head(
+                kind, unique, value, stream, owner.stream, operation.id
+            )
             found.append(operation.event(CLAIMED, stream, payload, after=free))
         return found
 
-    async def give_up(
+    async def release(
         self,
         operation: Operation,
         kind: Kind[Any],
-        unique_values_of: dict[Unique, tuple[str, ...]],
+        released: dict[Unique, tuple[str, ...]],
         owner: str,
     ) -> list[NewEvent]:
-        """The events that release ``held``, for the end of the plan that gives the values up."""
+        """Return the events that release the values of the stream ``owner``, for the end of a plan."""
         found = []
-        for unique, value in unique_values_of.items():
+        for unique, value in released.items():
             head = await self._streams.head(kind.claim_stream(self._streams.store.tenant, unique, value))
             if head.event is not None and head.event.type == CLAIMED and content(head.event, Claim).owner == owner:
-                found.append(release(operation, head.stream, owner, head))
+                found.append(release_event(operation, head.stream, owner, head))
         return found
 
-    async def give_back(
+    async def restore_overwritten(
         self, operation: Operation, kind: Kind[Any], unique: Unique, value: tuple[str, ...], taker: str
     ) -> bool:
-        """Give a value back to whom it belonged before ``operation`` took it for the stream ``taker`` as if it were new.
+        """Restore the claim of another entity that ``operation`` overwrote when it took the value for the stream ``taker``.
 
-        Whether it had to be.
-
-        A server that forgets versions when it restarts (section 6.1 of the contract) may store a first claim on top of others.
+        Returns whether there was one. A server that loses versions on restart may store a claim that expects a new stream
+        after existing claims.
         """
         stream = kind.claim_stream(self._streams.store.tenant, unique, value)
         if not any(event.stream == stream and event.guard == 0 for plan in operation.sent for event in plan.before):
@@ -158,20 +172,20 @@ class Claims:
                 return False
             claim = content(older, Claim)
             if claim.owner == taker:
-                return False  # another mutation of the same entity wanted the same value
+                return False  # another mutation of the same entity claimed the same value
             owner = await self._streams.head(claim.owner)
             living = owner.event is not None and unique.value_of(kind.decode(owner.event)) == value
             if not living and owner.guard != claim.owner_version:
                 return False
-            again = Operation().event(CLAIMED, stream, bytes(older.payload), after=await self._streams.head(stream))
+            restored = Operation().event(CLAIMED, stream, bytes(older.payload), after=await self._streams.head(stream))
             try:
-                await self._streams.append([again])
+                await self._streams.append([restored])
             except VersionConflict:
                 continue
             return True
 
     async def resolve(self, kind: Kind[Any], unique: Unique, claim: Head) -> ClaimState:
-        """What a claim, as the newest event of its stream, comes to now, for whoever does not know its value.
+        """Return the state of a claim, whose value need not be known. ``claim`` is the head of the claim stream.
 
         Raises `Json` if the claim or its owner's state cannot be decoded.
         """
@@ -183,81 +197,85 @@ class Claims:
         value = unique.value_of(holder)
         if value is not None and kind.claim_stream(self._streams.store.tenant, unique, value) == claim.stream:
             return ClaimState(owner=owner, holder=holder)
-        if claimed.by_another:
-            pending = await self._may_come(claimed, claim)
+        if claimed.decided_elsewhere:
+            pending = await self._may_transaction_commit(claimed, claim)
         else:
             pending = owner.guard == claimed.owner_version
         return ClaimState(owner=owner, pending=pending, within_grace=self._is_within_grace(claim.event), claim=claim)
 
-    async def _may_come(self, claimed: Claim, claim: Head) -> bool:
-        """Whether the commit of a transaction may still come to the owner of a claim."""
+    async def _may_transaction_commit(self, claimed: Claim, claim: Head) -> bool:
+        """Whether the transaction that made a claim may still write to the claim's owner."""
         assert claimed.decision is not None
         decision = await self._streams.head(claimed.decision)
         made = None if claim.op is None else await self._streams.written_since(decision, claim.op, since=None)
         if made is None or claim.op is None:
             return decision.guard == claimed.decision_version
-        rest = [each for each in remaining(made) if each.stream == claimed.owner]
-        return bool(await outstanding(self._streams, claim.op, rest))
+        of_owner = [event for event in remaining(made) if event.stream == claimed.owner]
+        return bool(await outstanding(self._streams, claim.op, of_owner))
 
     async def settle(self, claim_state: ClaimState) -> bool:
-        """Make sure that a claim which leads to nobody never will, whatever its age; false if it has to be looked at again."""
+        """Fence the pending commit of an ownerless claim, whatever its age. Returns false if the claim must be read again."""
         if not claim_state.pending or claim_state.owner is None:
             return True
         if claim_state.claim is not None and claim_state.claim.event is not None:
             claimed = content(claim_state.claim.event, Claim)
-            if claimed.by_another:
-                await self._is_settled(claimed, claim_state.claim, None)
+            if claimed.decided_elsewhere:
+                await self._settle_transaction(claimed, claim_state.claim, None)
                 return False
         return await self._fence(claim_state.owner)
 
-    async def _settled(
+    async def _free_head(
         self,
         kind: Kind[Any],
         unique: Unique,
         wanted: tuple[str, ...],
         stream: str,
-        wants: str,
+        contender: str,
         op: str | None = None,
     ) -> Head:
-        """The claim stream at a moment when nobody but ``wants`` had the value or could still get it by an older claim.
+        """Return the head of a claim stream once no other entity than ``contender`` has the value or can get it by this claim.
 
-        An earlier claim of the same operation ``op`` needs no settling: both have one decision, so only one of them can come.
+        An earlier claim of the same operation ``op`` needs no settling: both have the same commit point. Raises `Conflict` if
+        the value is taken, or pending within the grace period.
         """
         while True:
             head = await self._streams.head(stream)
             if head.event is None or head.event.type != CLAIMED or (op is not None and head.op == op):
                 return head
-            if self._committed_claims is not None and not head.event.id.startswith(PENDING):
-                # What others have, or leave behind, is judged and settled as it is stored, whatever becomes of this.
-                if (await self._committed_claims._settled(kind, unique, wanted, stream, wants)).guard == head.guard:
+            if self._committed_claims is not None and not head.event.id.startswith(PENDING_PREFIX):
+                # Claims of others are judged and settled on what is stored, not on the writes of this transaction.
+                committed = await self._committed_claims._free_head(kind, unique, wanted, stream, contender)
+                if committed.guard == head.guard:
                     return head
                 continue
             claim = content(head.event, Claim)
-            # Of a transaction: its commit on the owner's stream comes if another stream has its decision.
-            if claim.by_another and not await self._is_settled(claim, head, Conflict(kind.name, unique.field)):
+            # The decision of a transaction is settled first: it decides about the commit on the owner's stream.
+            if claim.decided_elsewhere and not await self._settle_transaction(
+                claim, head, Conflict(kind.name, unique.field)
+            ):
                 continue
-            if claim.owner == wants:
-                # Both commits would be guarded on the same stream, so only one of them can come.
+            if claim.owner == contender:
+                # Both commit points are guarded on the same stream, so at most one of them is stored.
                 return head
             owner = await self._streams.head(claim.owner)
             holder = None if owner.event is None else kind.decode(owner.event)
             if holder is not None and unique.value_of(holder) == wanted:
-                if await self._finish_orphan(kind, holder):
+                if await self._delete_orphan(kind, holder):
                     continue
                 raise Conflict(kind.name, unique.field)
-            if claim.by_another:
+            if claim.decided_elsewhere:
                 return head
-            if owner.guard != claim.owner_version or await self._is_over(kind, unique, wanted, owner, head.op):
+            if owner.guard != claim.owner_version or await self._is_committed(kind, unique, wanted, owner, head.op):
                 return head
             if self._is_within_grace(head.event):
                 raise Conflict(kind.name, unique.field)
             if await self._fence(owner):
                 return head
 
-    async def _is_settled(self, claim: Claim, head: Head, conflict: Conflict | None) -> bool:
-        """Make a transaction that claimed a value happen to its end, or never; false if it has to be looked at again.
+    async def _settle_transaction(self, claim: Claim, head: Head, conflict: Conflict | None) -> bool:
+        """Complete the transaction that made a claim, or fence its decision. Returns false if the claim must be read again.
 
-        Raises ``conflict``, if there is one to raise, while it is undecided and young.
+        Raises ``conflict``, unless it is ``None``, while the transaction is undecided and within the grace period.
         """
         assert claim.decision is not None
         assert head.event is not None
@@ -273,13 +291,14 @@ class Claims:
             raise conflict
         return await self._fence(decision)
 
-    async def _is_over(
+    async def _is_committed(
         self, kind: Kind[Any], unique: Unique, wanted: tuple[str, ...], owner: Head, op: str | None
     ) -> bool:
-        """Whether the claiming operation has happened, although the owner's version says that it may still come.
+        """Whether the claiming operation is committed, although the owner's version still is the version of the claim.
 
-        A server's counter can be too low after a crash or an upgrade. What has happened and what is held are judged by one
-        read: the operation may happen between two. Raises `Conflict` if the value is held.
+        The version counter of a server can be too low after a crash or an upgrade. Whether the operation is committed and
+        whether the owner has the value are judged on one read, because the commit may be stored between two reads. Raises
+        `Conflict` if the owner has the value.
         """
         if owner.event is None or op is None:
             return False
@@ -292,20 +311,20 @@ class Claims:
         return True
 
     async def _fence(self, owner: Head) -> bool:
-        """Make a commit that was decided on ``owner`` impossible; false if the stream has moved on by itself."""
+        """Make a commit that was decided on ``owner`` impossible. Returns false if the stream has changed since."""
         operation = Operation()
         try:
             await self._streams.append([fence(owner, operation)])
         except VersionConflict:
             return False
-        return not await covered_by(operation, owner, self._streams)
+        return not await restore_after_fence(operation, owner, self._streams)
 
     def _is_within_grace(self, claim: Event) -> bool:
         grace = max(GRACE, GRACE_APPENDS * round(self._streams.slowest_append * SECOND))
         return self._streams.store.server_time() - claim.time < grace
 
 
-def release(operation: Operation, stream: str, owner: str, after: Head) -> NewEvent:
-    """The event that gives a claimed value up; guarded, so that it never hits somebody else's newer claim."""
+def release_event(operation: Operation, stream: str, owner: str, after: Head) -> NewEvent:
+    """Return the event that releases a claimed value. It is guarded, so that it cannot release a newer claim."""
     payload = msgspec.json.encode({"v": 1, "owner": owner})
     return operation.event(RELEASED, stream, payload, after=after)

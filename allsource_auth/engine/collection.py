@@ -1,7 +1,7 @@
-"""What every repository can do, driven by the declaration of its kind.
+"""Collections: the reads and writes of one kind of entity, driven by its declaration (`Kind`).
 
-A repository is thin: it reads states, and it turns a wish into a plan (`plans.py`). Named operations of a kind are in the
-module of that kind.
+A write reads the newest state, makes a plan, and executes it (`mutations`). The named operations of the kinds are in
+`allsource_auth/repositories/`.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import msgspec
 from allsource_auth.codec import is_tombstone
 from allsource_auth.engine.concurrency import concurrently
 from allsource_auth.engine.context import Context
-from allsource_auth.engine.fences import uncovered
+from allsource_auth.engine.fences import restore_overwritten
 from allsource_auth.engine.indexes import entry
 from allsource_auth.engine.operation import NO_LINKS, Done, Operation, Plan
 from allsource_auth.engine.ordering import Head
@@ -44,46 +44,52 @@ class Collection(Queries[E]):
 
     # What repositories, transactions, maintenance and integrations call
 
-    async def create(self, given: Mapping[str, object], *, key: str | None, again: bool = False) -> E:
-        """Create an entity under ``key``, or under a new one. Raises `Conflict`, `InvalidInput`.
+    async def create(self, given: Mapping[str, object], *, key: str | None, reuse_key: bool = False) -> E:
+        """Create an entity.
 
-        ``again``: a key may be given anew after a removal even where the kind's removals are final.
+        Args:
+            given: its attributes.
+            key: its key; ``None`` generates one.
+            reuse_key: allow reusing the key of a deleted entity even if deletions of the kind are final.
+
+        Raises `Conflict` if the key or a unique value is taken, `InvalidInput` for invalid attributes.
         """
         kind = self.kind
-        made_here = key is None
-        values = {"created_at": self.context.now(), **self._touched(), **kind.checked(given)}
+        generated = key is None
+        values = {"created_at": self.context.now(), **self._update_time(), **kind.checked(given)}
         name = kind.make_key() if key is None else key
         kind.stream(name)
 
         async def decide(operation: Operation) -> Plan:
             nonlocal name
             head = Head(stream=kind.stream(name), event=None, guard=0, seq=0)
-            if not made_here or operation.sent:
+            if not generated or operation.sent:
                 head = await self.context.mutations.head(operation, head.stream)
-            if made_here and head.event is not None:
-                # Somebody who wants one of the values fenced this id, or it was given up: a new one has no such past.
+            if generated and head.event is not None:
+                # A contender for one of the values fenced this stream, or the creation was compensated: use a new key.
                 name = kind.make_key()
                 head = Head(stream=kind.stream(name), event=None, guard=0, seq=0)
             if head.event is not None:
-                await self._make_room(name, head, again=again)
+                await self._prepare_reuse(name, head, reuse_key=reuse_key)
             payload = kind.codec.new(values | {kind.key: name})
             entity = self.entity_of(payload)
             claims = await self.context.claims.take(operation, kind, unique_values_of(kind, entity), head)
-            guarded = not (kind.unguarded_creation and made_here)
+            guarded = not (kind.unguarded_creation and generated)
             return Plan(
                 head=head,
                 before=claims + self.index_entries(operation, ADDED, index_keys_of(kind, entity), head),
                 commit=operation.event(kind.type("created"), head.stream, payload, after=head, guarded=guarded),
                 state=entity,
-                compensation=None if guarded else partial(self._void, entity),
+                compensation=None if guarded else partial(self._compensation, entity),
             )
 
-        return await self._carried_out(decide, stream_lock=None if made_here else kind.stream(name))
+        return await self._run(decide, locked_stream=None if generated else kind.stream(name))
 
-    def _void(self, entity: E, operation: Operation, head: Head) -> list[NewEvent]:
-        """A tombstone for an entity whose creation may still arrive; its ``seq`` outranks that of the creation.
+    def _compensation(self, entity: E, operation: Operation, head: Head) -> list[NewEvent]:
+        """Return compensating events for an unguarded creation: a tombstone whose ``seq`` outranks that of the creation.
 
-        The list entry follows it: had the creation arrived, the tombstone is refused, and the entity stays listed.
+        The index entry follows the tombstone. If the creation was stored first, the guard of the tombstone fails, and the
+        entity stays in its indexes.
         """
         above = msgspec.structs.replace(head, seq=head.seq + 1)
         tombstone = self.kind.codec.tombstone(entity)
@@ -92,10 +98,10 @@ class Collection(Queries[E]):
             *self.index_entries(operation, REMOVED, index_keys_of(self.kind, entity), above),
         ]
 
-    async def _make_room(self, key: str, head: Head, *, again: bool) -> None:
-        """Allow the creation over a tombstone, once everything of the old entity is gone. Raises `Conflict`."""
+    async def _prepare_reuse(self, key: str, head: Head, *, reuse_key: bool) -> None:
+        """Complete the deletion of the entity that had ``key``. Raises `Conflict` if it lives or its key cannot be reused."""
         assert head.event is not None
-        if not is_tombstone(head.event.payload) or not (self.kind.restorable or again):
+        if not is_tombstone(head.event.payload) or not (self.kind.restorable or reuse_key):
             raise Conflict(self.kind.name, self.kind.key)
         self.context.depend_on_state(head.stream)
         await self.cascade(key)
@@ -109,35 +115,47 @@ class Collection(Queries[E]):
         rule: Callable[[dict[str, Any], E], None] = lambda changes, before: None,
         empty_counts: bool = False,
     ) -> E:
-        """Set the given attributes, whatever else happens to the entity meanwhile.
+        """Set the given attributes and return the new state. Concurrent changes of other attributes are kept.
 
-        ``UNSET`` attributes are left alone; if all are, nothing is written, unless ``empty_counts``. ``rule`` may adjust the
-        changes, or refuse them, with regard to the state that they are decided on.
-        Raises the kind's `NotFound`, `Conflict`, `InvalidInput`; `VersionConflict` if others were faster for ten seconds.
+        Args:
+            key: the entity.
+            given: the attributes to set. ``UNSET`` values are ignored.
+            verb: the verb of the event type.
+            rule: called with the changes and the state that they are decided on. It may adjust the changes, or raise.
+            empty_counts: write an event even if all of ``given`` are ``UNSET``.
+
+        Raises the kind's `NotFound`, `Conflict`, `InvalidInput`; `VersionConflict` after ten seconds of conflicts.
         """
         changes = self.kind.checked({name: value for name, value in given.items() if value is not msgspec.UNSET})
 
-        def decide(before: E) -> Mapping[str, Any] | None:
+        def change(before: E) -> Mapping[str, Any] | None:
             if not changes and not empty_counts:
                 return None
             adjusted = dict(changes)
             rule(adjusted, before)
             return adjusted
 
-        return await self.change(key, decide, verb=verb, state_dependent=False)
+        return await self.change(key, change, verb=verb, state_dependent=False)
 
     async def change(
         self,
         key: str,
-        wish: Callable[[E], Mapping[str, Any] | None],
+        change: Callable[[E], Mapping[str, Any] | None],
         *,
         verb: str = "updated",
         state_dependent: bool = True,
     ) -> E:
-        """Change an entity in one guarded step to what ``wish`` makes of its state; ``None`` leaves it alone.
+        """Change an entity in one guarded append and return the new state.
 
-        ``wish`` is asked again when others were faster, and may raise. ``once``: its answer only holds for the very state that
-        it saw. Returns the state afterwards. Raises what `_update` raises.
+        Args:
+            key: the entity.
+            change: returns the attributes to set in a given state; ``None`` to write nothing. It is called again after a
+                conflict, and may raise.
+            verb: the verb of the event type.
+            state_dependent: whether the result of ``change`` is only valid for the state it was called with. This matters in
+                a transaction.
+
+        Raises what `update` raises.
         """
         kind = self.kind
         stream = kind.find_stream(key)
@@ -145,28 +163,28 @@ class Collection(Queries[E]):
             raise kind.not_found
         if state_dependent:
             self.context.depend_on_state(stream)
-        left_alone: E | None = None
+        unchanged: E | None = None
 
         async def decide(operation: Operation) -> Plan | None:
-            nonlocal left_alone
+            nonlocal unchanged
             head = await self.context.mutations.head(operation, stream)
             before = self.living(head.event)
             assert head.event is not None
-            changes = wish(before)
+            changes = change(before)
             if changes is None:
-                left_alone = before
+                unchanged = before
                 return None
-            payload = kind.codec.merged(head.event.payload, {**self._touched(), **changes})
+            payload = kind.codec.merged(head.event.payload, {**self._update_time(), **changes})
             return await self._rewrite(operation, head, before, payload, verb)
 
         async with self.context.mutations.stream_lock(stream):
             done = await self.context.mutations.run(decide)
         if done is None:
-            assert left_alone is not None
-            return left_alone
-        return await self._finished(done)
+            assert unchanged is not None
+            return unchanged
+        return await self._finish(done)
 
-    def _touched(self) -> dict[str, Any]:
+    def _update_time(self) -> dict[str, Any]:
         return {"updated_at": self.context.now()} if "updated_at" in self.kind.codec.names else {}
 
     async def _rewrite(
@@ -178,32 +196,38 @@ class Collection(Queries[E]):
         verb: str,
         links: Mapping[str, Any] = NO_LINKS,
     ) -> Plan:
-        """The plan that gives an entity a new state: takes the values that it did not have, releases those it gives up."""
+        """Return the plan that gives an entity a new state: claims new unique values and releases the former ones."""
         kind = self.kind
         entity = self.entity_of(payload)
-        taken, given_up = changed(unique_values_of(kind, before), unique_values_of(kind, entity))
-        joined, left = changed(index_keys_of(kind, before), index_keys_of(kind, entity))
-        claims = await self.context.claims.take(operation, kind, taken, head)
-        releases = await self.context.claims.give_up(operation, kind, given_up, head.stream)
+        claimed, released = changed(unique_values_of(kind, before), unique_values_of(kind, entity))
+        added, removed = changed(index_keys_of(kind, before), index_keys_of(kind, entity))
+        claims = await self.context.claims.take(operation, kind, claimed, head)
+        releases = await self.context.claims.release(operation, kind, released, head.stream)
         return Plan(
             head=head,
-            before=claims + self.index_entries(operation, ADDED, joined, head),
+            before=claims + self.index_entries(operation, ADDED, added, head),
             commit=operation.event(kind.type(verb), head.stream, payload, after=head, links=links),
             state=entity,
-            after=releases + self.index_entries(operation, REMOVED, left, head),
+            after=releases + self.index_entries(operation, REMOVED, removed, head),
         )
 
     async def delete(self, key: str, *, only_if: Callable[[E], bool] = lambda entity: True) -> bool:
-        """Delete an entity and everything that is its own; whether this call did it. See `_remove`."""
+        """Delete an entity and its children; return whether this call deleted it. See `remove`."""
         return await self.remove(key, only_if=only_if) is not None
 
     async def remove(
         self, key: str, *, verb: str = "deleted", only_if: Callable[[E], bool] = lambda entity: True
     ) -> E | None:
-        """Delete an entity and everything that is its own; its last state if this call did it. What is not there stays so.
+        """Delete an entity and its children.
 
-        Deleting again finishes what an interrupted deletion left. ``only_if`` is asked of the state that the deletion is
-        decided on.
+        Repeating the call completes an interrupted cascade.
+
+        Args:
+            key: the entity. Nothing happens if it does not exist.
+            verb: the verb of the event type.
+            only_if: a condition on the state that the deletion is decided on.
+
+        Returns the last state, or ``None`` if this call did not delete the entity.
         """
         kind = self.kind
         stream = kind.find_stream(key)
@@ -222,7 +246,7 @@ class Collection(Queries[E]):
             if entity is None or not only_if(entity):
                 return None
             last = entity
-            releases = await self.context.claims.give_up(operation, kind, unique_values_of(kind, entity), stream)
+            releases = await self.context.claims.release(operation, kind, unique_values_of(kind, entity), stream)
             return Plan(
                 head=head,
                 commit=operation.event(kind.type(verb), stream, kind.codec.tombstone(entity), after=head),
@@ -232,13 +256,13 @@ class Collection(Queries[E]):
         async with self.context.mutations.stream_lock(stream):
             done = await self.context.mutations.run(decide)
             if done is not None:
-                await self._shorten_indexes(done)
+                await self._compact_indexes(done)
             if done is not None or deleted:
                 await self.cascade(key)
         return None if done is None else last
 
     async def cascade(self, key: str) -> None:
-        """Delete the entities that belong to a deleted one. Can be run again at any time."""
+        """Delete the children of a deleted entity. Idempotent."""
         for collection in self.context.collections.values():
             for index in collection.kind.indexes:
                 if index.owner == self.kind.name:
@@ -248,68 +272,59 @@ class Collection(Queries[E]):
                     await collection.delete_by_unique(unique, key)
 
     async def delete_by_unique(self, unique: Unique, value: str) -> None:
-        """Delete who has a unique value; one that cannot be decoded stays, so that it does not keep the others."""
+        """Delete the entity with a unique value. One that cannot be decoded is logged and skipped, so the cascade goes on."""
         try:
             owner = await self.context.claims.owner(self.kind, unique, (unique.normalize(value),), require_leader=True)
         except Json as error:
-            log_suppressed("a cascade met a state that cannot be decoded", error)
+            log_suppressed("a cascade skipped a state that cannot be decoded", error)
             return
         if owner is not None:
             await self.delete(getattr(owner, self.kind.key))
 
     async def delete_by_index(self, index: Index, value: str) -> int:
-        """Delete all entities in a list; how many this call deleted."""
+        """Delete all entities with an index key; return how many this call deleted."""
         members = await self.members_of(index, value, require_leader=True)
         deleted = await concurrently([getattr(entity, self.kind.key) for entity in members], self.delete)
         return sum(deleted.values())
 
     async def delete_where(self, keys: Iterable[str], test: Callable[[E], bool]) -> int:
-        """Delete those of ``keys`` whose state passes ``test`` when it is decided; how many this call deleted."""
+        """Delete those of ``keys`` whose state passes ``test`` at the decision; return how many this call deleted."""
         deleted = await concurrently(keys, partial(self.delete, only_if=test))
         return sum(deleted.values())
 
     async def restore(self, key: str) -> E:
-        """Bring a deleted entity back as it was, with its unique values; a living one is returned as it is.
-
-        What was deleted with it stays deleted. Raises `Conflict` if somebody else has one of its values by now, and then
-        nothing changes; the kind's `NotFound` if there never was one, the parent's if it belongs to a deleted entity;
-        `InvalidInput` for a kind whose removals are final.
-        """
-        kind, stream = self._final_refused("restore", key)
-        alive: E | None = None
+        """See `RestorableRepository.restore`. Raises `InvalidInput` for a kind whose deletions are final."""
+        kind, stream = self._restorable_stream("restore", key)
+        unchanged: E | None = None
 
         async def decide(operation: Operation) -> Plan | None:
-            nonlocal alive
+            nonlocal unchanged
             head = await self.context.mutations.head(operation, stream)
             if head.event is not None and not is_tombstone(head.event.payload):
-                alive = self.living(head.event)
+                unchanged = self.living(head.event)
                 return None
-            lived = await self._history.last_state(stream)
-            if lived is None:
+            last = await self._history.last_state(stream)
+            if last is None:
                 raise kind.not_found
-            if (parent := await self.deleted_parent(self.living(lived), require_leader=True)) is not None:
+            if (parent := await self.deleted_parent(self.living(last), require_leader=True)) is not None:
                 raise parent.not_found
             await self.cascade(key)
-            payload = kind.codec.merged(lived.payload, self._touched())
-            return await self._rewrite(operation, head, None, payload, "updated", {"restores": lived.id})
+            payload = kind.codec.merged(last.payload, self._update_time())
+            return await self._rewrite(operation, head, None, payload, "updated", {"restores": last.id})
 
         async with self.context.mutations.stream_lock(stream):
             done = await self.context.mutations.run(decide)
         if done is None:
-            assert alive is not None
-            return alive
-        return await self._finished(done)
+            assert unchanged is not None
+            return unchanged
+        return await self._finish(done)
 
     async def revert(self, key: str, to: datetime | str) -> E:
-        """Give a living entity the state that it had at a time, or right after the event with this id.
+        """See `RestorableRepository.revert`. The attributes in ``kept_on_revert`` of the kind keep their current values.
 
-        Secrets, used-up codes and counters stay as they are, and so does whose the entity is (``kept`` of its kind): with an id
-        that was deleted and given anew, a credential would else go back to its former user.
-
-        Raises `Conflict` if somebody else has one of its former unique values; the kind's `NotFound` if it is not alive;
-        `InvalidInput` if it did not live then, or for a kind whose removals are final.
+        Raises `InvalidInput` for a kind whose deletions are final.
         """
-        kind, stream = self._final_refused("revert", key)
+        kind, stream = self._restorable_stream("revert", key)
 
         async def decide(operation: Operation) -> Plan:
             head = await self.context.mutations.head(operation, stream)
@@ -319,15 +334,18 @@ class Collection(Queries[E]):
                 raise InvalidInput("to", f"the {kind.name} was not alive then")
             assert head.event is not None
             kept = kind.codec.replaced(former.payload, head.event.payload, kind.kept_on_revert)
-            payload = kind.codec.merged(kept, self._touched())
+            payload = kind.codec.merged(kept, self._update_time())
             return await self._rewrite(operation, head, before, payload, "updated", {"revertedTo": former.id})
 
-        return await self._carried_out(decide, stream_lock=stream)
+        return await self._run(decide, locked_stream=stream)
 
-    def _final_refused(self, wish: str, key: str) -> tuple[Kind[E], str]:
+    def _restorable_stream(self, operation: str, key: str) -> tuple[Kind[E], str]:
+        """Return the kind and the stream for ``operation``. Raises `InvalidInput` for a kind whose deletions are final."""
         kind = self.kind
         if not kind.restorable:
-            raise InvalidInput(kind.key, f"cannot {wish} a {kind.name}: that would bring a secret back")
+            raise InvalidInput(
+                kind.key, f"cannot {operation} a {kind.name}: that would make a revoked or used secret valid again"
+            )
         stream = kind.find_stream(key)
         if stream is None:
             raise kind.not_found
@@ -343,75 +361,87 @@ class Collection(Queries[E]):
         index_keys_of: Mapping[Index, str],
         head: Head,
     ) -> list[NewEvent]:
-        """The entries for lists that an entity joins or leaves by the event that follows ``head``."""
+        """Return the index entries for the event that follows ``head``, one for each key that it adds or removes."""
         return [
             entry(operation, type, self.kind.index_stream(self.context.tenant, index, value), head)
             for index, value in index_keys_of.items()
         ]
 
-    async def _carried_out(self, decide: Callable[[Operation], Awaitable[Plan]], *, stream_lock: str | None) -> E:
-        """Carry out a mutation that always has something to do, one at a time per stream; the entity as it is then."""
-        async with nullcontext() if stream_lock is None else self.context.mutations.stream_lock(stream_lock):
+    async def _run(self, decide: Callable[[Operation], Awaitable[Plan]], *, locked_stream: str | None) -> E:
+        """Execute a mutation that always makes a plan, and return the new state.
+
+        ``locked_stream``: the stream whose lock is held; ``None`` if the key of the entity is generated.
+        """
+        async with nullcontext() if locked_stream is None else self.context.mutations.stream_lock(locked_stream):
             done = await self.context.mutations.run(decide)
         assert done is not None
-        return await self._finished(done, chosen=stream_lock is not None)
+        return await self._finish(done, key_given=locked_stream is not None)
 
-    async def _finished(self, done: Done, *, chosen: bool = True) -> E:
-        """What follows a stored mutation; the entity that came of it. ``chosen``: its key was not made for it.
+    async def _finish(self, done: Done, *, key_given: bool = True) -> E:
+        """Follow up on a stored mutation; return the new state. ``key_given``: the key of the entity was not generated.
 
-        Raises `Conflict`, and takes the mutation back, if a server that forgets versions let it have what is somebody else's.
+        Raises `Conflict` after undoing the mutation if a server that loses versions on restart accepted a key or a unique value
+        that another entity has.
         """
-        await self._shorten_indexes(done)
+        await self._compact_indexes(done)
         entity = done.state if isinstance(done.state, self.kind.entity) else self.entity_of(done.payload)
         if self._streams.store.loses_versions_on_restart:
-            with suppress(StoreClosed):  # what was accepted before the adapter was closed is done
-                await self.context.mutations.insist(
-                    partial(self.read_back, entity, done.operation.sent[-1].head, chosen), done.operation
+            with suppress(StoreClosed):  # a mutation that was stored before the adapter was closed has succeeded
+                await self.context.mutations.follow_up(
+                    partial(self.read_back, entity, done.operation.sent[-1].head, key_given), done.operation
                 )
         return entity
 
-    async def read_back(self, entity: E, base: Head, chosen: bool, operation: Operation) -> None:
-        """Look below the events that were to be the first of their streams (design, section 5); takes the mutation back.
+    async def read_back(self, entity: E, base: Head, key_given: bool, operation: Operation) -> None:
+        """Check that events of ``operation`` that expected a new stream are the first of it; else undo the mutation.
 
-        ``base``: what its event on the entity's stream follows. Raises `Conflict`.
+        See "Servers that lose versions on restart" in `docs/explanation/lost-replies.md`.
+
+        Args:
+            entity: the state that the operation wrote.
+            base: the head that its event on the entity's stream follows.
+            key_given: whether the key of the entity was not generated.
+            operation: the operation.
+
+        Raises `Conflict` if another entity has the key or a unique value.
         """
-        if chosen and base.guard == 0 and await self._uncovered(operation, base.stream):
+        if key_given and base.guard == 0 and await self._restore_overwritten(operation, base.stream):
             raise Conflict(self.kind.name, self.kind.key)
-        given_back = [
+        taken = [
             unique
             for unique, value in unique_values_of(self.kind, entity).items()
-            if await self.context.claims.give_back(operation, self.kind, unique, value, base.stream)
+            if await self.context.claims.restore_overwritten(operation, self.kind, unique, value, base.stream)
         ]
-        if not given_back:
+        if not taken:
             return
         key, before = getattr(entity, self.kind.key), base.event
         if before is None or is_tombstone(before.payload):
             await self.delete(key)
         else:
             await self.revert(key, to=before.id)
-        raise Conflict(self.kind.name, given_back[0].field)
+        raise Conflict(self.kind.name, taken[0].field)
 
-    async def _uncovered(self, operation: Operation, stream: str) -> bool:
-        """Give an entity, which a creation was stored on top of, its state again; whether there was one."""
+    async def _restore_overwritten(self, operation: Operation, stream: str) -> bool:
+        """Restore the entity that a creation overwrote; return whether there was one."""
 
-        def rewrite(covered: Event, head: Head) -> NewEvent | None:
-            deleted = is_tombstone(covered.payload)
+        def rewrite(overwritten: Event, head: Head) -> NewEvent | None:
+            deleted = is_tombstone(overwritten.payload)
             if deleted and self.kind.restorable:
                 return None
-            # Of the kind's own types: a scan of a store that searches by type must meet it.
+            # One of the kind's own event types, so that a scan by type finds it.
             type_ = self.kind.type("deleted" if deleted else "updated")
-            links = {"revertedTo": covered.id}
-            return Operation().event(type_, stream, bytes(covered.payload), after=head, links=links)
+            links = {"revertedTo": overwritten.id}
+            return Operation().event(type_, stream, bytes(overwritten.payload), after=head, links=links)
 
-        return await uncovered(self._streams, stream, operation.id, rewrite)
+        return await restore_overwritten(self._streams, stream, operation.id, rewrite)
 
-    async def _shorten_indexes(self, done: Done) -> None:
+    async def _compact_indexes(self, done: Done) -> None:
         for event, stored in done.stored:
             if event.type in (ADDED, REMOVED):
-                await self.context.indexes.shorten_if_due(event.stream, stored.version)
+                await self.context.indexes.compact_if_due(event.stream, stored.version)
 
     def entity_of(self, payload: bytes) -> E:
-        """The entity in a payload that was just written, exactly as a later read will see it."""
+        """Decode a payload that was just written, exactly as a later read will."""
         event = Event(
             id="new",
             type="",
@@ -444,7 +474,7 @@ def declare(context: EngineContext, kind: Kind[Any]) -> Collection[Any]:
 
 
 async def delete_orphan(collection: Collection[Any], entity: Entity) -> bool:
-    """Delete an entity whose parent was deleted, as the cascade would have; return whether it was one."""
+    """Delete an entity whose parent was deleted, as the cascade would; return whether its parent was deleted."""
     if await collection.deleted_parent(entity, require_leader=True) is None:
         return False
     await collection.delete(getattr(entity, collection.kind.key), only_if=lambda now: bool(now == entity))
@@ -452,12 +482,12 @@ async def delete_orphan(collection: Collection[Any], entity: Entity) -> bool:
 
 
 def unique_values_of(kind: Kind[E], entity: E | None) -> dict[Unique, tuple[str, ...]]:
-    """The unique values that an entity has."""
+    """Return the unique values of an entity."""
     return {unique: value for unique in kind.unique if (value := unique.value_of(entity)) is not None}
 
 
 def index_keys_of(kind: Kind[E], entity: E | None) -> dict[Index, str]:
-    """The lists that an entity stands in, with the value that they are of."""
+    """Return the index keys of an entity."""
     return {index: value for index in kind.indexes if (value := getattr(entity, index.attribute, None)) is not None}
 
 
@@ -466,7 +496,7 @@ V = TypeVar("V")
 
 
 def changed(old: Mapping[K, V], new: Mapping[K, V]) -> tuple[dict[K, V], dict[K, V]]:
-    """What is new or changed, and what is gone or was changed."""
+    """Return the entries of ``new`` that are not in ``old``, and the entries of ``old`` that are not in ``new``."""
     return (
         {key: value for key, value in new.items() if old.get(key) != value},
         {key: value for key, value in old.items() if new.get(key) != value},

@@ -1,4 +1,4 @@
-"""Several calls of a store at once: bounded, and with the first failure as it is."""
+"""Bounded concurrency: call a function for many keys, and propagate the first failure unwrapped."""
 
 from __future__ import annotations
 
@@ -10,38 +10,40 @@ __all__ = ["concurrently"]
 
 T = TypeVar("T")
 
-AT_ONCE = 16
-"""Calls on behalf of one caller that are under way at a time."""
+MAX_CONCURRENT = 16
+"""Maximum number of concurrent calls on behalf of one caller."""
 
-IN_ONE_GO = 64
-"""Calls after which others get the event loop, where the answers come without waiting."""
+CALLS_PER_YIELD = 64
+"""Calls that complete without waiting before the event loop gets control."""
 
 
 async def concurrently(keys: Iterable[str], call: Callable[[str], Awaitable[T]]) -> dict[str, T]:
-    """``call`` for every key, a bounded number at a time, in the order of the keys; the first failure ends all.
+    """Return ``call(key)`` for each of ``keys``, in their order, with at most `MAX_CONCURRENT` calls at a time.
 
-    The caller's own task makes calls until one has to wait; only then there are others. An embedded store answers at once,
-    and a task for each of its reads would take several times as long as the reads.
+    The first failure cancels the other calls and is raised.
+
+    The task of the caller makes the calls itself until one of them has to wait. Only then further tasks start. An embedded
+    store returns without waiting, and a task for each of its reads would take several times as long as the reads.
     """
     wanted = list(dict.fromkeys(keys))
     found: dict[str, T] = {}
     if len(wanted) <= 1:
         return {key: await call(key) for key in wanted}
-    left = iter(wanted)
-    most, callers = min(AT_ONCE, len(wanted)), 1
+    queue = iter(wanted)
+    max_workers, workers = min(MAX_CONCURRENT, len(wanted)), 1
 
     async def make_calls() -> None:
-        for number, key in enumerate(left, 1):
+        for number, key in enumerate(queue, 1):
             found[key] = await call(key)
-            if number % (IN_ONE_GO // callers) == 0:
+            if number % (CALLS_PER_YIELD // workers) == 0:
                 await asyncio.sleep(0)
 
     async def join() -> None:
-        nonlocal callers
+        nonlocal workers
         if len(found) == len(wanted):
             return
-        callers += 1
-        if callers < most:
+        workers += 1
+        if workers < max_workers:
             group.create_task(join())
         await make_calls()
 

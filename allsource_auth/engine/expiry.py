@@ -1,7 +1,8 @@
-"""Sweeps: removing what has expired, at a cost that follows what is alive (section 3 of the design, "Sweeps").
+"""Expiry: sweeps delete expired entities. Their cost depends on the living entities, not on the length of the log.
 
-A sweep reads the kind's events in time order from a checkpoint on. An entity whose newest event lies later is met there
-again; one that is alive and untouched holds the checkpoint back; one without an expiry does not.
+A sweep reads the events of the kind in time order, starting at a checkpoint. An entity with a later event is read again at
+that event. A living entity that has an expiry and no later event keeps the checkpoint from advancing past its newest event.
+One without an expiry does not.
 """
 
 from __future__ import annotations
@@ -24,17 +25,22 @@ __all__ = ["sweep"]
 
 E = TypeVar("E", bound=Entity)
 
-BEHIND = 600 * SECOND
-"""Nanoseconds that the checkpoint stays behind the newest event, for events that are stored out of time order."""
+CHECKPOINT_LAG = 600 * SECOND
+"""The checkpoint is at least this many nanoseconds older than the newest event, for events stored out of time order."""
 
 
 class Checkpoint(msgspec.Struct):
+    """The payload of a checkpoint: all events up to the time ``until`` are done."""
+
     until: str
     v: int = 1
 
 
 async def sweep(collection: Collection[E], *, limit: int | None) -> int:
-    """Delete the expired entities of a kind, at most ``limit``; how many this call deleted."""
+    """Delete expired entities of a kind, at most ``limit`` of them; return how many this call deleted.
+
+    Raises `InvalidInput` for a limit that is not a whole number of at least 0.
+    """
     if limit is not None and (isinstance(limit, bool) or not isinstance(limit, int) or limit < 0):
         raise InvalidInput("limit", "must be a whole number of at least 0")
     kind, streams = collection.kind, collection.context.streams
@@ -48,7 +54,8 @@ async def sweep(collection: Collection[E], *, limit: int | None) -> int:
         moment = getattr(entity, expiry)
         return moment is not None and bool(moment <= now)
 
-    kept: dict[str, int] = {}  # what is alive, or left for the next sweep, by the time of its newest event
+    # Streams of entities that are alive or left for the next sweep, with the time of their newest event.
+    kept: dict[str, int] = {}
     newest = since or 0
     deleted = 0
     pages = streams.scan(kind.types, since=since)
@@ -62,24 +69,24 @@ async def sweep(collection: Collection[E], *, limit: int | None) -> int:
                 try:
                     entity = kind.decode(event)
                 except Json as error:
-                    log_suppressed("a sweep met a state that cannot be decoded", error)
+                    log_suppressed("a sweep skipped a state that cannot be decoded", error)
                     continue
                 if entity is None or getattr(entity, expiry) is None:
                     continue
                 (due if expired(entity) else kept)[event.stream] = event.time
-            room = len(due) if limit is None else limit - deleted
-            now_due, left = list(due)[:room], list(due)[room:]
+            allowed = len(due) if limit is None else limit - deleted
+            now_due, postponed = list(due)[:allowed], list(due)[allowed:]
             deleted += await collection.delete_where([kind.key_of(stream) for stream in now_due], expired)
-            kept |= {stream: due[stream] for stream in left}
+            kept |= {stream: due[stream] for stream in postponed}
             if limit is not None and deleted >= limit:
                 break
     finally:
         await pages.aclose()
-    await _advance(collection, head, since, min([newest - BEHIND, *_first(kept)]))
+    await _advance(collection, head, since, min([newest - CHECKPOINT_LAG, *_earliest(kept)]))
     return deleted
 
 
-def _first(kept: dict[str, int]) -> Iterable[int]:
+def _earliest(kept: dict[str, int]) -> Iterable[int]:
     return [min(kept.values())] if kept else []
 
 
@@ -88,7 +95,7 @@ def _until(head: Head) -> int | None:
 
 
 async def _advance(collection: Collection[E], head: Head, since: int | None, until: int) -> None:
-    """Move the checkpoint forward; another sweep that was faster has moved it already."""
+    """Advance the checkpoint, unless a concurrent sweep has done it."""
     if until <= (since or 0):
         return
     payload = msgspec.json.encode(Checkpoint(until=str(until)))

@@ -1,4 +1,9 @@
-"""Fences: events that repeat a state, so that a commit decided on an older version can only fail."""
+"""Fences: events that repeat the newest state of a stream, so that a pending commit guarded by the old version fails.
+
+See "Fences" in `docs/explanation/uniqueness.md`. This module also restores events that were overwritten: a server that loses
+versions on restart may store an append that expects a new stream after existing events ("Servers that lose versions on
+restart" in `docs/explanation/lost-replies.md`).
+"""
 
 from __future__ import annotations
 
@@ -13,11 +18,11 @@ from allsource_auth.errors import VersionConflict
 from allsource_auth.kinds import FENCED
 from allsource_auth.store.base import Event, NewEvent
 
-__all__ = ["Rewrite", "covered_by", "fence", "uncovered"]
+__all__ = ["Rewrite", "fence", "restore_after_fence", "restore_overwritten"]
 
 
 def fence(head: Head, operation: Operation) -> NewEvent:
-    """The event that changes nothing, but makes a commit that was decided on ``head`` impossible."""
+    """Return the event that repeats the state of ``head`` and makes every commit guarded by its version fail."""
     if head.event is not None:
         payload = bytes(head.event.payload)
     else:
@@ -26,32 +31,35 @@ def fence(head: Head, operation: Operation) -> NewEvent:
 
 
 Rewrite = Callable[[Event, Head], NewEvent | None]
-"""Takes what was covered and the head of its stream; returns the event that shows it again, ``None`` where none is needed."""
+"""Takes an overwritten event and the head of its stream; returns the event that restores it, or ``None`` if none is needed."""
 
 
-async def uncovered(streams: Streams, stream: str, op: str, rewrite: Rewrite) -> bool:
-    """Show what an event of operation ``op`` was stored on top of, although it was to be the first of its stream.
+async def restore_overwritten(streams: Streams, stream: str, op: str, rewrite: Rewrite) -> bool:
+    """Restore the event that preceded those of operation ``op``, which expected a new stream.
 
-    Whether there was something: a server that forgets versions when it restarts lets that happen (contract, section 6.1).
+    Returns whether there was an event to restore.
     """
     while True:
-        covered = before_operation(await streams.page(stream, newest_first=True, require_leader=True), op)
-        again = None if covered is None else rewrite(covered, await streams.head(stream))
-        if again is None:
+        overwritten = before_operation(await streams.page(stream, newest_first=True, require_leader=True), op)
+        restoring = None if overwritten is None else rewrite(overwritten, await streams.head(stream))
+        if restoring is None:
             return False
         try:
-            await streams.append([again])
+            await streams.append([restoring])
         except VersionConflict:
             continue
         return True
 
 
-async def covered_by(fencing: Operation, head: Head, streams: Streams) -> bool:
-    """Whether a fence that was to be the first event of ``head`` covered an entity; it is shown again then."""
+async def restore_after_fence(fencing: Operation, head: Head, streams: Streams) -> bool:
+    """Restore the entity that the fence of operation ``fencing`` overwrote; return whether there was one.
+
+    Only a fence that was decided on an empty stream (``head``) can overwrite an entity.
+    """
     if head.guard or not streams.store.loses_versions_on_restart:
         return False
 
-    def repeated(covered: Event, now: Head) -> NewEvent:
-        return Operation().event(FENCED, head.stream, bytes(covered.payload), after=now)
+    def repeated(overwritten: Event, now: Head) -> NewEvent:
+        return Operation().event(FENCED, head.stream, bytes(overwritten.payload), after=now)
 
-    return await uncovered(streams, head.stream, fencing.id, repeated)
+    return await restore_overwritten(streams, head.stream, fencing.id, repeated)

@@ -1,4 +1,4 @@
-"""The past of one entity: its changes, and its state at a moment (section 4 of the design)."""
+"""The history of one entity: its changes, and its state at a point in time."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class History(Generic[E]):
         self._kind = kind
 
     async def changes(self, stream: str, *, limit: int | None, newest_first: bool, fences: bool) -> list[Change[E]]:
-        """At most ``limit`` changes from one end of a stream."""
+        """Return at most ``limit`` changes, counted from the oldest or, with ``newest_first``, from the newest."""
         if newest_first:
             return await self._newest(stream, limit, fences)
         found: list[Change[E]] = []
@@ -42,13 +42,13 @@ class History(Generic[E]):
         return found
 
     async def iterate(self, stream: str, *, fences: bool) -> AsyncGenerator[Change[E], None]:
-        """The changes of a stream, oldest first, read in pages."""
+        """Iterate over the changes of a stream, oldest first, reading in pages."""
         before: E | None = None
         offset = 0
         while True:
             if self._streams.store.time_skew:
-                # Stored order and order of decision may differ anywhere in the stream.
-                events, more = await self._streams.whole(stream), False
+                # Stored order and the order of decisions may differ anywhere in the stream.
+                events, more = await self._streams.read_all(stream), False
             else:
                 events = await self._streams.page(stream, offset=offset)
                 more = len(events) == PAGE
@@ -62,11 +62,14 @@ class History(Generic[E]):
                 return
 
     async def _newest(self, stream: str, limit: int | None, fences: bool) -> list[Change[E]]:
-        """The last changes of a stream, newest first; one more event is read for the state before the oldest of them."""
+        """Return the last changes of a stream, newest first.
+
+        One more event is read, for the state before the oldest of them.
+        """
         wanted: list[Event] = []
         while True:
             if self._streams.store.time_skew:
-                events, more = (await self._streams.whole(stream))[::-1], False
+                events, more = (await self._streams.read_all(stream))[::-1], False
             else:
                 events = await self._streams.page(stream, newest_first=True, offset=len(wanted))
                 more = len(events) == PAGE
@@ -85,6 +88,7 @@ class History(Generic[E]):
         return found[::-1][:limit]
 
     def change(self, event: Event, before: E | None, state: E | None) -> Change[E]:
+        """Return the change that ``event`` made: from ``before`` to ``state``."""
         kind, metadata = self._kind, metadata_of(event)
         return Change(
             kind=kind.name,
@@ -111,15 +115,15 @@ class History(Generic[E]):
     async def event_as_of(
         self, stream: str, when: datetime | str, *, field: str = "when", require_leader: bool = False
     ) -> Event | None:
-        """The newest event of a stream at the end of the microsecond ``when``, or the event with the id ``when``.
+        """Return the newest event of a stream at the end of the microsecond ``when``, or the event with the id ``when``.
 
-        Raises `InvalidInput` for a naive time and for an id that is not in the stream, naming ``field``.
+        Raises `InvalidInput` that names ``field``, for a naive time and for an id that is not in the stream.
         """
         if isinstance(when, str):
             return await self._event(stream, when, field, require_leader)
         until = nanoseconds(values.instant(field, when)) + 999
         if self._streams.store.time_skew:
-            return newest_of((await self._streams.whole(stream, until=until, require_leader=require_leader))[::-1])
+            return newest_of((await self._streams.read_all(stream, until=until, require_leader=require_leader))[::-1])
         page = await self._streams.page(stream, newest_first=True, until=until, limit=1, require_leader=require_leader)
         return page[0] if page else None
 
@@ -135,8 +139,8 @@ class History(Generic[E]):
                 raise InvalidInput(field, f"there is no such event in the history of this {self._kind.name}")
 
     async def last_state(self, stream: str) -> Event | None:
-        """The newest event of a stream that is not a tombstone, for a decision."""
-        for event in reversed(await self._streams.whole(stream, require_leader=True)):
+        """Return the newest event of a stream that is not a tombstone, read from the leader."""
+        for event in reversed(await self._streams.read_all(stream, require_leader=True)):
             if not is_tombstone(event.payload):
                 return event
         return None

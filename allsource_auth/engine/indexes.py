@@ -1,9 +1,12 @@
-"""Lists: which entities belong to a parent (section 3 of the design, "Lists").
+"""Secondary indexes: which entities have an index key, such as the sessions of a user.
 
-Entries are appended without a guard, because they commute; a snapshot now and then keeps reading short. Stored order and
-time order may differ by the store's ``time_skew``, so a snapshot names a horizon (``until``) and covers the entries up to it;
-a reader takes the newest complete snapshot and every entry after its horizon, wherever that is stored. Entries are hints:
-the entity's own stream decides.
+* An index is a stream of entries. They are appended without a guard, because they commute.
+* Entries are hints: the entity's own stream decides whether it has the index key.
+* Snapshots keep reads short. Stored order and time order may differ by the store's ``time_skew``. So a snapshot has a horizon
+  (``until``) and covers the entries up to that time. A reader uses the newest complete snapshot and every entry after its
+  horizon, wherever the entry is stored.
+
+The events are described under "Index streams" in `docs/reference/stored-format.md`.
 """
 
 from __future__ import annotations
@@ -23,59 +26,65 @@ from allsource_auth.store.base import Event, NewEvent, OpaqueStruct
 
 __all__ = ["Indexes"]
 
-WORTH = 64
-"""A snapshot is written when it covers more new entries than this, and more than a quarter of the living."""
+MIN_NEW_ENTRIES = 64
+"""A snapshot is written if it covers more new entries than this, and more than a quarter of the number of living entities."""
 
-LOOK_EVERY = 64
-"""Events of a list after which the writer of an entry looks whether a snapshot is due."""
+CHECK_INTERVAL = 64
+"""The writer of an entry checks whether a snapshot is due each time the stream's version is a multiple of this."""
 
-PART_BYTES = 128 * 1024
+MAX_PART_BYTES = 128 * 1024
+"""Maximum size of the payload of one part of a snapshot."""
 
-FIRST_READ = 256
-"""Entries that are read first; a list is rarely longer than this beyond its snapshot."""
+FIRST_PAGE = 256
+"""Size of the first page that is read. Few indexes have more events after their newest snapshot."""
 
 
 class Entry(OpaqueStruct, frozen=True):
+    """The payload of an entry."""
+
     stream: str
 
 
 class Snapshot(OpaqueStruct, frozen=True):
+    """The payload of one part of a snapshot."""
+
     until: str
     streams: list[str]
     part: int
     parts: int
 
 
-class Fold(OpaqueStruct, frozen=True):
-    """A list as it was read: the streams of its newest snapshot, and the entries beyond its horizon in time order."""
+class IndexContent(OpaqueStruct, frozen=True):
+    """An index as it was read: the streams of its newest snapshot, and the entries after its horizon in time order."""
 
     base: dict[str, None]
     entries: list[Event]
 
     @property
     def streams(self) -> list[str]:
-        return list(_applied(self.base, self.entries))
+        """The streams of the entities that the index lists."""
+        return list(_apply(self.base, self.entries))
 
 
 class Indexes:
-    """The lists of one tenant."""
+    """The indexes of one tenant."""
 
     def __init__(self, streams: Streams) -> None:
         self._streams = streams
 
-    async def shorten_if_due(self, stream: str, version: int) -> None:
-        """Shorten a list after an entry made it ``version`` events long; now and then only, and never a failure."""
-        if version % LOOK_EVERY:
+    async def compact_if_due(self, stream: str, version: int) -> None:
+        """Compact an index every `CHECK_INTERVAL` versions. ``version`` is that of an entry just stored. Errors are logged."""
+        if version % CHECK_INTERVAL:
             return
         try:
-            await self.shorten(stream, await self.read(stream))
+            await self.compact(stream, await self.read(stream))
         except AllsourceAuthError as error:
-            log_suppressed("a list could not be shortened", error)
+            log_suppressed("an index could not be compacted", error)
 
-    async def read(self, stream: str, *, require_leader: bool = False) -> Fold:
-        """Read a list from its newest event back to the horizon of its newest complete snapshot."""
+    async def read(self, stream: str, *, require_leader: bool = False) -> IndexContent:
+        """Read an index from its newest event back to the horizon of its newest complete snapshot."""
         events: dict[str, Event] = {}
-        limit = FIRST_READ
+        limit = FIRST_PAGE
         while True:
             page = await self._streams.page(
                 stream, newest_first=True, offset=len(events), limit=limit, require_leader=require_leader
@@ -89,38 +98,41 @@ class Indexes:
         until, base = found or (-1, {})
         entries = [event for event in oldest_first if event.type in (ADDED, REMOVED) and event.time > until]
         entries.sort(key=lambda event: event.time)
-        return Fold(base=base, entries=entries)
+        return IndexContent(base=base, entries=entries)
 
-    async def shorten(self, stream: str, fold: Fold, deleted: Collection[str] = ()) -> None:
-        """Write a snapshot of what was read if it covers enough; two of them do no harm.
+    async def compact(self, stream: str, found: IndexContent, deleted: Collection[str] = ()) -> None:
+        """Write a snapshot of ``found`` if it covers enough entries. Two concurrent snapshots are harmless. Errors are logged.
 
-        ``dead``: entities in the list that were deleted, as found after the list was read; the snapshot leaves them out.
-        One that comes back later is added again by an entry that the snapshot does not cover.
+        ``deleted``: streams of entities that were found deleted after the index was read. The snapshot omits them. If one of
+        them is restored later, a new entry adds it, which the snapshot does not cover.
         """
-        if len(fold.entries) <= WORTH:
+        if len(found.entries) <= MIN_NEW_ENTRIES:
             return
-        until = max(event.time for event in fold.entries) - self._streams.store.time_skew
-        covered = [event for event in fold.entries if event.time <= until]
-        living = [member for member in _applied(fold.base, covered) if member not in deleted]
-        if len(covered) <= max(WORTH, len(living) // 4):
+        until = max(event.time for event in found.entries) - self._streams.store.time_skew
+        covered = [event for event in found.entries if event.time <= until]
+        living = [member for member in _apply(found.base, covered) if member not in deleted]
+        if len(covered) <= max(MIN_NEW_ENTRIES, len(living) // 4):
             return
         try:
             await self._streams.append(_snapshot(stream, until, living))
         except AllsourceAuthError as error:
-            log_suppressed("a list could not be shortened", error)
+            log_suppressed("an index could not be compacted", error)
 
 
 def entry(operation: Operation, type: str, stream: str, head: Head) -> NewEvent:  # noqa: A002
-    """An entry that adds an entity to a list or removes it, with the event that follows ``head`` on its own stream."""
+    """Return the entry that adds an entity to an index or removes it.
+
+    ``head`` is the event on the entity's stream that the change of this operation follows.
+    """
     payload = msgspec.json.encode({"v": 1, "stream": head.stream})
     return operation.event(type, stream, payload, links={"entitySeq": head.seq + 1})
 
 
-def _applied(base: dict[str, None], entries: list[Event]) -> dict[str, None]:
-    """``base`` after ``entries``, which are in time order.
+def _apply(base: dict[str, None], entries: list[Event]) -> dict[str, None]:
+    """Apply ``entries``, in time order, to ``base``.
 
-    An entry that arrives after a later one about the same entity says nothing: of a deletion and a restoration right after
-    it, either may have its entry stored first.
+    An entry is ignored if an entry of a later event of the same entity precedes it. A deletion and a restoration right after
+    it may have their entries stored in either order.
     """
     found = dict(base)
     known: dict[str, int] = {}
@@ -138,12 +150,12 @@ def _applied(base: dict[str, None], entries: list[Event]) -> dict[str, None]:
 
 
 def _snapshot(stream: str, until: int, living: list[str]) -> list[NewEvent]:
-    """The parts of a snapshot, each of at most 128 KB."""
+    """The parts of a snapshot, each of at most `MAX_PART_BYTES`."""
     parts: list[list[str]] = [[]]
     size = 0
     for member in living:
         size += len(member.encode()) + 3
-        if size > PART_BYTES - 200:
+        if size > MAX_PART_BYTES - 200:
             parts.append([])
             size = len(member.encode()) + 3
         parts[-1].append(member)
@@ -159,7 +171,7 @@ def _snapshot(stream: str, until: int, living: list[str]) -> list[NewEvent]:
 
 
 def _newest_snapshot(events: list[Event]) -> tuple[int, dict[str, None]] | None:
-    """The complete snapshot with the latest horizon, as (horizon, streams)."""
+    """Return the complete snapshot with the latest horizon, as (horizon, streams)."""
     sets: dict[tuple[int, str, int], dict[int, Snapshot]] = {}
     for event in events:
         if event.type == SNAPSHOT:

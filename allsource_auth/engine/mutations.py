@@ -1,9 +1,12 @@
-"""A mutation: one plan, one append, one commit point (section 3 of the design).
+"""Mutations: one plan, one append, one commit point. See `docs/explanation/mutations-and-transactions.md`.
 
-A store may keep only the first events of a batch. So a plan orders its events such that every prefix is harmless: claims and
-list entries first, then the one event that makes the mutation true (the commit point, guarded by the version that was
-decided on), then what tidies up. Whether a mutation has happened is asked of one stream only: does the stream of the
-commit point hold an event of this operation?
+A store may keep only the first events of a batch. So a plan orders its events such that every prefix is harmless:
+
+1. claims and index entries,
+2. the commit point: the event that makes the mutation happen, guarded by the version that was decided on,
+3. releases and the removal of index entries.
+
+A mutation has happened if, and only if, the stream of its commit point holds an event of its operation.
 """
 
 from __future__ import annotations
@@ -14,7 +17,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import TypeVar
 
-from allsource_auth.engine.fences import covered_by, fence
+from allsource_auth.engine.fences import fence, restore_after_fence
 from allsource_auth.engine.operation import Decide, Done, Operation
 from allsource_auth.engine.ordering import Head
 from allsource_auth.engine.streams import Streams
@@ -36,20 +39,20 @@ from allsource_auth.store.base import Event
 __all__ = ["Mutations"]
 
 PATIENCE = 10.0
-"""Seconds that a mutation may take to win against others, or to find out whether a lost write was stored."""
+"""Seconds for which a mutation retries after conflicts, or tries to find out whether an ambiguous append was stored."""
 
 
 TRANSIENT = (Http, RateLimited, Unavailable)
-"""Trouble on the way to a store, which may pass."""
+"""Errors of the connection or the server that a retry may overcome."""
 
 UNDECIDED = (Http, Api, Json, StoreClosed)
-"""Errors that a decision cannot rest on: what was sent before may have been stored."""
+"""Errors that leave the outcome of an earlier ambiguous append open."""
 
 
 T = TypeVar("T")
 
 
-class _Landed(Exception):
+class _AlreadyStored(Exception):
     """An earlier append of the operation was stored after all."""
 
     def __init__(self, event: Event) -> None:
@@ -58,7 +61,7 @@ class _Landed(Exception):
 
 
 class Mutations:
-    """Carries mutations out, with at most one of this process under way per stream."""
+    """Executes mutations. Those of one stream are serialized within this process."""
 
     def __init__(self, streams: Streams) -> None:
         self._streams = streams
@@ -68,7 +71,7 @@ class Mutations:
 
     @asynccontextmanager
     async def stream_lock(self, stream: str) -> AsyncIterator[None]:
-        """Wait until no other mutation of this process is working on ``stream``, in the order of arrival."""
+        """Hold the lock of ``stream`` within this process. It is granted in the order of arrival."""
         lock, users = self._queues.get(stream) or (asyncio.Lock(), 0)
         self._queues[stream] = lock, users + 1
         try:
@@ -82,20 +85,19 @@ class Mutations:
                 del self._queues[stream]
 
     async def run(self, decide: Decide) -> Done | None:
-        """Decide, append, and settle what became of it; ``None`` if there was nothing to do.
+        """Decide, append and settle the outcome; return ``None`` if ``decide`` did.
 
-        Raises what ``decide`` raises, and then nothing has happened. Raises `VersionConflict` when others were faster
-        for ten seconds, and once more after that; an error with ``ambiguous`` when a reply was lost and the outcome could
-        not be found out.
+        Raises what ``decide`` raises; nothing is stored then. Raises `VersionConflict` if appends conflict for ten seconds and
+        in one last attempt. Raises an error with ``ambiguous`` set if a reply was lost and the outcome could not be found out.
         """
         operation = Operation()
         deadline = self.now() + PATIENCE
-        last = False  # on a busy machine the time may be over after one attempt, so there is one more after it
+        last = False  # one more attempt after the deadline: on a busy machine one attempt may take all the time
         while True:
             try:
-                plan = await (self._insist(decide, operation, deadline) if operation.sent else decide(operation))
-            except _Landed as landed:
-                return Done(operation=operation, payload=bytes(landed.event.payload))
+                plan = await (self._retry_until(deadline, decide, operation) if operation.sent else decide(operation))
+            except _AlreadyStored as found_by_decide:
+                return Done(operation=operation, payload=bytes(found_by_decide.event.payload))
             except AllsourceAuthError as error:
                 await self._withdraw(operation)
                 if operation.ambiguous and isinstance(error, UNDECIDED) and not isinstance(error, VersionConflict):
@@ -108,7 +110,7 @@ class Mutations:
                 stored = await self._streams.append(plan.events)
             except AllsourceAuthError as error:
                 failure = error
-                if _unsent(error):
+                if _is_not_stored(error):
                     operation.sent.pop()
                     if not operation.sent:
                         raise
@@ -116,12 +118,12 @@ class Mutations:
                 acknowledged = list(zip(plan.events, stored, strict=True))
                 return Done(operation=operation, payload=plan.commit.payload, state=plan.state, stored=acknowledged)
             operation.ambiguous = operation.ambiguous or failure.ambiguous
-            again = not last and (isinstance(failure, VersionConflict) or failure.ambiguous)
-            if not again or (plan.compensation is not None and failure.ambiguous):
-                look = self._stored if plan.compensation is None else self._abandoned
-                if (found := await self._insist(look, operation, deadline)) is not None:
+            retry = not last and (isinstance(failure, VersionConflict) or failure.ambiguous)
+            if not retry or (plan.compensation is not None and failure.ambiguous):
+                find = self._find_commit if plan.compensation is None else self._find_or_compensate
+                if (found := await self._retry_until(deadline, find, operation)) is not None:
                     return Done(operation=operation, payload=bytes(found.payload))
-            if not again:
+            if not retry:
                 await self._withdraw(operation)
                 failure.ambiguous = operation.ambiguous
                 if isinstance(failure, VersionConflict) and failure.stream is not None:
@@ -131,35 +133,35 @@ class Mutations:
             last = self.now() >= deadline
 
     async def head(self, operation: Operation, stream: str) -> Head:
-        """The head of the stream that ``operation`` is about, for its decision.
+        """Return the head of the stream of the commit point, for a decision of ``operation``.
 
-        A late append of the operation may land between looking for it and deciding again; so the read that the decision
-        rests on is itself looked through, and ends the operation as stored if it is found there.
+        An earlier append of the operation may be stored at any time. So the operation is searched for in the same read that
+        the decision uses. If it is found, `run` ends and reports the mutation as stored.
         """
         head = await self._streams.head(stream)
         for plan in operation.sent:
             if plan.commit.stream == stream:
                 found = await self._streams.written_since(head, operation.id, since=plan.head.event)
                 if found is not None:
-                    raise _Landed(found)
+                    raise _AlreadyStored(found)
                 break
         return head
 
-    async def insist(self, step: Callable[[Operation], Awaitable[T]], operation: Operation) -> T:
-        """Take a step that belongs to an operation which is stored, through passing trouble, for ten seconds.
+    async def follow_up(self, step: Callable[[Operation], Awaitable[T]], operation: Operation) -> T:
+        """Run ``step``, which belongs to a stored operation. Transient errors are retried for ten seconds.
 
-        Any other error of it, and the last one, has ``ambiguous`` set.
+        An error that is raised has ``ambiguous`` set.
         """
         try:
-            return await self._insist(step, operation, self.now() + PATIENCE)
+            return await self._retry_until(self.now() + PATIENCE, step, operation)
         except UNDECIDED as error:
             error.ambiguous = True
             raise
 
-    async def _insist(self, step: Callable[[Operation], Awaitable[T]], operation: Operation, deadline: float) -> T:
-        """Take a step that reads; while the outcome of an append is open, passing trouble does not end it.
+    async def _retry_until(self, deadline: float, step: Callable[[Operation], Awaitable[T]], operation: Operation) -> T:
+        """Run ``step``, which reads. Transient errors are retried while the outcome of an append is open.
 
-        On a store that keeps the first events of a batch every failed append leaves it open, until it is looked up.
+        On a store that keeps the first events of a batch the outcome of every failed append is open until it was looked up.
         """
         while True:
             try:
@@ -172,8 +174,8 @@ class Mutations:
                     raise
             await self.pause(len(operation.sent) + 1)
 
-    async def _stored(self, operation: Operation) -> Event | None:
-        """The commit event of an operation whose append failed, if it was stored all the same.
+    async def _find_commit(self, operation: Operation) -> Event | None:
+        """Return the commit event of an operation whose append failed, if it was stored nevertheless.
 
         On a store that keeps the first events of a batch, the event that failed may be one after the commit point.
         """
@@ -186,12 +188,12 @@ class Mutations:
                 return found
         return None
 
-    async def _abandoned(self, operation: Operation) -> Event | None:
-        """The commit event, if an unguarded one was stored after all; ``None`` once its late arrival can do nothing."""
+    async def _find_or_compensate(self, operation: Operation) -> Event | None:
+        """Return the unguarded commit event if it was stored; else append its compensation and return ``None``."""
         plan = operation.sent[-1]
         assert plan.compensation is not None
         while True:
-            if (found := await self._stored(operation)) is not None:
+            if (found := await self._find_commit(operation)) is not None:
                 return found
             head = await self._streams.head(plan.commit.stream)
             if head.event is not None:
@@ -203,10 +205,10 @@ class Mutations:
             return None
 
     async def _withdraw(self, operation: Operation) -> None:
-        """Free at once what a refused operation has claimed, on a store that keeps the first events of a batch.
+        """Free the claims of a refused operation, on a store that keeps the first events of a batch.
 
-        By a fence on the stream of the commit point, not by a release: another operation on the same entity may count on
-        the very same claim, and after a fence it decides again. An append that is still on its way is void then, too.
+        This is done by a fence on the stream of the commit point, not by a release. Another operation on the same entity may
+        depend on the same claim; after a fence it decides again. The fence also makes a delayed append fail.
         """
         if self._streams.store.atomic_batches or not operation.sent:
             return
@@ -216,19 +218,19 @@ class Mutations:
                 if (await self._streams.head(stream)).op == operation.id:
                     head, fencing = operation.sent[-1].head, Operation()
                     await self._streams.append([fence(head, fencing)])
-                    await covered_by(fencing, head, self._streams)
+                    await restore_after_fence(fencing, head, self._streams)
                     return
         except VersionConflict:
-            return  # The stream has moved on by itself, which frees the values as well.
+            return  # The stream has a new version, which frees the values as well.
         except AllsourceAuthError as error:
             log_suppressed("a claim could not be withdrawn; it is free after the grace period", error)
 
 
-def _unsent(error: AllsourceAuthError) -> bool:
-    """Whether nothing of an append that failed so can have been stored: the server never looked at it."""
+def _is_not_stored(error: AllsourceAuthError) -> bool:
+    """Whether the error proves that no event of the append was stored: the server did not process it."""
     return isinstance(error, Overloaded | RateLimited) or (isinstance(error, Http) and not error.ambiguous)
 
 
 async def _pause(attempt: int) -> None:
-    """Give way after a lost race: not at all at first, then up to 50 ms, at random so that two do not stay in step."""
+    """Back off after a conflict: at first only yield, then sleep a random time that grows up to 50 ms."""
     await asyncio.sleep(random.uniform(0, min(0.0005 * 2**attempt, 0.05)) if attempt > 1 else 0)  # noqa: S311

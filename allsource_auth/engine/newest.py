@@ -1,7 +1,7 @@
-"""``Newest``: which event of each of many streams is the newest, in few bytes for each stream.
+"""A compact hash table that tells which event of each stream is the newest.
 
-A store that can only be read in time order tells that when it has been read to its end. Keeping the events until then takes a
-kilobyte for each stream; this takes 16 bytes for a place in a table that is at least 4/9 full.
+In a store that can only be read in time order, the newest events are known once all events were read. Keeping the events
+until then would take a kilobyte per stream. This table takes 16 bytes per slot, and at least 4/9 of the slots are used.
 """
 
 from __future__ import annotations
@@ -18,13 +18,14 @@ __all__ = ["Newest"]
 
 FIRST_SIZE = 1024
 SEQ_BITS = 24
-"""Of the lower half of a place; the rest tells the event from the others of its stream."""
+"""Bits of a slot's second number that hold ``seq``. The other 40 bits identify the event within its stream."""
 
-MOST = (1 << SEQ_BITS) - 1
+MAX_SEQ = (1 << SEQ_BITS) - 1
+"""Larger sequence numbers are stored as this one."""
 
 
 class Newest:
-    """A table of streams, by a keyed hash of 64 bits: two of a million streams share one in one of 37 million runs."""
+    """A table of streams, keyed by a keyed hash of 64 bits. A million streams have a collision in one of 37 million runs."""
 
     def __init__(self) -> None:
         self._key = urandom(16)
@@ -34,47 +35,47 @@ class Newest:
         self._count = 0
 
     def __len__(self) -> int:
-        """How many streams were met."""
+        """The number of streams."""
         return self._count
 
     @property
     def nbytes(self) -> int:
-        """The size of the table."""
+        """The size of the table in bytes."""
         return self._streams.itemsize * 2 * self._size
 
     def add(self, events: Iterable[Event]) -> None:
-        """Meet events, later ones in later calls. Where two of a stream have a ``seq``, it tells which is the newer one."""
+        """Add events, in time order over all calls. Of two events of a stream that have a ``seq``, the higher one is newer."""
         for event in events:
-            place = self._place(stream := self._hash(event.stream))
-            seq = min(metadata_of(event).seq or 0, MOST)
-            if self._streams[place] == 0:
-                self._streams[place] = stream
+            slot = self._slot(stream := self._hash(event.stream))
+            seq = min(metadata_of(event).seq or 0, MAX_SEQ)
+            if self._streams[slot] == 0:
+                self._streams[slot] = stream
                 self._count += 1
-            elif 0 < seq < self._events[place] & MOST:
+            elif 0 < seq < self._events[slot] & MAX_SEQ:
                 continue
-            self._events[place] = self._mark(event, seq)
+            self._events[slot] = self._mark(event, seq)
             if 3 * self._count > 2 * self._size:
                 self._grow()
 
     def has(self, event: Event) -> bool:
-        """Whether an event is the newest that was met of its stream."""
-        place = self._place(self._hash(event.stream))
-        return self._streams[place] != 0 and self._events[place] == self._mark(
-            event, min(metadata_of(event).seq or 0, MOST)
+        """Return whether an event is the newest of its stream among those added."""
+        slot = self._slot(self._hash(event.stream))
+        return self._streams[slot] != 0 and self._events[slot] == self._mark(
+            event, min(metadata_of(event).seq or 0, MAX_SEQ)
         )
 
     def _hash(self, text: str) -> int:
-        """Never 0, which marks a place that is free."""
+        """A keyed hash of 64 bits. It is never 0, which marks an empty slot."""
         return int.from_bytes(blake2b(text.encode(), digest_size=8, key=self._key).digest()) or 1
 
     def _mark(self, event: Event, seq: int) -> int:
         return self._hash(event.id) >> SEQ_BITS << SEQ_BITS | seq
 
-    def _place(self, stream: int) -> int:
-        place = stream % self._size
-        while self._streams[place] not in (0, stream):
-            place = (place + 1) % self._size
-        return place
+    def _slot(self, stream: int) -> int:
+        slot = stream % self._size
+        while self._streams[slot] not in (0, stream):
+            slot = (slot + 1) % self._size
+        return slot
 
     def _grow(self) -> None:
         streams, events = self._streams, self._events
@@ -83,5 +84,5 @@ class Newest:
         self._events = array("Q", bytes(8 * self._size))
         for stream, event in zip(streams, events, strict=True):
             if stream:
-                place = self._place(stream)
-                self._streams[place], self._events[place] = stream, event
+                slot = self._slot(stream)
+                self._streams[slot], self._events[slot] = stream, event

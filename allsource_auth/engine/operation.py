@@ -1,4 +1,4 @@
-"""One mutation on its way: its operation, its plan and its outcome."""
+"""The parts of a mutation: its operation, its plan and its outcome."""
 
 from __future__ import annotations
 
@@ -21,10 +21,11 @@ NO_LINKS: Mapping[str, Any] = MappingProxyType({})
 
 
 class Plan(OpaqueStruct, frozen=True, kw_only=True):
-    """The events of one mutation. ``head`` is the commit stream as it was when the plan was made.
+    """The events of one mutation: ``before``, ``commit`` (the commit point) and ``after``, in the order of the append.
 
-    ``state`` is the entity that the commit's payload decodes to. ``instead`` belongs to a commit without a guard: the events
-    that make it void if it should arrive late.
+    ``head`` is the head of the commit point's stream that the plan was decided on. ``state`` is the entity that the payload of
+    the commit point decodes to. ``compensation`` makes the compensating events for an unguarded commit point: they outrank it
+    if it is stored late.
     """
 
     head: Head
@@ -36,11 +37,12 @@ class Plan(OpaqueStruct, frozen=True, kw_only=True):
 
     @property
     def events(self) -> list[NewEvent]:
+        """All events, in the order in which they are appended."""
         return [*self.before, self.commit, *self.after]
 
 
 class Operation:
-    """One mutation on its way: its id, which every event of it carries, and what was sent so far."""
+    """The identity of one mutation: the id in the metadata of all its events, and the plans that were sent so far."""
 
     def __init__(self) -> None:
         self.id = operation_id()
@@ -57,10 +59,16 @@ class Operation:
         guarded: bool = True,
         links: Mapping[str, Any] = NO_LINKS,
     ) -> NewEvent:
-        """An event of this operation.
+        """Return an event of this operation.
 
-        ``after`` is what it was decided on: it gives the ``seq`` and, unless ``guarded`` is false, the guard. An entry of a
-        list is decided on nothing. ``links``: members of the metadata such as ``restores``.
+        Args:
+            type: the event type.
+            stream: the stream that the event is appended to.
+            payload: the payload, as JSON.
+            after: the head that the event was decided on. It determines ``seq`` and the guard. ``None`` for index entries and
+                snapshots, which have neither.
+            guarded: false for an event without a guard.
+            links: members of the metadata such as ``restores``.
         """
         seq = None if after is None else after.seq + 1
         guard = after.guard if after is not None and guarded else None
@@ -69,7 +77,10 @@ class Operation:
 
 
 class Done(OpaqueStruct, frozen=True, kw_only=True):
-    """What a mutation came to: the commit event's payload; where a reply says so, its state and what was stored."""
+    """The outcome of a stored mutation: the payload of its commit point.
+
+    ``state`` and ``stored`` are only set if the append was acknowledged. Otherwise the commit point was found by a read.
+    """
 
     operation: Operation
     payload: bytes
@@ -78,4 +89,4 @@ class Done(OpaqueStruct, frozen=True, kw_only=True):
 
 
 Decide = Callable[[Operation], Awaitable[Plan | None]]
-"""Reads what it needs and makes the plan, or returns ``None`` when there is nothing to do."""
+"""Reads the streams it depends on, and returns the plan, or ``None`` if there is nothing to do."""

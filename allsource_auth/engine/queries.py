@@ -1,4 +1,4 @@
-"""What is asked of the entities of one kind: states, lists, who has a unique value, and what was before."""
+"""Reads of the entities of one kind: by key, by index, by unique value, and their histories."""
 
 from __future__ import annotations
 
@@ -33,12 +33,13 @@ class Queries(Generic[E]):
         self.use_kind(kind)
 
     def use_kind(self, kind: Kind[E]) -> None:
+        """Set the declaration of the kind, or replace it."""
         self.kind = kind
         self._history = History(self._streams, kind)
         self._decode = kind.codec.decode
 
     async def get(self, key: str) -> E | None:
-        """See `Repository.get`; the same for the other methods up to `as_of`."""
+        """See `Repository.get`. The methods up to `as_of` are documented there under the same names."""
         stream = self.kind.find_stream(key)
         if stream is None:
             return None
@@ -88,28 +89,30 @@ class Queries(Generic[E]):
         event = await self._history.event_as_of(stream, when) if stream else None
         return None if event is None else self.kind.decode(event)
 
-    # Lists and unique values
+    # Indexes and unique values
 
     async def list_by_index(self, field: str, value: str, *, oldest_first: bool = False) -> list[E]:
-        """The living entities in a list, newest first. Reads of the list, and one read per entity in it."""
+        """Return the living entities with an index key, newest first. Reads the index, and each entity in it once."""
         members = await self.members_of(self.index(field), value)
         members.sort(key=lambda entity: (entity.created_at, entity.id), reverse=not oldest_first)
         return members
 
     def index(self, field: str) -> Index:
+        """Return the index of the kind with this name."""
         return next(found for found in self.kind.indexes if found.field == field)
 
     async def members_of(self, index: Index, value: str, *, require_leader: bool = False) -> list[E]:
+        """Return the living entities whose index key is ``value``, in any order. Compacts the index if that is due."""
         if not isinstance(value, str):
             raise InvalidInput(index.attribute, f"must be text, not {type(value).__name__}")
         if not is_unicode(value):
             return []
         stream = self.kind.index_stream(self.context.tenant, index, value)
-        fold = await self.context.indexes.read(stream, require_leader=require_leader)
-        newest = await self._streams.newest_many(fold.streams, require_leader=require_leader)
+        found = await self.context.indexes.read(stream, require_leader=require_leader)
+        newest = await self._streams.newest_many(found.streams, require_leader=require_leader)
         states = {member: self.kind.decode_if_readable(event) for member, event in newest.items() if event is not None}
         deleted = {member for member, event in newest.items() if event is not None and is_tombstone(event.payload)}
-        await self.context.indexes.shorten(stream, fold, deleted)
+        await self.context.indexes.compact(stream, found, deleted)
         wanted = index.normalize(value)
         return [
             state
@@ -120,7 +123,7 @@ class Queries(Generic[E]):
     async def find_by_unique(
         self, unique: Unique, wanted: tuple[str, ...], *, require_leader: bool = False
     ) -> E | None:
-        """The living entity with these unique values; two reads. What nobody can have belongs to nobody."""
+        """Return the living entity with these unique values, or ``None``. Two reads. Invalid values have no owner."""
         for attribute, value in zip(unique.attributes, wanted, strict=True):
             if not isinstance(value, str):
                 raise InvalidInput(attribute, f"must be text, not {type(value).__name__}")
@@ -134,14 +137,14 @@ class Queries(Generic[E]):
     async def authenticate_by_unique(
         self, unique: Unique, wanted: tuple[str, ...], *, require_leader: bool = False
     ) -> E | None:
-        """Like `_owner`, but a child of a deleted entity does not authenticate; one more read."""
+        """Like `find_by_unique`, but return ``None`` for a child of a deleted entity. One more read."""
         entity = await self.find_by_unique(unique, wanted, require_leader=require_leader)
         if entity is None or await self.deleted_parent(entity, require_leader=require_leader) is not None:
             return None
         return entity
 
     async def deleted_parent(self, entity: E, *, require_leader: bool = False) -> Kind[Any] | None:
-        """The kind of the deleted entity that ``entity`` belongs to; ``None`` if all of them live, or never did."""
+        """Return the kind of a deleted parent of ``entity``; ``None`` if no parent of it was deleted."""
         for name, attribute in self.kind.parents:
             parent: Queries[Any] | None = self.context.collections.get(name)
             stream = None if parent is None else parent.kind.find_stream(getattr(entity, attribute))
@@ -151,6 +154,7 @@ class Queries(Generic[E]):
         return None
 
     def living(self, event: Event | None) -> E:
+        """Return the living entity in the newest event of its stream. Raises the kind's `NotFound` if there is none."""
         entity = None if event is None else self.kind.decode(event)
         if entity is None:
             raise self.kind.not_found

@@ -1,7 +1,8 @@
-"""What remains of a transaction once it is decided: it will happen, whoever sees to it (section 3 of the design).
+"""Roll-forward: completing a transaction whose decision is stored.
 
-The decision's metadata carries the remaining events (``rest``). Its writer appends them right behind the decision; if it is
-gone, whoever meets one of its claims does, under the same operation id, so that nothing happens twice.
+The metadata of the decision carries the remaining events (``rest``). The writer appends them together with the decision. If
+they are missing because the writer or the server failed, any contender for a claim of the transaction appends them, under
+the same operation id, so that each is stored once. See "Roll-forward" in `docs/explanation/mutations-and-transactions.md`.
 """
 
 from __future__ import annotations
@@ -23,7 +24,10 @@ __all__ = ["RemainingEvent", "outstanding", "remaining", "roll_forward"]
 
 
 class RemainingEvent(OpaqueStruct, frozen=True, kw_only=True, omit_defaults=True):
-    """One remaining event. ``after`` is the id of the event that it was decided on; ``said``: what its metadata adds."""
+    """One remaining event.
+
+    ``after`` is the id of the event that it was decided on. ``audit_fields`` are further members of its metadata.
+    """
 
     type: str
     stream: str
@@ -32,8 +36,8 @@ class RemainingEvent(OpaqueStruct, frozen=True, kw_only=True, omit_defaults=True
     after: str | None = None
     audit_fields: dict[str, Any] = msgspec.field(name="said", default_factory=dict)
 
-    def event(self, op: str, head: Head, payload: bytes | None = None) -> NewEvent:
-        """The event, to follow ``head``."""
+    def new_event(self, op: str, head: Head, payload: bytes | None = None) -> NewEvent:
+        """Return the event to append after ``head``, with another payload if one is given."""
         return NewEvent(
             type=self.type,
             stream=self.stream,
@@ -43,79 +47,79 @@ class RemainingEvent(OpaqueStruct, frozen=True, kw_only=True, omit_defaults=True
         )
 
 
-class _Decided(msgspec.Struct, frozen=True):
+class _DecisionMetadata(msgspec.Struct, frozen=True):
     op: str | None = None
     rest: list[RemainingEvent] = msgspec.field(default_factory=list)
 
 
-_decode = msgspec.json.Decoder(_Decided).decode
-members_of = msgspec.json.Decoder(RawMembers).decode
+_decode_metadata = msgspec.json.Decoder(_DecisionMetadata).decode
+_decode_members = msgspec.json.Decoder(RawMembers).decode
 
 
 def remaining(decision: Event) -> list[RemainingEvent]:
-    """The events that follow a decision; none for an event that decides nothing but itself."""
+    """Return the remaining events of a transaction. An event that is no decision has none."""
     if b'"rest"' not in bytes(decision.metadata):
         return []
     try:
-        return _decode(decision.metadata).rest
+        return _decode_metadata(decision.metadata).rest
     except msgspec.MsgspecError:
         return []
 
 
-async def roll_forward(streams: Streams, op: str, rest: list[RemainingEvent]) -> None:
-    """Append those of the remaining events of operation ``op`` that are not stored yet; can be run by several at once."""
-    for each in rest:
-        while (event := await _next(streams, op, each)) is not None:
+async def roll_forward(streams: Streams, op: str, events: list[RemainingEvent]) -> None:
+    """Append the remaining events of operation ``op`` that are not stored yet. Concurrent calls are harmless."""
+    for event in events:
+        while (new := await _new_event(streams, op, event)) is not None:
             try:
-                await streams.append([event])
+                await streams.append([new])
             except VersionConflict:
                 continue
             break
 
 
-async def outstanding(streams: Streams, op: str, rest: list[RemainingEvent]) -> list[str]:
-    """The streams to which operation ``op`` has still to write."""
-    return [each.stream for each in rest if await _next(streams, op, each) is not None]
+async def outstanding(streams: Streams, op: str, events: list[RemainingEvent]) -> list[str]:
+    """Return the streams whose remaining event of operation ``op`` has still to be appended."""
+    return [event.stream for event in events if await _new_event(streams, op, event) is not None]
 
 
-async def _next(streams: Streams, op: str, each: RemainingEvent) -> NewEvent | None:
-    """A remaining event as it has to be appended now; ``None`` if it is stored, or nothing is left to do."""
-    head = await streams.head(each.stream)
+async def _new_event(streams: Streams, op: str, event: RemainingEvent) -> NewEvent | None:
+    """Return the event to append for a remaining event; ``None`` if it is stored already or has become obsolete."""
+    head = await streams.head(event.stream)
     if await streams.written_since(head, op, since=None) is not None:
         return None
-    payload = _onto(each, head.event, await _base(streams, each, head))
-    return None if payload is None else each.event(op, head, payload)
+    payload = _rebased_payload(event, head.event, await _base(streams, event, head))
+    return None if payload is None else event.new_event(op, head, payload)
 
 
-async def _base(streams: Streams, each: RemainingEvent, head: Head) -> Event | None:
-    """The event that one of the remaining ones was decided on, where others have changed the stream since."""
-    if each.after is None or head.event is None or head.event.id == each.after:
+async def _base(streams: Streams, event: RemainingEvent, head: Head) -> Event | None:
+    """Return the event that a remaining event was decided on, also if the stream has changed since."""
+    if event.after is None or head.event is None or head.event.id == event.after:
         return head.event
-    events = await streams.whole(each.stream, require_leader=True)
-    return next((event for event in events if event.id == each.after), None)
+    stored = await streams.read_all(event.stream, require_leader=True)
+    return next((other for other in stored if other.id == event.after), None)
 
 
-def _onto(each: RemainingEvent, newest: Event | None, base: Event | None) -> bytes | None:
-    """The payload with which a remaining event is stored on top of ``newest``; ``None`` where nothing is left to do."""
-    payload = bytes(each.payload)
-    if newest is None or newest.id == each.after:
+def _rebased_payload(event: RemainingEvent, newest: Event | None, base: Event | None) -> bytes | None:
+    """Return the payload for appending a remaining event after ``newest``; ``None`` if it has become obsolete."""
+    payload = bytes(event.payload)
+    if newest is None or newest.id == event.after:
         return payload
     deleted = is_tombstone(newest.payload)
-    if each.after is None:
-        # A creation. Only a fence may have come before it; an entity of somebody else stays.
+    if event.after is None:
+        # A creation. It may follow a fence, but does not replace an entity of another operation.
         return payload if deleted and newest.type == FENCED else None
-    if is_tombstone(each.payload):
+    if is_tombstone(event.payload):
         return None if deleted else payload
     if deleted:
-        # Deleted since: as if the deletion had come right after the change. A fence on a tombstone changes nothing.
+        # The entity was deleted since, as if right after the change. A fence that repeats a tombstone changes nothing.
         return payload if newest.type == FENCED and base is not None and is_tombstone(base.payload) else None
-    return merged(payload, newest, base)
+    return merge(payload, newest, base)
 
 
-def merged(payload: bytes, newest: Event, base: Event | None) -> bytes:
-    """``newest`` with what ``payload`` had changed of ``base``, everything else as it is."""
-    wanted, members = members_of(payload), members_of(newest.payload)
-    former: Mapping[str, msgspec.Raw] = {} if base is None else members_of(base.payload)
+def merge(payload: bytes, newest: Event, base: Event | None) -> bytes:
+    """Return the state ``newest`` with the members that ``payload`` changed, relative to ``base``."""
+    wanted, members = _decode_members(payload), _decode_members(newest.payload)
+    former: Mapping[str, msgspec.Raw] = {} if base is None else _decode_members(base.payload)
     for key, value in wanted.items():
         if key not in former or bytes(former[key]) != bytes(value):
             members[key] = value
@@ -126,6 +130,6 @@ def merged(payload: bytes, newest: Event, base: Event | None) -> bytes:
 
 
 def audit_fields_of(event: Event | NewEvent) -> dict[str, Any]:
-    """What an event's metadata says beyond its operation, to be said again by the event that takes its place."""
+    """Return the audit fields and links of an event's metadata, for an event that replaces it."""
     members = msgspec.json.decode(event.metadata)
     return {key: value for key, value in members.items() if key not in ("v", "op", "seq", "lib", "rest")}

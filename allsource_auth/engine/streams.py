@@ -22,14 +22,16 @@ from allsource_auth.logs import timed
 from allsource_auth.store.base import Acknowledged, Event, EventStore, Latest, Link, LinkedReads, ManyReads, NewEvent
 from allsource_auth.values import MAX_REQUEST_BYTES
 
-__all__ = ["PAGE", "PENDING", "SECOND", "Streams"]
+__all__ = ["PAGE", "PENDING_PREFIX", "SECOND", "Streams"]
 
 PAGE = 1000
+"""Events per page."""
 
-PENDING = "pending-"
-"""What the ids of events begin with that a transaction has written and that are not stored yet."""
+PENDING_PREFIX = "pending-"
+"""Prefix of the ids of events that a transaction has written and that are not stored yet."""
 
 SECOND = 1_000_000_000
+"""A second in nanoseconds, the unit of event times."""
 
 
 class Streams:
@@ -42,30 +44,31 @@ class Streams:
         self.store = store
         self._linked = store if isinstance(store, LinkedReads) else None
         self._many = store if isinstance(store, ManyReads) else None
-        self._recent: deque[float] = deque(maxlen=100)
+        self._append_times: deque[float] = deque(maxlen=100)
         self.settings = None if settings is None else StoreSettings(settings, store, Streams(store).head)
-        self._unread = settings is not None
+        self._settings_unread = settings is not None
         self._settling = Settling(self)
+        # By stream: (expected, actual) of the last version conflict, and of one that was repeated.
         self._refused: dict[str, tuple[int, int]] = {}
         self._corrected: dict[str, tuple[int, int]] = {}
 
     @property
     def slowest_append(self) -> float:
-        """About the 99th percentile of the last appends, in seconds."""
-        return max(self._recent, default=0.0)
+        """Duration in seconds of the slowest of the last 100 appends."""
+        return max(self._append_times, default=0.0)
 
     async def append(self, events: Sequence[NewEvent]) -> list[Acknowledged]:
-        """Append in one round trip. Raises `InvalidInput` for more than one request may carry; nothing is sent then."""
+        """Append events in one request. Raises `InvalidInput` without sending it if it would be too large."""
         size = sum(len(event.payload) + len(event.metadata) + len(event.stream) + 200 for event in events)
         if size > MAX_REQUEST_BYTES:
             raise InvalidInput(
-                "payload", f"this takes {size} bytes, at most {MAX_REQUEST_BYTES} can be written at once"
+                "payload", f"the events take {size} bytes, more than the {MAX_REQUEST_BYTES} of one request"
             )
         settings = self.settings
         if settings is None:
             return await self._append(events)
         await settings.before_append()
-        self._unread = False
+        self._settings_unread = False
         if not settings.due:
             return await self._append(events)
         try:
@@ -80,28 +83,29 @@ class Streams:
         try:
             stored = await timed("append", events[-1].stream, self.store.append(events))
         except VersionConflict as conflict:
-            self._learn(events, conflict)
+            self._learn_version(events, conflict)
             raise
         except Http:
             if self.settings is not None:
                 self.settings.expire()
             raise
         finally:
-            self._recent.append(time.perf_counter() - began)
+            self._append_times.append(time.perf_counter() - began)
         for event in events if self._refused or self._corrected else ():
             self._refused.pop(event.stream, None)
             self._corrected.pop(event.stream, None)
         return stored
 
-    def _learn(self, events: Sequence[NewEvent], conflict: VersionConflict) -> None:
-        """Remember the version that a refusal named, where the same guard was refused in the same way before.
+    def _learn_version(self, events: Sequence[NewEvent], conflict: VersionConflict) -> None:
+        """Remember the version in a conflict if the same guard was refused with the same version before.
 
-        What a server reads out as a stream's version can differ from what it holds guards against: after an upgrade, and on
-        a stream id that several tenants use (section 3 of the contract of 0.27). Then the refusal tells the truth.
+        The version that a query reports can differ from the version that guards are checked against: after an upgrade, and for
+        a stream id that several tenants use. Then the conflict has the right one. See "Guards" in
+        `docs/reference/allsource-api.md`.
         """
         candidates = [event.stream for event in events if event.guard == conflict.expected]
         if len(candidates) != 1:
-            return  # nobody knows which of them was refused
+            return  # it is unknown which guard was refused
         stream, refusal = candidates[0], (conflict.expected, conflict.actual)
         if self._corrected.pop(stream, None) is None and self._refused.get(stream) == refusal:
             self._corrected[stream] = refusal
@@ -112,8 +116,8 @@ class Streams:
         self._refused[stream] = refusal
 
     async def newest(self, stream: str, *, require_leader: bool = False) -> Event | None:
-        """The newest event, for a reader: one read. ``decisive`` asks the side that accepts writes."""
-        if self._unread:
+        """Return the newest event of a stream. One read; with ``require_leader`` from the side that accepts writes."""
+        if self._settings_unread:
             await self._read_settings()
         latest = await timed("latest", stream, self.store.latest(stream, require_leader=require_leader))
         if latest.version > 1 and may_be_outdated(latest, ordered=not self.store.time_skew):
@@ -121,11 +125,11 @@ class Streams:
         return latest.event
 
     async def newest_many(self, streams: Iterable[str], *, require_leader: bool = False) -> dict[str, Event | None]:
-        """The newest event of each of ``streams``, for a reader: one read for all where the store can, else one for each."""
+        """Return the newest event of each of ``streams``. One read if the store supports it, else one for each stream."""
         wanted = list(dict.fromkeys(streams))
         if self._many is None or len(wanted) < 2:
             return await concurrently(wanted, partial(self.newest, require_leader=require_leader))
-        if self._unread:
+        if self._settings_unread:
             await self._read_settings()
         found = await timed("latest_many", wanted[0], self._many.latest_many(wanted))
         events: dict[str, Event | None] = {}
@@ -135,13 +139,13 @@ class Streams:
         return events
 
     async def newest_linked(self, stream: str, link: Link) -> tuple[Event | None, Event | None]:
-        """The newest event, and if the store can tell it at the same time, that of the stream it leads to.
+        """Return the newest event, and the newest event of the stream it links to if the store can return both in one read.
 
-        Whoever gets the second one has to look whether it is of the right stream.
+        The caller must verify that the second event is of the stream it expects.
         """
         if self._linked is None:
             return await self.newest(stream), None
-        if self._unread:
+        if self._settings_unread:
             await self._read_settings()
         first, second = await timed("latest", stream, self._linked.latest_linked(stream, link))
         if first.version > 1 and may_be_outdated(first, ordered=not self.store.time_skew):
@@ -151,12 +155,11 @@ class Streams:
         return first.event, second.event
 
     async def head(self, stream: str) -> Head:
-        """The newest event, for a decision: asked of the side that accepts writes."""
-        if self._unread:
+        """Return the head of a stream for a decision, read from the side that accepts writes."""
+        if self._settings_unread:
             await self._read_settings()
-        corrected = self._corrected.get(
-            stream
-        )  # a correction that arrives during the read does not apply to its answer
+        # A correction that is learned during the read does not apply to its result.
+        corrected = self._corrected.get(stream)
         latest = await self.latest_from_leader(stream)
         version = latest.version
         if self.store.atomic_batches or agrees(latest):
@@ -174,17 +177,17 @@ class Streams:
         return Head(stream=stream, event=event, guard=guard, seq=seq)
 
     async def newest_events(self, stream: str, latest: Latest) -> list[Event]:
-        """The newest event, and others where one of them may have been decided later."""
+        """Return the newest event by time, with further events if one of them may have been decided later."""
         if may_be_outdated(latest, ordered=not self.store.time_skew):
             return await self.numbered_highest(stream, latest.version, require_leader=True)
         return [] if latest.event is None else [latest.event]
 
     async def latest_from_leader(self, stream: str) -> Latest:
-        """The newest event and the version of a stream, from the server that accepts writes."""
+        """Return the newest event and the version of a stream, from the server that accepts writes."""
         return await timed("latest", stream, self.store.latest(stream, require_leader=True))
 
     async def numbered_highest(self, stream: str, version: int, *, require_leader: bool) -> list[Event]:
-        """The events of a stream, newest first by time, as far back as the one that is numbered highest may stand."""
+        """Return the events of a stream, newest first by time, back to the event whose ``seq`` is the highest."""
         found: list[Event] = []
         while True:
             page = await self.page(stream, newest_first=True, offset=len(found), require_leader=require_leader)
@@ -202,8 +205,8 @@ class Streams:
         until: int | None = None,
         require_leader: bool = False,
     ) -> list[Event]:
-        """A page of a stream as the store orders it."""
-        if self._unread:
+        """Return a page of a stream in stored order."""
+        if self._settings_unread:
             await self._read_settings()
         call = self.store.read(
             stream, until=until, newest_first=newest_first, offset=offset, limit=limit, require_leader=require_leader
@@ -211,18 +214,18 @@ class Streams:
         return await timed("read", stream, call)
 
     async def scan(self, type_prefix: str, *, since: int | None = None) -> AsyncGenerator[list[Event]]:
-        """The events whose type starts so, in time order, in pages."""
-        if self._unread:
+        """Iterate over pages of the events whose type has the prefix, in time order."""
+        if self._settings_unread:
             await self._read_settings()
         async with aclosing(self.store.scan(type_prefix, since=since)) as pages:
             async for events in pages:
                 yield events
 
     async def newest_of_each(self, stream_prefix: str, type_prefix: str) -> AsyncGenerator[list[Event]]:
-        """The newest event of every stream that starts so, in any order, in pages; in few bytes for each stream.
+        """Iterate over pages of the newest event of each stream whose id has the prefix, in any order.
 
-        A store in which stored order is not time order is read twice, where it holds more than a page: only its end tells
-        which events are the newest.
+        Takes a few bytes of memory per stream. If stored order may differ from time order, and there is more than one page, all
+        events are read twice: which ones are the newest is known after the first pass.
         """
         if not self.store.time_skew:
             async with aclosing(self.heads(stream_prefix, type_prefix)) as pages:
@@ -249,8 +252,8 @@ class Streams:
                     yield found
 
     async def heads(self, stream_prefix: str, type_prefix: str) -> AsyncGenerator[list[Event]]:
-        """The newest event of every stream that starts so, in pages."""
-        if self._unread:
+        """Iterate over pages of the newest event of each stream whose id has the prefix, ordered by stream."""
+        if self._settings_unread:
             await self._read_settings()
         async with aclosing(self.store.heads(stream_prefix, type_prefix, newer=is_newer)) as pages:
             async for events in pages:
@@ -259,10 +262,10 @@ class Streams:
     async def _read_settings(self) -> None:
         if self.settings is not None:
             await self.settings.before_read()
-        self._unread = False
+        self._settings_unread = False
 
-    async def whole(self, stream: str, *, until: int | None = None, require_leader: bool = False) -> list[Event]:
-        """All events of a stream, oldest first, in the order in which they were decided."""
+    async def read_all(self, stream: str, *, until: int | None = None, require_leader: bool = False) -> list[Event]:
+        """Return all events of a stream, oldest first, in the order in which they were decided."""
         found: list[Event] = []
         while True:
             page = await self.page(stream, offset=len(found), until=until, require_leader=require_leader)
@@ -271,6 +274,7 @@ class Streams:
                 return in_order(found) if self.store.time_skew else found
 
     async def count(self, stream: str) -> int:
+        """Return the number of events of a stream."""
         count = 0
         while True:
             page = await self.page(stream, offset=count, require_leader=True)
@@ -279,9 +283,9 @@ class Streams:
                 return count
 
     async def written_since(self, head: Head, op: str, *, since: Event | None) -> Event | None:
-        """The event that operation ``op`` wrote to a stream after ``since`` (``None``: ever), or ``None``.
+        """Return an event that operation ``op`` wrote to a stream after ``since``, or ``None`` if there is none.
 
-        ``head`` is the stream as it was just read.
+        With ``since=None`` the whole stream is searched. ``head`` is the head of the stream, read just before.
         """
         if head.event is None or (since is not None and head.event.id == since.id):
             return None

@@ -1,1 +1,1 @@
-"""Maintenance of a whole store: checking and reindexing. Never on the path of a request."""
+"""Maintenance of a whole store: `check` and `reindex`. Requests of an application never call it."""

@@ -1,10 +1,10 @@
-"""Checking: what in a store is not as it should be, and repairing what needs no guessing.
+"""Checking: find inconsistencies in a store, and repair those that have only one possible repair.
 
-What a crash leaves behind (a claim without an owner, half a cascade, an entry of a list that leads nowhere) is recognised
-by every reader and harms nobody; `check` finds it, and with ``repair`` clears it away. What somebody has to decide (two
-living owners of one value, a state that cannot be decoded) is reported and left alone.
+A crash can leave a claim without an owner, an incomplete cascade or transaction, or an index entry without an entity. Readers
+recognise these, so they are harmless. `check` reports them, and removes or completes them with ``repair``. Problems that an
+operator has to decide about (two living entities with one unique value, a state that cannot be decoded) are only reported.
 
-Whatever looks wrong is looked at again before it counts, because others may be writing meanwhile.
+Other processes may write during a check. So each suspect is read again from the leader before it is reported.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from typing import Any
 import msgspec
 
 from allsource_auth.audit import metadata_of
-from allsource_auth.engine.claims import GRACE, Claim, release
+from allsource_auth.engine.claims import GRACE, Claim, release_event
 from allsource_auth.engine.collection import EngineContext
 from allsource_auth.engine.concurrency import concurrently
-from allsource_auth.engine.fences import covered_by, fence
+from allsource_auth.engine.fences import fence, restore_after_fence
 from allsource_auth.engine.indexes import Entry
 from allsource_auth.engine.operation import Operation, Plan
 from allsource_auth.engine.ordering import Head, content
@@ -29,25 +29,26 @@ from allsource_auth.entities import Entity
 from allsource_auth.errors import Json
 from allsource_auth.kinds import CLAIMED, INDEX_PREFIX, REMOVED, Index, Kind, Unique
 from allsource_auth.maintenance.findings import Checked, Finding, Problem, Undecodable
-from allsource_auth.maintenance.reindex import Inspection, OwnedValue, Progress, entries_plan
+from allsource_auth.maintenance.inspection import Inspection, OwnedValue, Progress, entries_plan
 from allsource_auth.store.base import Event
 
 __all__ = ["check"]
 
 ENTRY_GRACE = 2 * GRACE
-"""Nanoseconds that an entry is left alone: longer than the transaction that it is of, whose decision is stored after it."""
+"""Index entries younger than this, in nanoseconds, are not checked. The decision of a transaction is stored after its entries,
+so this is longer than the grace period of transactions."""
 
-IN_ONE_GO = 500
-"""Entries of a list that are looked at, and removed, together."""
+BATCH = 500
+"""Number of index entries that are checked, and removed, together."""
 
 
 async def check(context: EngineContext, *, repair: bool, progress: Progress | None) -> Checked:
-    """Look at every event, every living entity, every claim and every list."""
-    return await Check(context, repair, progress or (lambda what, count: None)).run()
+    """Check every event, every living entity, every claim and every index."""
+    return await Check(context, repair, progress or (lambda step, count: None)).run()
 
 
 class Check:
-    """One check."""
+    """One run of a check."""
 
     def __init__(self, context: EngineContext, repair: bool, progress: Progress) -> None:
         self._context, self._streams, self._repair, self._progress = context, context.streams, repair, progress
@@ -57,13 +58,14 @@ class Check:
         self._began: int | None = None
 
     async def run(self) -> Checked:
+        """Check the kinds one after another, then all index streams."""
         inspections = [Inspection(collection, self._undecodable) for collection in self._context.collections.values()]
         for inspection in inspections:
             decisions = await self._read_events(inspection.kind)
-            await self._each(inspection.kind, decisions, partial(self._look_at_transaction, inspection.kind, decisions))
-            await self._look_at_entities(inspection)
+            await self._each(inspection.kind, decisions, partial(self._check_transaction, inspection.kind, decisions))
+            await self._check_entities(inspection)
             self._findings += inspection.duplicates
-        await self._look_at_index_streams(inspections)
+        await self._check_index_streams(inspections)
         return Checked(
             entities=self._entities,
             events=self._events,
@@ -71,7 +73,7 @@ class Check:
             findings=(*self._findings, *self._undecodable.findings),
         )
 
-    def _found(
+    def _report(
         self, problem: Problem, kind: Kind[Any], field: str, streams: Iterable[str], index_stream: str | None = None
     ) -> None:
         self._findings.append(
@@ -85,19 +87,19 @@ class Check:
             )
         )
 
-    async def _each(self, kind: Kind[Any], names: Iterable[str], look: Callable[[str], Awaitable[None]]) -> None:
-        """``look`` at several things at a time; what cannot be decoded on the way is a finding of its own."""
+    async def _each(self, kind: Kind[Any], names: Iterable[str], check_one: Callable[[str], Awaitable[None]]) -> None:
+        """Call ``check_one`` for several names concurrently. A state that cannot be decoded is a finding of its own."""
 
-        async def one(name: str) -> None:
+        async def guarded(name: str) -> None:
             try:
-                await look(name)
+                await check_one(name)
             except Json as error:
                 self._undecodable.add(kind.name, error)
 
-        await concurrently(names, one)
+        await concurrently(names, guarded)
 
     async def _read_events(self, kind: Kind[Any]) -> dict[str, Event]:
-        """Every event of a kind, not only the newest of a stream: the history reads them all. Returns what decides more."""
+        """Decode every event of a kind, because histories read them all. Returns the decisions of transactions by event id."""
         decisions: dict[str, Event] = {}
         async with aclosing(self._streams.scan(kind.types)) as pages:
             async for events in pages:
@@ -114,44 +116,45 @@ class Check:
                         self._undecodable.add(kind.name, error)
         return decisions
 
-    async def _look_at_transaction(self, kind: Kind[Any], decisions: Mapping[str, Event], name: str) -> None:
-        """Find out whether everything that a decision says remains has happened, except what is young."""
+    async def _check_transaction(self, kind: Kind[Any], decisions: Mapping[str, Event], name: str) -> None:
+        """Check that the remaining events of a decision are stored, unless the decision is within the grace period."""
         decision = decisions[name]
-        op, rest = metadata_of(decision).op, remaining(decision)
-        if op is None or self._is_within_grace(decision, GRACE) or not await outstanding(self._streams, op, rest):
+        op, events = metadata_of(decision).op, remaining(decision)
+        if op is None or self._is_within_grace(decision, GRACE) or not await outstanding(self._streams, op, events):
             return
         if self._repair:
-            await roll_forward(self._streams, op, rest)
-        self._found("half_transaction", kind, kind.key, [decision.stream])
+            await roll_forward(self._streams, op, events)
+        self._report("half_transaction", kind, kind.key, [decision.stream])
 
     def _is_within_grace(self, event: Event, grace: int) -> bool:
-        """Whether an event was less than ``grace`` old when the check began.
+        """Whether an event was younger than ``grace`` nanoseconds when the check began.
 
-        Not now: a transaction that was left alone because it was young must not lose its list entries because they are old.
+        The current time would be wrong: the grace period of an entry must not end during the check if the transaction of the
+        entry was skipped because of its own.
         """
         began = self._streams.store.server_time() if self._began is None else self._began
         return began - event.time < grace
 
-    # Entities: what they lack
+    # Entities and what is missing for them
 
-    async def _look_at_entities(self, inspection: Inspection) -> None:
+    async def _check_entities(self, inspection: Inspection) -> None:
         values: dict[str, list[OwnedValue]] = {}
         async with aclosing(inspection.pages()) as pages:
             async for entities in pages:
                 self._entities += len(entities)
                 if inspection.kind.parents:
                     await self._each(
-                        inspection.kind, list(entities), partial(self._look_at_parents, inspection, entities)
+                        inspection.kind, list(entities), partial(self._check_parents, inspection, entities)
                     )
                 indexes = inspection.indexes(entities)
-                await self._each(inspection.kind, indexes, partial(self._look_for_entries, inspection, indexes))
+                await self._each(inspection.kind, indexes, partial(self._check_entries, inspection, indexes))
                 for owned in await inspection.unclaimed(entities):
                     values.setdefault(owned.claim, []).append(owned)
                 self._progress("entities", self._entities)
-        await self._each(inspection.kind, values, partial(self._look_for_claim, inspection, values))
+        await self._each(inspection.kind, values, partial(self._check_claims, inspection, values))
 
-    async def _look_at_parents(self, inspection: Inspection, entities: dict[str, Any], stream: str) -> None:
-        """Find a living child of a deleted entity, and take it out of ``entities``."""
+    async def _check_parents(self, inspection: Inspection, entities: dict[str, Any], stream: str) -> None:
+        """Report a living child of a deleted entity, and remove it from ``entities``."""
         collection = inspection.collection
         if await collection.deleted_parent(entities[stream]) is None:
             return
@@ -164,66 +167,66 @@ class Check:
             [inspection.kind.key_of(stream)], lambda now: now == child
         ):
             return
-        self._found("half_cascade", inspection.kind, parent.name, [stream])
+        self._report("half_cascade", inspection.kind, parent.name, [stream])
 
-    async def _look_for_entries(
-        self, inspection: Inspection, indexes: Mapping[str, tuple[Index, list[str]]], where: str
+    async def _check_entries(
+        self, inspection: Inspection, indexes: Mapping[str, tuple[Index, list[str]]], index_stream: str
     ) -> None:
-        """Find the members of a list that have no entry in it."""
-        index, members = indexes[where]
-        lacking = [head.stream for head in await inspection.missing(index, where, members)]
-        if not lacking or (self._repair and not await inspection.enter(where, index, lacking)):
+        """Report living entities without an entry in an index."""
+        index, members = indexes[index_stream]
+        missing = [head.stream for head in await inspection.missing_members(index, index_stream, members)]
+        if not missing or (self._repair and not await inspection.add(index_stream, index, missing)):
             return
-        self._found("missing_entry", inspection.kind, index.field, lacking, where)
+        self._report("missing_entry", inspection.kind, index.field, missing, index_stream)
 
-    async def _look_for_claim(self, inspection: Inspection, values: Mapping[str, list[OwnedValue]], claim: str) -> None:
-        """Find the living entity that has a value without its claim, or several that have the value."""
-        lacking: dict[str, Entity] = {}
+    async def _check_claims(self, inspection: Inspection, values: Mapping[str, list[OwnedValue]], claim: str) -> None:
+        """Report a living entity that has a value without a claim, or several entities that have the same value."""
+        unclaimed: dict[str, Entity] = {}
         taken = False
         for owned in values[claim]:
-            look = await inspection.look(owned, await self._streams.head(claim))
-            if look is not None:
-                lacking[owned.stream] = look.entity
-                taken = taken or look.claim_state.holder is not None
-        if len(lacking) > 1:
-            inspection.share(owned.unique, claim, lacking)
-        elif lacking and not taken and (not self._repair or await inspection.claim(owned)):
-            self._found("missing_claim", inspection.kind, owned.unique.field, lacking, claim)
+            missing = await inspection.missing_claim(owned, await self._streams.head(claim))
+            if missing is not None:
+                unclaimed[owned.stream] = missing.entity
+                taken = taken or missing.claim_state.holder is not None
+        if len(unclaimed) > 1:
+            inspection.add_duplicates(owned.unique, claim, unclaimed)
+        elif unclaimed and not taken and (not self._repair or await inspection.claim(owned)):
+            self._report("missing_claim", inspection.kind, owned.unique.field, unclaimed, claim)
 
-    # Claims and lists: what leads nowhere
+    # Claims without an owner and index entries without an entity
 
-    async def _look_at_index_streams(self, inspections: Sequence[Inspection]) -> None:
-        places: dict[str, tuple[Inspection, Unique | Index]] = {}
+    async def _check_index_streams(self, inspections: Sequence[Inspection]) -> None:
+        by_name: dict[str, tuple[Inspection, Unique | Index]] = {}
         for inspection in inspections:
-            places |= {
+            by_name |= {
                 f"{inspection.kind.name}.{unique.field}": (inspection, unique) for unique in inspection.kind.unique
             }
-            places |= {
+            by_name |= {
                 f"{inspection.kind.name}.by_{index.field}": (inspection, index) for index in inspection.kind.indexes
             }
         async with aclosing(self._streams.heads(INDEX_PREFIX, "auth.index.")) as pages:
             async for events in pages:
                 self._index_streams += len(events)
-                by_place: dict[str, dict[str, Event]] = {}
+                events_by_name: dict[str, dict[str, Event]] = {}
                 for event in events:
-                    by_place.setdefault(event.stream.split(":")[1], {})[event.stream] = event
-                for place in by_place.keys() & places.keys():
-                    inspection, what = places[place]
-                    if isinstance(what, Unique):
-                        look = partial(self._look_at_claim, inspection, what, by_place[place])
+                    events_by_name.setdefault(event.stream.split(":")[1], {})[event.stream] = event
+                for name in events_by_name.keys() & by_name.keys():
+                    inspection, declared = by_name[name]
+                    if isinstance(declared, Unique):
+                        check_one = partial(self._check_claim, inspection, declared, events_by_name[name])
                     else:
-                        look = partial(self._look_at_index, inspection, what)
-                    await self._each(inspection.kind, by_place[place], look)
+                        check_one = partial(self._check_index, inspection, declared)
+                    await self._each(inspection.kind, events_by_name[name], check_one)
                 self._progress("index streams", self._index_streams)
 
-    async def _look_at_claim(
+    async def _check_claim(
         self, inspection: Inspection, unique: Unique, newest: Mapping[str, Event], stream: str
     ) -> None:
-        """Find out whether a claim leads to somebody who has the value, or soon may."""
+        """Report a claim whose owner does not have the value, unless it is pending within the grace period."""
         if newest[stream].type != CLAIMED:
             return
         owner = content(newest[stream], Claim).owner
-        if inspection.has(unique, stream, await self._streams.newest(owner)):
+        if inspection.has_value(unique, stream, await self._streams.newest(owner)):
             return
 
         async def decide(operation: Operation) -> Plan | None:
@@ -242,65 +245,69 @@ class Check:
                 if not self._repair and (await self._streams.head(stream)).event != head.event:
                     continue
                 owner = claim_state.owner.stream
-                return Plan(head=head, commit=release(operation, stream, owner, head))
+                return Plan(head=head, commit=release_event(operation, stream, owner, head))
 
         if await self._context.mutations.run(decide) if self._repair else await decide(Operation()):
-            self._found("orphan_claim", inspection.kind, unique.field, [owner], stream)
+            self._report("orphan_claim", inspection.kind, unique.field, [owner], stream)
 
-    async def _look_at_index(self, inspection: Inspection, index: Index, where: str) -> None:
-        """Find the entries of a list that lead to nothing which stands in it."""
-        streams = (await self._context.indexes.read(where)).streams
-        for start in range(0, len(streams), IN_ONE_GO):
-            newest = await self._streams.newest_many(streams[start : start + IN_ONE_GO])
-            suspects = [stream for stream, event in newest.items() if self._is_dead(inspection, index, where, event)]
+    async def _check_index(self, inspection: Inspection, index: Index, index_stream: str) -> None:
+        """Report the entries of an index whose entities do not have its key."""
+        streams = (await self._context.indexes.read(index_stream)).streams
+        for start in range(0, len(streams), BATCH):
+            newest = await self._streams.newest_many(streams[start : start + BATCH])
+            suspects = [
+                stream for stream, event in newest.items() if self._is_dead(inspection, index, index_stream, event)
+            ]
             if suspects:
-                await self._look_at_members(inspection, index, where, suspects)
+                await self._check_members(inspection, index, index_stream, suspects)
 
-    async def _look_at_members(self, inspection: Inspection, index: Index, where: str, suspects: Sequence[str]) -> None:
-        deleted: list[Head] = []
+    async def _check_members(
+        self, inspection: Inspection, index: Index, index_stream: str, suspects: Sequence[str]
+    ) -> None:
+        dead: list[Head] = []
 
         async def decide(operation: Operation) -> Plan | None:
-            nonlocal deleted
+            nonlocal dead
             heads = await concurrently(suspects, self._streams.head)
-            fold = await self._context.indexes.read(where, require_leader=True)
-            # What was listed just now may be about to be created.
+            found = await self._context.indexes.read(index_stream, require_leader=True)
+            # The entity of a recent entry may be about to be created.
             within_grace = {
-                content(event, Entry).stream for event in fold.entries if self._is_within_grace(event, ENTRY_GRACE)
+                content(event, Entry).stream for event in found.entries if self._is_within_grace(event, ENTRY_GRACE)
             }
-            listed_now = set(fold.streams)
-            deleted = [
+            members = set(found.streams)
+            dead = [
                 head
                 for stream, head in heads.items()
-                if stream in listed_now
-                and self._is_dead(inspection, index, where, head.event)
+                if stream in members
+                and self._is_dead(inspection, index, index_stream, head.event)
                 and not (head.event is None and stream in within_grace)
             ]
             if self._repair:
-                deleted = [await self._never(head) if head.event is None else head for head in deleted]
-                deleted = [head for head in deleted if self._is_dead(inspection, index, where, head.event)]
-            return entries_plan(operation, REMOVED, where, deleted)
+                dead = [await self._fence_empty_stream(head) if head.event is None else head for head in dead]
+                dead = [head for head in dead if self._is_dead(inspection, index, index_stream, head.event)]
+            return entries_plan(operation, REMOVED, index_stream, dead)
 
-        if await inspection.write_entries(where, decide) if self._repair else await decide(Operation()):
-            self._found("dead_entry", inspection.kind, index.field, [head.stream for head in deleted], where)
+        if await inspection.write_entries(index_stream, decide) if self._repair else await decide(Operation()):
+            self._report("dead_entry", inspection.kind, index.field, [head.stream for head in dead], index_stream)
 
-    def _is_dead(self, inspection: Inspection, index: Index, where: str, event: Event | None) -> bool:
-        """Whether an entry leads to nothing that stands in the list; a state that cannot be decoded may well stand there."""
+    def _is_dead(self, inspection: Inspection, index: Index, index_stream: str, event: Event | None) -> bool:
+        """Whether the entity of an entry does not have the index key. Unknown, thus false, if it cannot be decoded."""
         try:
-            return not inspection.stands(index, where, event)
+            return not inspection.is_member(index, index_stream, event)
         except Json as error:
             self._undecodable.add(inspection.kind.name, error)
             return False
 
-    async def _never(self, head: Head) -> Head:
-        """Keep an entity that was listed long ago, but not created, from being created late; its stream after that."""
+    async def _fence_empty_stream(self, head: Head) -> Head:
+        """Fence a stream whose index entry has no entity, so that a delayed creation fails. Returns its new head."""
 
         async def decide(operation: Operation) -> Plan | None:
             now = await self._context.mutations.head(operation, head.stream)
-            # A creation without a guard has ``seq`` 1, and must not outrank this.
+            # An unguarded creation has ``seq`` 1. The fence gets 2, so that it outranks the creation.
             above = msgspec.structs.replace(now, seq=now.seq + 1)
             return None if now.event is not None else Plan(head=now, commit=fence(above, operation))
 
         done = await self._context.mutations.run(decide)
         if done is not None:
-            await covered_by(done.operation, done.operation.sent[-1].head, self._streams)
+            await restore_after_fence(done.operation, done.operation.sent[-1].head, self._streams)
         return await self._streams.head(head.stream)

@@ -27,29 +27,23 @@ Problem = Literal[
 KEYS_SHOWN = frozenset(kind.name for kind in KINDS if kind.key not in kind.secrets)
 
 
-class Upgraded(msgspec.Struct, frozen=True, kw_only=True):
-    """The event format of a store before and after `AllsourceAuthAdapter.upgrade`."""
-
-    before: int
-    after: int
-
-
 class Finding(Redacted, frozen=True, kw_only=True):
-    """Something in a store that is not as it should be. It never holds a unique value.
+    """An inconsistency in a store. It never contains a unique value.
 
     ``problem`` is one of
 
-    * ``duplicate``: several living entities have one unique value; ``keys`` are theirs, the oldest first;
-    * ``undecodable``: an event that cannot be read as what its stream is of: ``stream`` (without a key that is a secret),
-      ``event_id``, ``path`` of the field;
-    * ``missing_claim``: a living entity that is not found by its unique ``field``;
-    * ``missing_entry``: living entities that are not in the list of ``field`` in which they should be;
-    * ``orphan_claim``: a claim that keeps a value although its owner does not have it;
-    * ``dead_entry``: entries of a list that lead to nothing that stands in it;
-    * ``half_cascade``: a living child of a deleted entity; ``field`` is the kind of its parent;
-    * ``half_transaction``: a transaction that is decided, by an event of the entity, and has still to write to others.
+    * ``duplicate``: several living entities have the same unique value; ``keys`` are sorted from the oldest;
+    * ``undecodable``: an event that cannot be decoded; ``stream`` (without a secret key), ``event_id`` and the ``path`` of the
+      field tell which;
+    * ``missing_claim``: a living entity that a search by its unique ``field`` does not find;
+    * ``missing_entry``: living entities that are missing in the index of ``field``;
+    * ``orphan_claim``: a claim that occupies a value although its owner does not have it;
+    * ``dead_entry``: index entries whose entities do not exist or do not have the index key;
+    * ``half_cascade``: a living child of a deleted entity; ``field`` is the kind of the parent;
+    * ``half_transaction``: a transaction whose decision is stored, on the stream of the entity, and whose remaining events are
+      not.
 
-    ``keys`` are the keys of the entities: ids; for sessions tokens. The ``repr`` hides those that are secrets.
+    ``keys`` are the keys of the entities: ids, or the tokens of sessions. The ``repr`` hides secret keys.
     """
 
     _shown: ClassVar[frozenset[str]] = frozenset({"problem", "kind", "field", "keys", "stream", "event_id", "path"})
@@ -65,7 +59,7 @@ class Finding(Redacted, frozen=True, kw_only=True):
 
     @property
     def shown_keys(self) -> tuple[str, ...]:
-        """The keys, with a marker in place of those that are secrets."""
+        """The keys, with secret ones replaced by a marker."""
         return self.keys if self.kind in KEYS_SHOWN else tuple(HIDDEN for _ in self.keys)
 
     def __repr__(self) -> str:
@@ -73,7 +67,7 @@ class Finding(Redacted, frozen=True, kw_only=True):
 
 
 class Reindexed(Redacted, frozen=True, kw_only=True):
-    """What `reindex` did: how many living entities it met, and how many claims and list entries it wrote."""
+    """The result of `reindex`: the number of living entities, and the numbers of claims and index entries it wrote."""
 
     entities: int
     claims: int
@@ -89,7 +83,7 @@ class Reindexed(Redacted, frozen=True, kw_only=True):
 
 
 class Checked(Redacted, frozen=True, kw_only=True):
-    """What `check` found, and how many living entities, events of entities and index streams it looked at."""
+    """The result of `check`: findings, and the numbers of living entities, events of entities and index streams it checked."""
 
     entities: int
     events: int
@@ -103,7 +97,7 @@ class Checked(Redacted, frozen=True, kw_only=True):
 
     @property
     def counts(self) -> dict[str, int]:
-        """How many findings there are of each problem."""
+        """The number of findings by problem."""
         return dict(Counter(finding.problem for finding in self.findings))
 
     def __repr__(self) -> str:
@@ -113,14 +107,21 @@ class Checked(Redacted, frozen=True, kw_only=True):
         )
 
 
+class Upgraded(msgspec.Struct, frozen=True, kw_only=True):
+    """The event format of a store before and after `AllsourceAuthAdapter.upgrade`."""
+
+    before: int
+    after: int
+
+
 class Undecodable:
-    """The events that could not be decoded, each once."""
+    """Collects the events that cannot be decoded, each once."""
 
     def __init__(self) -> None:
         self._found: dict[str | None, Finding] = {}
 
     def add(self, kind: str, error: Json) -> None:
-        """Remember an event that cannot be decoded; raises ``error`` if it is not about an event of a stream."""
+        """Record the event that ``error`` names. Raises ``error`` if it names no stream."""
         if error.stream is None:
             raise error
         self._found.setdefault(
@@ -136,4 +137,5 @@ class Undecodable:
 
     @property
     def findings(self) -> tuple[Finding, ...]:
+        """One finding for each event."""
         return tuple(self._found.values())

@@ -1,6 +1,7 @@
-"""``View``: the streams as a transaction sees them: what is stored, and above it what the transaction has written so far.
+"""The overlay of a transaction: stored events, and on top of them the events that the transaction has written so far.
 
-To the repositories it is a store like any other. Nothing of it is sent; `transactions.py` makes one append of it in the end.
+The overlay is an event store, so the repositories work on it unchanged and read their own writes. It sends nothing. At the
+end, `transaction` turns the written events into one append.
 """
 
 from __future__ import annotations
@@ -13,20 +14,23 @@ from typing import Final, Literal
 import msgspec
 
 from allsource_auth.engine.ordering import Head
-from allsource_auth.engine.streams import PAGE, PENDING, Streams
+from allsource_auth.engine.streams import PAGE, PENDING_PREFIX, Streams
 from allsource_auth.errors import StoreClosed, VersionConflict
 from allsource_auth.kinds import SNAPSHOT, SWEPT
 from allsource_auth.store.base import Acknowledged, Event, Info, Latest, NewEvent, is_newer_by_time
 
 __all__ = ["Overlay"]
 
-CLOSED = "a transaction is open once, inside its block: `async with adapter.transaction() as tx`"
+CLOSED = "a transaction can be used once, and only inside its block: `async with adapter.transaction() as tx`"
 
 _NULL = msgspec.Raw(b"null")
 
 
 class Overlay:
-    """An `EventStore` for one transaction. ``bases``: the stored heads that its decisions rest on."""
+    """An `EventStore` for one transaction.
+
+    ``bases`` are the stored heads that its decisions depend on, and ``written`` are its own events, both by stream.
+    """
 
     atomic_batches: Final = True
     loses_versions_on_restart: Final = False
@@ -47,13 +51,13 @@ class Overlay:
         return self._streams.store.time_skew
 
     def begin(self) -> None:
-        """Serve from now on. Raises `StoreClosed` if this was begun before."""
+        """Open the overlay. Raises `StoreClosed` if it was opened before."""
         if self._state != "new":
             raise StoreClosed(CLOSED)
         self._state = "open"
 
     def end(self) -> None:
-        """Refuse everything from now on with `StoreClosed`."""
+        """Close the overlay. Further calls raise `StoreClosed`."""
         self._state = "ended"
 
     def _check(self) -> None:
@@ -61,7 +65,7 @@ class Overlay:
             raise StoreClosed(CLOSED)
 
     def base(self, stream: str) -> Head:
-        """The stored head that the first event written to a stream follows."""
+        """Return the stored head that the first event written to a stream follows."""
         return self.bases.get(stream) or Head(stream=stream, event=None, guard=0, seq=0)
 
     def _version(self, stream: str) -> int:
@@ -69,12 +73,12 @@ class Overlay:
 
     async def append(self, events: Sequence[NewEvent]) -> list[Acknowledged]:
         self._check()
-        shorten_if_due: dict[str, int] = {}
+        earlier: dict[str, int] = {}  # events of this batch, by stream
         for new in events:
-            version = self._version(new.stream) + shorten_if_due.get(new.stream, 0)
+            version = self._version(new.stream) + earlier.get(new.stream, 0)
             if new.guard is not None and new.guard != version:
                 raise VersionConflict(expected=new.guard, actual=version, stream=new.stream)
-            shorten_if_due[new.stream] = shorten_if_due.get(new.stream, 0) + 1
+            earlier[new.stream] = earlier.get(new.stream, 0) + 1
         return [self._write(new) for new in events]
 
     def _write(self, new: NewEvent) -> Acknowledged:
@@ -83,7 +87,7 @@ class Overlay:
         base = self.base(new.stream).event
         last = events[-1].time if events else base.time if base else 0
         event = Event(
-            id=f"{PENDING}{self._count}",
+            id=f"{PENDING_PREFIX}{self._count}",
             type=new.type,
             stream=new.stream,
             payload=msgspec.Raw(new.payload),
@@ -91,7 +95,7 @@ class Overlay:
             time=max(self.server_time(), last + 1),
             version=self._version(new.stream) + 1,
         )
-        if new.type not in (SNAPSHOT, SWEPT):  # what is stored is not shortened, nor swept past, by what may never be
+        if new.type not in (SNAPSHOT, SWEPT):  # these would cover events that may never be stored
             self.written.setdefault(new.stream, []).append(event)
         return Acknowledged(id=event.id, time=event.time, version=event.version)
 
@@ -130,8 +134,8 @@ class Overlay:
                 until=until,
                 require_leader=require_leader,
             )
-        whole = await self._streams.whole(stream, until=until, require_leader=require_leader) + ours
-        return (whole[::-1] if newest_first else whole)[offset : offset + limit]
+        events = await self._streams.read_all(stream, until=until, require_leader=require_leader) + ours
+        return (events[::-1] if newest_first else events)[offset : offset + limit]
 
     async def scan(
         self, type_prefix: str, *, since: int | None = None, until: int | None = None
@@ -161,10 +165,10 @@ class Overlay:
         ours = {stream: self.written[stream][-1] for stream in sorted(self.written) if stream.startswith(stream_prefix)}
         async with aclosing(self._streams.heads(stream_prefix, type_prefix)) as pages:
             async for page in pages:
-                theirs = [event for event in page if event.stream not in ours]
+                stored = [event for event in page if event.stream not in ours]
                 passed = [stream for stream in ours if stream <= page[-1].stream]
-                mine = [ours.pop(stream) for stream in passed]
-                yield list(merge(theirs, mine, key=lambda event: event.stream))
+                written = [ours.pop(stream) for stream in passed]
+                yield list(merge(stored, written, key=lambda event: event.stream))
         if ours:
             yield list(ours.values())
 

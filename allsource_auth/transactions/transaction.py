@@ -1,15 +1,21 @@
-"""Several mutations as one (section 3 of the design, "Transactions").
+"""Transactions: several mutations in one append. See "Transactions" in `docs/explanation/mutations-and-transactions.md`.
 
-Inside, the ten repositories work on a `View`: their reads see their writes, and nothing is sent. In the end all mutations of
-one stream have become one event, and everything is one append: claims and list entries first, then the **decision**, then the
-other events, then what tidies up. Where a store keeps the first events of a batch, nothing has happened before the
-decision is stored, and once it is, the rest will: the decision's metadata carries it (`rest.py`).
+Inside the block the ten repositories work on an `Overlay`: they read their own writes, and nothing is sent. At the end all
+events of one entity become one event, and everything becomes one append:
+
+1. claims and index entries,
+2. the **decision**: the event that makes the transaction happen,
+3. the events of the other entities,
+4. releases and the removal of index entries.
+
+A store may keep only the first events of the append. Before the decision is stored, nothing has happened. Once it is stored,
+the remaining events are completed by `roll_forward`, because the metadata of the decision carries them.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Coroutine, Mapping
 from contextlib import suppress
 from functools import partial
 from types import TracebackType
@@ -28,11 +34,11 @@ from allsource_auth.engine.collection import (
     unique_values_of,
 )
 from allsource_auth.engine.context import Context
-from allsource_auth.engine.fences import covered_by, fence
+from allsource_auth.engine.fences import fence, restore_after_fence
 from allsource_auth.engine.operation import Done, Operation, Plan
 from allsource_auth.engine.ordering import Head
-from allsource_auth.engine.roll_forward import RemainingEvent, audit_fields_of, merged, remaining, roll_forward
-from allsource_auth.engine.streams import PENDING, Streams
+from allsource_auth.engine.roll_forward import RemainingEvent, audit_fields_of, merge, remaining, roll_forward
+from allsource_auth.engine.streams import PENDING_PREFIX, Streams
 from allsource_auth.entities import Entity
 from allsource_auth.errors import AllsourceAuthError, Conflict, InvalidInput, NotFound, StoreClosed, VersionConflict
 from allsource_auth.kinds import ADDED, FENCED, REMOVED, Kind, Unique, redacted_stream
@@ -43,19 +49,19 @@ from allsource_auth.transactions.overlay import Overlay
 __all__ = ["Transaction"]
 
 REFUSALS = (Conflict, NotFound, InvalidInput, VersionConflict)
-"""What ends a transaction without effect."""
+"""Errors that end a transaction without effect."""
 
 LINKS = ("restores", "revertedTo")
-"""What of an event's metadata may name an event of the transaction itself."""
+"""Members of the metadata that may contain the id of an event of the same transaction."""
 
 MAX_REMAINING_BYTES = 400_000
-"""Of what the decision carries of the other events (section 3 of the design)."""
+"""Maximum size of the remaining events in the metadata of the decision."""
 
 
 class Commit(OpaqueStruct, frozen=True, kw_only=True):
-    """What a transaction does to one entity: the event that follows ``base``, and the states before and after it.
+    """The effect of a transaction on one entity: the event that follows ``base``, and the states before and after it.
 
-    ``once``: only on the very state that ``base`` is.
+    ``state_dependent``: the event is only valid after the state of ``base``.
     """
 
     collection: Collection[Any]
@@ -76,7 +82,7 @@ class Commit(OpaqueStruct, frozen=True, kw_only=True):
         return self.base.stream
 
     def remaining_event(self) -> RemainingEvent:
-        """The event, as the decision's metadata carries it."""
+        """Return the event in the form that the metadata of the decision carries."""
         return RemainingEvent(
             type=self.type,
             stream=self.stream,
@@ -87,7 +93,7 @@ class Commit(OpaqueStruct, frozen=True, kw_only=True):
         )
 
     async def undo(self) -> None:
-        """Give the entity the state again that it had before, where its kind allows that."""
+        """Restore the state before the transaction, if the kind allows that."""
         key = self.kind.key_of(self.stream)
         if self.before is None:
             await self.collection.delete(key)
@@ -103,20 +109,21 @@ class Commit(OpaqueStruct, frozen=True, kw_only=True):
 
 
 class Transaction(Repositories):
-    """Several mutations that happen together or not at all; ``async with adapter.transaction() as tx``.
+    """Several mutations that are stored together or not at all: ``async with adapter.transaction() as tx``.
 
-    ``tx`` has the ten repositories of the adapter. What is read inside shows what was written inside; everybody else sees
-    nothing of it before the block ends. An exception inside, a cancellation included, leaves nothing behind.
+    ``tx`` has the ten repositories of the adapter. Reads inside the block include the writes of the transaction. Other readers
+    see no write before the block ends. If an exception leaves the block, including a cancellation, nothing is stored.
 
     At the end of the block:
 
     Raises:
-        Conflict: a unique value was taken in the meantime, or is given up by one entity and taken by another inside.
-        NotFound: an entity that was changed inside was deleted in the meantime.
-        VersionConflict: an entity was changed in the meantime on whose state something inside depended (a value taken once,
-            a restoration, a comparison with ``expected``). Nothing has happened; run the block again.
-        InvalidInput: more than one such thing inside; more than 400,000 bytes.
-        Http, Unavailable, Json: ``ambiguous`` says whether it may have happened.
+        Conflict: a unique value was taken in the meantime, or one entity gives a value up that another one takes.
+        NotFound: an entity that the transaction changes was deleted in the meantime.
+        VersionConflict: the transaction depends on the exact state of an entity (a single-use operation, a restoration, a
+            comparison with ``expected``), and it was changed in the meantime. Nothing was stored. Run the block again.
+        InvalidInput: more than one change depends on the exact state of an entity, or the events take more than 400,000
+            bytes.
+        Http, Unavailable, Json: the store failed. ``ambiguous`` tells whether the transaction may have been stored.
     """
 
     def __init__(self, context: EngineContext) -> None:
@@ -145,30 +152,33 @@ class Transaction(Repositories):
         if kind is None:
             commits = self._commits()
             if commits:
-                await _run_to_the_end(self._commit(commits))
+                await _run_uncancelled(self._commit(commits))
 
     def __repr__(self) -> str:
         return f"Transaction({len(self._overlay.written)} streams written)"
 
-    # What was written, as one event for each entity
+    # One event for each entity
 
     def _commits(self) -> list[Commit]:
+        """Return one commit for each entity, the decision first. Raises `InvalidInput` for what a transaction cannot hold."""
         found = []
         for stream, events in self._overlay.written.items():
             collection = self._collection_of(stream)
-            if collection is not None and (commit := self._folded(collection, stream, events)) is not None:
+            if collection is not None and (commit := self._commit_of(collection, stream, events)) is not None:
                 found.append(commit)
         if sum(commit.state_dependent for commit in found) > 1:
             raise InvalidInput(
                 "transaction",
-                "at most one entity may be changed in a way that depends on its very state (taken once, restored, compared)",
+                "at most one change may depend on the exact state of an entity (single-use, restore, compared with `expected`)",
             )
-        # The decision: on a stream that exists, if there is one, for it can be lost to others; then as they were written.
+        # The first commit is the decision: the state-dependent one, else one on an existing stream, because only that can
+        # conflict with other writers, else the first that was written.
         found.sort(key=lambda commit: (not commit.state_dependent, commit.base.event is None))
         size = len(msgspec.json.encode([commit.remaining_event() for commit in found[1:]]))
         if size > MAX_REMAINING_BYTES:
             raise InvalidInput(
-                "transaction", f"takes {size} bytes beside what decides it, at most {MAX_REMAINING_BYTES} can be"
+                "transaction",
+                f"the events beside the decision take {size} bytes, more than {MAX_REMAINING_BYTES}; use several transactions",
             )
         return found
 
@@ -178,21 +188,22 @@ class Transaction(Repositories):
                 return collection
         return None
 
-    def _folded(self, collection: Collection[Any], stream: str, events: list[Event]) -> Commit | None:
+    def _commit_of(self, collection: Collection[Any], stream: str, events: list[Event]) -> Commit | None:
+        """Merge the events of one entity into one commit; ``None`` if the entity was created and deleted inside."""
         base, last, kind = self._overlay.base(stream), events[-1], collection.kind
         before = None if base.event is None else kind.decode(base.event)
         after = kind.decode(last)
         if before is None and after is None:
-            return None  # made and removed inside
+            return None
         type_ = last.type
         if after is not None:
             type_ = events[0].type if before is None else type_
             if before is not None and type_ == kind.type("created"):
-                type_ = kind.type("updated")  # removed and made again inside
+                type_ = kind.type("updated")  # deleted and created again inside
         audit_fields = audit_fields_of(last)
         for link in LINKS:
-            if str(audit_fields.get(link)).startswith(PENDING):
-                del audit_fields[link]  # to an event that is folded into this one
+            if str(audit_fields.get(link)).startswith(PENDING_PREFIX):
+                del audit_fields[link]  # it names an event that is merged into this one
         return Commit(
             collection=collection,
             base=base,
@@ -213,30 +224,30 @@ class Transaction(Repositories):
             nonlocal commits
             try:
                 if operation.sent:
-                    commits = await self._on_what_is_stored(operation, commits)
+                    commits = await self._rebase(operation, commits)
                 return await self._plan(operation, commits)
             except REFUSALS:
                 if operation.ambiguous:
-                    await self._make_void(operation, commits[0].stream)
+                    await self._fence_decision(operation, commits[0].stream)
                 raise
 
         done = await context.mutations.run(decide)
         assert done is not None
         if not done.stored:
-            await context.mutations.insist(partial(self._finish, commits[0].stream), done.operation)
-        await self._follow_up(commits, done)
+            await context.mutations.follow_up(partial(self._complete, commits[0].stream), done.operation)
+        await self._finish(commits, done)
 
-    async def _on_what_is_stored(self, operation: Operation, commits: list[Commit]) -> list[Commit]:
-        """The commits once more, after an append of them failed; ends the operation if it is found stored after all."""
+    async def _rebase(self, operation: Operation, commits: list[Commit]) -> list[Commit]:
+        """Rebase the commits on the stored states after a failed append. Ends the operation if it is found stored."""
         heads = [await self._committed.mutations.head(operation, commits[0].stream)]
         heads += [await self._committed.streams.head(commit.stream) for commit in commits[1:]]
         return [_rebased(commit, head) for commit, head in zip(commits, heads, strict=True)]
 
-    async def _make_void(self, operation: Operation, stream: str) -> None:
-        """Keep the decision from being stored late; ends the operation if it is stored by now.
+    async def _fence_decision(self, operation: Operation, stream: str) -> None:
+        """Fence the decision of a refused transaction, so that a delayed append fails. Ends the operation if it is stored.
 
-        What refuses the transaction may be on another stream than its decision, and may be an event of its own. Where batches
-        are atomic, what is somebody else's keeps all of it from being stored.
+        The event that refuses the transaction may be on another stream than the decision, and it may be the transaction's own.
+        On a store with atomic batches no fence is needed: an event of another writer makes the whole append fail.
         """
         if self._committed.streams.store.atomic_batches:
             await self._committed.mutations.head(operation, stream)
@@ -246,89 +257,99 @@ class Transaction(Repositories):
             fencing = Operation()
             with suppress(VersionConflict):
                 await streams.append([fence(head, fencing)])
-                await covered_by(fencing, head, streams)
+                await restore_after_fence(fencing, head, streams)
                 return
 
     async def _plan(self, operation: Operation, commits: list[Commit]) -> Plan:
         context, decision = self._committed, commits[0]
-        known = {} if operation.sent else self._overlay.bases
+        known_free = {} if operation.sent else self._overlay.bases
         several = len(commits) > 1 and not context.streams.store.atomic_batches
         claims: list[NewEvent] = []
         entries: list[NewEvent] = []
         releases: list[NewEvent] = []
         for commit in commits:
             kind, collection = commit.kind, commit.collection
-            taken, given_up = changed(unique_values_of(kind, commit.before), unique_values_of(kind, commit.after))
-            joined, left = changed(index_keys_of(kind, commit.before), index_keys_of(kind, commit.after))
-            for unique, value in taken.items():
-                self._refuse_handing_over(commits, commit, unique, value)
+            claimed, released = changed(unique_values_of(kind, commit.before), unique_values_of(kind, commit.after))
+            added, removed = changed(index_keys_of(kind, commit.before), index_keys_of(kind, commit.after))
+            for unique, value in claimed.items():
+                self._refuse_moved_value(commits, commit, unique, value)
             claims += await context.claims.take(
-                operation, kind, taken, commit.base, decision=decision.base if several else None, known=known
+                operation,
+                kind,
+                claimed,
+                commit.base,
+                decision=decision.base if several else None,
+                known_free=known_free,
             )
-            releases += await context.claims.give_up(operation, kind, given_up, commit.stream)
-            entries += collection.index_entries(operation, ADDED, joined, commit.base)
-            releases += collection.index_entries(operation, REMOVED, left, commit.base)
-        rest = [commit.remaining_event() for commit in commits[1:]] if several else []
+            releases += await context.claims.release(operation, kind, released, commit.stream)
+            entries += collection.index_entries(operation, ADDED, added, commit.base)
+            releases += collection.index_entries(operation, REMOVED, removed, commit.base)
+        remaining_events = [commit.remaining_event() for commit in commits[1:]] if several else []
         return Plan(
             head=decision.base,
             before=claims + entries,
-            commit=decision.event(operation, {"rest": rest} if rest else {}),
+            commit=decision.event(operation, {"rest": remaining_events} if remaining_events else {}),
             after=[commit.event(operation, {}) for commit in commits[1:]] + releases,
         )
 
-    def _refuse_handing_over(
+    def _refuse_moved_value(
         self, commits: list[Commit], commit: Commit, unique: Unique, value: tuple[str, ...]
     ) -> None:
-        """Refuse that a value goes from one entity to another inside: a part of that could leave two with it, or none."""
+        """Raise `Conflict` if another entity gives up the value that ``commit`` takes.
+
+        Moving a unique value between entities inside one transaction is unsupported: a stored prefix could leave the value with
+        both entities, or with none.
+        """
         for other in commits:
             same = other.kind is commit.kind and other.stream != commit.stream
             if same and other.before is not None and unique.value_of(other.before) == value:
                 raise Conflict(commit.kind.name, unique.field)
 
-    async def _finish(self, stream: str, operation: Operation) -> None:
-        """Append what is missing after the decision on ``stream``, which is stored."""
+    async def _complete(self, stream: str, operation: Operation) -> None:
+        """Append the remaining events that are missing after the stored decision on ``stream``."""
         streams = self._committed.streams
         made = await streams.written_since(await streams.head(stream), operation.id, since=None)
         assert made is not None
         await roll_forward(streams, operation.id, remaining(made))
 
-    async def _follow_up(self, commits: list[Commit], done: Done) -> None:
+    async def _finish(self, commits: list[Commit], done: Done) -> None:
+        """Follow up on a stored transaction: compact indexes, read back, delete children of deleted entities."""
         context = self._committed
         for event, stored in done.stored:
             if event.type in (ADDED, REMOVED):
-                await context.indexes.shorten_if_due(event.stream, stored.version)
+                await context.indexes.compact_if_due(event.stream, stored.version)
         if context.streams.store.loses_versions_on_restart:
             with suppress(StoreClosed):
                 await self.read_back(commits, done)
         for commit in commits:
             if commit.after is None:
-                # What came to belong to it since the transaction looked.
+                # Children may have been created since the transaction read them.
                 await commit.collection.cascade(commit.kind.key_of(commit.stream))
 
     async def read_back(self, commits: list[Commit], done: Done) -> None:
-        """Undo everything if a server that forgets versions let one of the entities have what is somebody else's."""
+        """Read back each entity with `Collection.read_back`; undo the transaction if one of them raises `Conflict`."""
         refused: Conflict | None = None
-        kept = []
+        accepted = []
         for commit in commits:
             try:
                 if commit.after is not None:
-                    look = partial(commit.collection.read_back, commit.after, commit.base, True)
-                    await self._committed.mutations.insist(look, done.operation)
+                    read_back = partial(commit.collection.read_back, commit.after, commit.base, True)
+                    await self._committed.mutations.follow_up(read_back, done.operation)
             except Conflict as conflict:
                 refused = conflict
             else:
-                kept.append(commit)
+                accepted.append(commit)
         if refused is None:
             return
         kinds = list(self._committed.collections)
-        for commit in sorted(kept, key=lambda commit: kinds.index(commit.kind.name)):  # parents before their children
-            with suppress(*REFUSALS):  # others have changed it since
+        for commit in sorted(accepted, key=lambda commit: kinds.index(commit.kind.name)):  # parents before children
+            with suppress(*REFUSALS):  # another writer has changed it since
                 await commit.undo()
         raise refused
 
 
 def _rebased(commit: Commit, head: Head) -> Commit:
-    """A commit on top of what is stored by now. Raises what `Transaction` raises where that cannot be."""
+    """Return the commit for the new head of its stream. Raises an error of `Transaction` if that is impossible."""
     old, new = commit.base.event, head.event
     if (None if old is None else old.id) == (None if new is None else new.id):
         return msgspec.structs.replace(commit, base=head)
@@ -346,15 +367,15 @@ def _rebased(commit: Commit, head: Head) -> Commit:
     before = commit.kind.decode(new)
     if commit.after is None:
         return msgspec.structs.replace(commit, base=head, before=before)
-    payload = merged(commit.payload, new, old)
+    payload = merge(commit.payload, new, old)
     return msgspec.structs.replace(
         commit, base=head, before=before, payload=payload, after=commit.collection.entity_of(payload)
     )
 
 
-async def _run_to_the_end(carrying: Any) -> None:
-    """Carry a transaction out to its end even if the caller is cancelled meanwhile: what is decided happens."""
-    task = asyncio.ensure_future(carrying)
+async def _run_uncancelled(commit: Coroutine[Any, Any, None]) -> None:
+    """Run the commit of a transaction to completion, even if the caller is cancelled; then raise the cancellation."""
+    task = asyncio.ensure_future(commit)
     try:
         await asyncio.shield(task)
     except asyncio.CancelledError:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from allsource_auth.engine import indexes as lists
+from allsource_auth.engine import indexes
 from tests.cores.stage import play
 from tests.protocol.people import Auth
 from tests.protocol.scenario import Scenario
@@ -29,8 +29,8 @@ parametrized = pytest.mark.parametrize("scenario", SITUATIONS.values(), ids=SITU
 @pytest.fixture(autouse=True)
 def _snapshots_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Write a snapshot for a single entry, so that two of them meet."""
-    monkeypatch.setattr(lists, "WORTH", 0)
-    monkeypatch.setattr(lists, "LOOK_EVERY", 1)
+    monkeypatch.setattr(indexes, "MIN_NEW_ENTRIES", 0)
+    monkeypatch.setattr(indexes, "CHECK_INTERVAL", 1)
 
 
 @pytest.fixture(autouse=True)

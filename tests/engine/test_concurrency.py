@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from allsource_auth.engine.concurrency import AT_ONCE, IN_ONE_GO, concurrently
+from allsource_auth.engine.concurrency import CALLS_PER_YIELD, MAX_CONCURRENT, concurrently
 from tests.support.turns import turns_of_others
 
 
@@ -40,7 +40,7 @@ def keys(count: int) -> list[str]:
 
 
 @pytest.mark.parametrize("waiting", [True, False])
-@pytest.mark.parametrize("count", [0, 1, 2, 3, AT_ONCE, AT_ONCE + 1, 5 * AT_ONCE])
+@pytest.mark.parametrize("count", [0, 1, 2, 3, MAX_CONCURRENT, MAX_CONCURRENT + 1, 5 * MAX_CONCURRENT])
 async def test_every_key_once_in_order(count: int, waiting: bool) -> None:
     calls = Calls(waiting=waiting)
     calls.gate.set()
@@ -49,27 +49,27 @@ async def test_every_key_once_in_order(count: int, waiting: bool) -> None:
     assert sorted(calls.begun) == sorted(keys(count))
 
 
-@pytest.mark.parametrize("count", [2, 5, AT_ONCE, 5 * AT_ONCE])
+@pytest.mark.parametrize("count", [2, 5, MAX_CONCURRENT, 5 * MAX_CONCURRENT])
 async def test_as_many_at_once_as_there_may_be(count: int) -> None:
     calls = Calls(waiting=True)
     running = asyncio.ensure_future(concurrently(keys(count), calls))
     await asyncio.sleep(0.01)
-    assert calls.now == min(count, AT_ONCE)
+    assert calls.now == min(count, MAX_CONCURRENT)
     assert len(calls.tasks) == calls.now
     calls.gate.set()
     await running
-    assert calls.most == min(count, AT_ONCE)
+    assert calls.most == min(count, MAX_CONCURRENT)
 
 
 async def test_no_task_for_what_does_not_wait() -> None:
     calls = Calls(waiting=False)
-    await concurrently(keys(IN_ONE_GO - 1), calls)
+    await concurrently(keys(CALLS_PER_YIELD - 1), calls)
     assert calls.tasks == {asyncio.current_task()}
 
 
 async def test_others_get_the_loop() -> None:
     async with turns_of_others() as turns:
-        await concurrently(keys(20 * IN_ONE_GO), Calls(waiting=False))
+        await concurrently(keys(20 * CALLS_PER_YIELD), Calls(waiting=False))
     assert turns.count >= 20
 
 

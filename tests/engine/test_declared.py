@@ -113,11 +113,11 @@ async def test_a_key_is_given_again_only_on_demand(adapter: AllsourceAuthAdapter
     await verifications.create(given, key="v")
     for again in (False, True):
         with pytest.raises(Conflict):
-            await verifications.create(given, key="v", again=again)
+            await verifications.create(given, key="v", reuse_key=again)
     await adapter.verifications.delete("v")
     with pytest.raises(Conflict):
         await verifications.create(given, key="v")
-    await verifications.create(given, key="v", again=True)
+    await verifications.create(given, key="v", reuse_key=True)
     assert len(await adapter.verifications.history("v")) == 3
     with pytest.raises(InvalidInput):
         await verifications.restore("v")

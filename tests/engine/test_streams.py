@@ -178,7 +178,7 @@ async def test_appends_that_took_minutes_do_not_make_a_decision_wait_for_minutes
     shared: Shared, pauses: list[float]
 ) -> None:
     theirs, streams, _ = shared
-    streams._recent.append(60.0)
+    streams._append_times.append(60.0)
     await theirs.append([new_event(PERSON)])
     assert (await streams.head(PERSON)).guard == 2
     assert LONGEST_PATIENCE <= sum(pauses) < LONGEST_PATIENCE + 2 * LONGEST_PAUSE

@@ -79,7 +79,7 @@ class Auth:
         """Settle who has an email, without taking it. Raises `Conflict` if somebody has it."""
         unique, value = USER.unique[0], (folded(email),)
         stream = USER.claim_stream(self._context.tenant, unique, value)
-        await self._context.claims._settled(USER, unique, value, stream, "nobody")
+        await self._context.claims._free_head(USER, unique, value, stream, "nobody")
 
     async def complete(self, decisions: list[Event]) -> None:
         """Write what remains of transactions that are decided."""

@@ -13,9 +13,8 @@ from typing import Any, Literal
 import msgspec
 import pytest
 
-from allsource_auth.engine import claims, settling, streams
-from allsource_auth.engine import indexes as lists
-from allsource_auth.engine.claims import Claims, release
+from allsource_auth.engine import claims, indexes, settling, streams
+from allsource_auth.engine.claims import Claims, release_event
 from allsource_auth.engine.context import Context
 from allsource_auth.engine.indexes import Indexes
 from allsource_auth.engine.mutations import Mutations
@@ -49,8 +48,8 @@ def broken(scenario: Scenario, *, faults: int = 0) -> str:
 
 @pytest.fixture(autouse=True)
 def _snapshots_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lists, "WORTH", 0)
-    monkeypatch.setattr(lists, "LOOK_EVERY", 1)
+    monkeypatch.setattr(indexes, "MIN_NEW_ENTRIES", 0)
+    monkeypatch.setattr(indexes, "CHECK_INTERVAL", 1)
 
 
 def test_without_the_fence_an_email_has_two_owners(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -98,13 +97,13 @@ def test_with_the_commit_point_moved_forward_an_email_has_two_owners(monkeypatch
 
 
 def test_with_a_snapshot_that_trusts_order_a_living_session_is_not_listed(monkeypatch: pytest.MonkeyPatch) -> None:
-    careful = Indexes.shorten
+    careful = Indexes.compact
 
     async def trusting(self: Indexes, stream: str, fold: Any, dead: Collection[str] = ()) -> None:
         ordered = SimpleNamespace(store=SimpleNamespace(time_skew=0), append=self._streams.append)
         await careful(Indexes(ordered), stream, fold, dead)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(Indexes, "shorten", trusting)
+    monkeypatch.setattr(Indexes, "compact", trusting)
     assert "are alive" in broken(find("two sign-ins"))
 
 
@@ -126,7 +125,7 @@ def test_with_a_release_instead_of_a_fence_a_refused_change_takes_anothers_claim
             for event in plan.before:
                 head = await self._streams.head(event.stream)
                 if head.op == operation.id:
-                    await self._streams.append([release(operation, event.stream, plan.head.stream, head)])
+                    await self._streams.append([release_event(operation, event.stream, plan.head.stream, head)])
 
     monkeypatch.setattr(Mutations, "_withdraw", withdraw)
     assert "not found by its email" in broken(find("two changes to the same email"))
@@ -159,7 +158,7 @@ def clock_steps_back() -> Scenario:
 @pytest.fixture
 def _no_snapshots(monkeypatch: pytest.MonkeyPatch) -> None:
     """A clock that steps back by more than a snapshot's horizon is a known limit of lists (ARCHITECTURE.md)."""
-    monkeypatch.setattr(lists, "WORTH", 64)
+    monkeypatch.setattr(indexes, "MIN_NEW_ENTRIES", 64)
 
 
 @pytest.mark.usefixtures("_no_snapshots")
@@ -181,7 +180,7 @@ def test_judging_what_happened_and_what_is_held_by_two_reads_gives_an_email_two_
     async def two_reads(self: Claims, kind: object, unique: object, wanted: object, owner: Head, op: str) -> bool:
         return await self._streams.written_since(owner, op, since=None) is not None
 
-    monkeypatch.setattr(Claims, "_is_over", two_reads)
+    monkeypatch.setattr(Claims, "_is_committed", two_reads)
     assert "two living owners" in broken(find("two users change to one email"))
 
 
@@ -238,7 +237,7 @@ def test_with_claims_that_do_not_name_the_decision_an_email_has_two_owners(monke
 
 
 def test_without_a_fence_on_the_decision_a_refused_transaction_happens_late(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(transactions.Transaction, "_make_void", nothing)
+    monkeypatch.setattr(transactions.Transaction, "_fence_decision", nothing)
     late = replace(find("two changes as one, and deletion of the second", TRANSACTIONS), faults=frozenset({"delay"}))
     assert "was refused, but wrote" in broken(late, faults=1)
 

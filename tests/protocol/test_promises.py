@@ -9,7 +9,7 @@ from typing import Literal
 import pytest
 from _pytest.mark import ParameterSet
 
-from allsource_auth.engine import indexes as lists
+from allsource_auth.engine import indexes
 from tests.protocol.core import SECOND
 from tests.protocol.explore import explore, sample
 from tests.protocol.people import outlives_forgotten_versions
@@ -30,8 +30,8 @@ def named(scenario: Scenario) -> str:
 @pytest.fixture(autouse=True)
 def _snapshots_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Write a snapshot for a single entry, so that two of them meet in a short run."""
-    monkeypatch.setattr(lists, "WORTH", 0)
-    monkeypatch.setattr(lists, "LOOK_EVERY", 1)
+    monkeypatch.setattr(indexes, "MIN_NEW_ENTRIES", 0)
+    monkeypatch.setattr(indexes, "CHECK_INTERVAL", 1)
 
 
 @pytest.mark.parametrize("scenario", EVERY, ids=named)

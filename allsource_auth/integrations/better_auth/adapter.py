@@ -198,7 +198,7 @@ class AllsourceDatabaseAdapter(BaseAdapter):
         key, given = table.new(row)
         collection = self._collection(table)
         with self._refusing(table):
-            entity = await self._decided(lambda: collection.create(given, key=key, again=True))
+            entity = await self._decided(lambda: collection.create(given, key=key, reuse_key=True))
         found = {name: value for name, value in table.row(entity).items() if name in row or name == "id"}
         return self._shown(model, found, select)
 
