@@ -331,7 +331,7 @@ class Collection(Queries[E]):
             before = self.living(head.event)
             former = await self._history.event_as_of(stream, to, field="to", require_leader=True)
             if former is None or is_tombstone(former.payload):
-                raise InvalidInput("to", f"the {kind.name} was not alive then")
+                raise InvalidInput("to", f"the {kind.name} did not exist at that time")
             assert head.event is not None
             kept = kind.codec.replaced(former.payload, head.event.payload, kind.kept_on_revert)
             payload = kind.codec.merged(kept, self._update_time())

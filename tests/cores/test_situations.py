@@ -10,7 +10,7 @@ import pytest
 
 from allsource_auth.engine import indexes
 from tests.cores.stage import play
-from tests.protocol.people import Auth
+from tests.protocol.promises import Auth
 from tests.protocol.scenario import Scenario
 from tests.protocol.situations import SESSIONS, SPLIT, THREE, TRANSACTIONS, USERS
 from tests.support import cores

@@ -1,1 +1,1 @@
-"""The engine below the repositories."""
+"""The modules of `allsource_auth.engine`."""

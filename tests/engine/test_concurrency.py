@@ -1,4 +1,4 @@
-"""``concurrently``: several calls at once, bounded, in one task where nothing has to wait."""
+"""``concurrently``: bounded concurrent calls, made by one task as long as no call has to wait."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests.support.turns import turns_of_others
 
 
 class Calls:
-    """Calls that wait until they are let go, or answer at once; what is under way, and what was."""
+    """A function whose calls wait for ``gate``, or return at once. It counts current calls, and records calls and tasks."""
 
     def __init__(self, *, waiting: bool) -> None:
         self.waiting = waiting
@@ -41,7 +41,7 @@ def keys(count: int) -> list[str]:
 
 @pytest.mark.parametrize("waiting", [True, False])
 @pytest.mark.parametrize("count", [0, 1, 2, 3, MAX_CONCURRENT, MAX_CONCURRENT + 1, 5 * MAX_CONCURRENT])
-async def test_every_key_once_in_order(count: int, waiting: bool) -> None:
+async def test_each_key_is_called_once_and_results_keep_the_order(count: int, waiting: bool) -> None:
     calls = Calls(waiting=waiting)
     calls.gate.set()
     found = await concurrently([*keys(count), *reversed(keys(count))], calls)
@@ -50,7 +50,7 @@ async def test_every_key_once_in_order(count: int, waiting: bool) -> None:
 
 
 @pytest.mark.parametrize("count", [2, 5, MAX_CONCURRENT, 5 * MAX_CONCURRENT])
-async def test_as_many_at_once_as_there_may_be(count: int) -> None:
+async def test_concurrency_is_bounded(count: int) -> None:
     calls = Calls(waiting=True)
     running = asyncio.ensure_future(concurrently(keys(count), calls))
     await asyncio.sleep(0.01)
@@ -61,13 +61,13 @@ async def test_as_many_at_once_as_there_may_be(count: int) -> None:
     assert calls.most == min(count, MAX_CONCURRENT)
 
 
-async def test_no_task_for_what_does_not_wait() -> None:
+async def test_calls_that_do_not_wait_start_no_task() -> None:
     calls = Calls(waiting=False)
     await concurrently(keys(CALLS_PER_YIELD - 1), calls)
     assert calls.tasks == {asyncio.current_task()}
 
 
-async def test_others_get_the_loop() -> None:
+async def test_other_tasks_run_between_calls_that_do_not_wait() -> None:
     async with turns_of_others() as turns:
         await concurrently(keys(20 * CALLS_PER_YIELD), Calls(waiting=False))
     assert turns.count >= 20
@@ -75,7 +75,7 @@ async def test_others_get_the_loop() -> None:
 
 @pytest.mark.parametrize("bad", ["k0", "k1", "k7", "k40"])
 @pytest.mark.parametrize("waits", [True, False])
-async def test_the_first_failure_ends_all(bad: str, waits: bool) -> None:
+async def test_first_failure_cancels_the_other_calls(bad: str, waits: bool) -> None:
     calls = Calls(waiting=True)
     failure = RuntimeError(bad)
 
@@ -96,7 +96,7 @@ async def test_the_first_failure_ends_all(bad: str, waits: bool) -> None:
     assert len(asyncio.all_tasks()) == 1
 
 
-async def test_a_failure_comes_as_it_is_from_a_call_within_a_call() -> None:
+async def test_failure_of_a_nested_call_is_raised_unwrapped() -> None:
     async def inner(key: str) -> str:
         await asyncio.sleep(0)
         raise KeyError(key)
@@ -108,7 +108,7 @@ async def test_a_failure_comes_as_it_is_from_a_call_within_a_call() -> None:
         await concurrently(["x", "y"], outer)
 
 
-async def test_who_is_cancelled_leaves_nothing_behind() -> None:
+async def test_cancelled_caller_leaves_no_tasks_behind() -> None:
     calls = Calls(waiting=True)
     running = asyncio.ensure_future(concurrently(keys(50), calls))
     await asyncio.sleep(0.01)
@@ -119,10 +119,8 @@ async def test_who_is_cancelled_leaves_nothing_behind() -> None:
     assert len(asyncio.all_tasks()) == 1
 
 
-async def test_keys_are_asked_for_once() -> None:
-    """Any iterable will do, one that can be walked through once as well."""
-
-    def once() -> Iterator[str]:
+async def test_keys_may_be_an_iterator() -> None:
+    def iterator() -> Iterator[str]:
         yield from keys(3)
 
-    assert list(await concurrently(once(), Calls(waiting=False))) == keys(3)
+    assert list(await concurrently(iterator(), Calls(waiting=False))) == keys(3)

@@ -1,4 +1,4 @@
-"""Kinds that are declared at run time: another declaration of one of the ten, and one that is new."""
+"""Kinds that are declared at run time: a replaced declaration of a built-in kind, and a new kind."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ PERSON = replace(
 
 
 class Device(Entity, frozen=True, kw_only=True, rename="camel"):
-    """Something that a user owns."""
+    """A child of a user, of a kind that is not built in."""
 
     user_id: str
 
@@ -68,7 +68,7 @@ async def created(adapter: AllsourceAuthAdapter, **given: Any) -> Person:
     return person
 
 
-async def test_attributes_of_another_declaration_are_kept_and_unique(adapter: AllsourceAuthAdapter) -> None:
+async def test_attributes_of_a_replaced_declaration_are_stored_and_unique(adapter: AllsourceAuthAdapter) -> None:
     person = await created(adapter, badge="7", email="ada@example.org")
     await adapter.users.update(person.id, name="Ada")
     found = await adapter.users.get_by_email("ada@example.org")
@@ -85,7 +85,7 @@ async def test_attributes_of_another_declaration_are_kept_and_unique(adapter: Al
     assert msgspec.structs.asdict(other)["badge"] == "7"
 
 
-async def test_a_new_kind_takes_part_in_cascades_and_transactions(adapter: AllsourceAuthAdapter) -> None:
+async def test_new_kind_takes_part_in_cascades_and_transactions(adapter: AllsourceAuthAdapter) -> None:
     async with adapter.transaction() as tx:
         person = await tx.context.collections["user"].create({"badge": "7"}, key=None)
         await tx.context.collections["device"].create({"user_id": person.id}, key="phone")
@@ -98,7 +98,7 @@ async def test_a_new_kind_takes_part_in_cascades_and_transactions(adapter: Allso
         await devices.restore("phone")
 
 
-async def test_given_times_win(adapter: AllsourceAuthAdapter) -> None:
+async def test_given_times_override_the_clock(adapter: AllsourceAuthAdapter) -> None:
     person = await created(adapter, created_at=OLD, updated_at=OLD)
     assert (person.created_at, person.updated_at) == (OLD, OLD)
     later = OLD + timedelta(days=1)
@@ -107,13 +107,13 @@ async def test_given_times_win(adapter: AllsourceAuthAdapter) -> None:
     assert (await adapter.users.update(person.id, name="A")).updated_at > later
 
 
-async def test_a_key_is_given_again_only_on_demand(adapter: AllsourceAuthAdapter) -> None:
+async def test_key_of_a_final_kind_is_reused_only_on_demand(adapter: AllsourceAuthAdapter) -> None:
     given = {"identifier": "i", "value": "v", "expires_at": OLD}
     verifications = adapter.context.collections[VERIFICATION.name]
     await verifications.create(given, key="v")
-    for again in (False, True):
+    for reuse_key in (False, True):
         with pytest.raises(Conflict):
-            await verifications.create(given, key="v", reuse_key=again)
+            await verifications.create(given, key="v", reuse_key=reuse_key)
     await adapter.verifications.delete("v")
     with pytest.raises(Conflict):
         await verifications.create(given, key="v")

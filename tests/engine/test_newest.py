@@ -1,4 +1,4 @@
-"""The table of newest events: right, and small."""
+"""The table of newest events: its result and its size."""
 
 import random
 
@@ -23,7 +23,7 @@ def an_event(number: int, stream: str, seq: int | None = None) -> Event:
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_the_last_event_of_each_stream_is_its_newest_unless_a_sequence_says_otherwise(seed: int) -> None:
+def test_newest_event_is_the_last_one_unless_an_earlier_one_has_a_higher_seq(seed: int) -> None:
     drawn = random.Random(seed)
     events: list[Event] = []
     expected: dict[str, tuple[str, int | None]] = {}
@@ -32,7 +32,7 @@ def test_the_last_event_of_each_stream_is_its_newest_unless_a_sequence_says_othe
         stream = drawn.choice(list(count))
         count[stream] += 1
         numbered = drawn.random() < 0.7
-        # Some are stored out of order: with a lower number than one that is there.
+        # Some are stored out of order: with a lower sequence number than an earlier event.
         seq = max(1, count[stream] - drawn.choice((0, 0, 0, 2))) if numbered else None
         event = an_event(number, stream, seq)
         events.append(event)
@@ -48,7 +48,7 @@ def test_the_last_event_of_each_stream_is_its_newest_unless_a_sequence_says_othe
     }
 
 
-def test_what_was_not_met_is_not_the_newest() -> None:
+def test_event_that_was_not_added_is_not_the_newest() -> None:
     newest = Newest()
     newest.add([an_event(1, "a", 1)])
     assert newest.has(an_event(1, "a", 1))
@@ -56,13 +56,13 @@ def test_what_was_not_met_is_not_the_newest() -> None:
     assert not newest.has(an_event(1, "b", 1))
 
 
-def test_it_takes_at_most_64_bytes_for_a_stream_even_while_it_grows() -> None:
+def test_table_takes_at_most_64_bytes_per_stream_even_while_it_grows() -> None:
     newest = Newest()
     before, largest = newest.nbytes, 0.0
     for number in range(100_000):
         newest.add([an_event(number, f"auth-user:{number}")])
         if newest.nbytes != before:
-            # Old and new table are there at the same time.
+            # The old and the new table exist at the same time.
             largest = max(largest, (before + newest.nbytes) / len(newest))
             before = newest.nbytes
     assert 16 < largest <= 64

@@ -1,4 +1,4 @@
-"""What streams learn from refusals, and from versions that count more than can be read."""
+"""Streams: versions learned from conflicts, and versions that count events which are not visible."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def numbered_event(stream: str, seq: int) -> NewEvent:
     return msgspec.structs.replace(new_event(stream), metadata=encode_metadata(op=f"op{seq}", seq=seq))
 
 
-async def test_refusal_of_one_stream_says_nothing_of_another_in_the_same_batch() -> None:
+async def test_conflict_of_one_stream_does_not_affect_others_in_the_batch() -> None:
     store = SqliteStore(SqliteLog(None))
     streams = Streams(store)
     await store.append([new_event(TAKEN)])
@@ -37,7 +37,7 @@ async def test_refusal_of_one_stream_says_nothing_of_another_in_the_same_batch()
 
 
 class Misreporting(WrappedStore):
-    """Reads out the version 1 of a stream, and holds guards against 7."""
+    """A store whose reads report version 1 of a stream, while guards are checked against version 7."""
 
     async def append(self, events: Sequence[NewEvent]) -> list[Acknowledged]:
         for event in events:
@@ -46,7 +46,7 @@ class Misreporting(WrappedStore):
         return [Acknowledged(id="e", time=0, version=8) for _ in events]
 
 
-async def test_version_that_a_refusal_names_twice_is_believed() -> None:
+async def test_version_in_two_equal_conflicts_becomes_the_guard() -> None:
     store = SqliteStore(SqliteLog(None))
     await store.append([new_event(TAKEN)])
     streams = Streams(Misreporting(store))
@@ -78,7 +78,7 @@ async def test_guard_is_the_version_of_the_newest_event_where_the_counter_is_low
 
 
 class Lagging(WrappedStore):
-    """Counts an event a while before it can be read, as Core does: for so many reads. Not atomic, as Core."""
+    """A store that counts the newest event of a stream, but hides it for ``hidden[stream]`` reads, as Core may do."""
 
     atomic_batches = False
 
@@ -106,7 +106,7 @@ class Lagging(WrappedStore):
 
 @pytest.mark.parametrize("reads", [1, 2, 3, 4, 9])
 @pytest.mark.parametrize("before", [0, 1, 2])
-async def test_decision_waits_for_an_event_that_is_counted_and_cannot_be_read_yet(before: int, reads: int) -> None:
+async def test_decision_waits_until_a_counted_event_is_visible(before: int, reads: int) -> None:
     store = SqliteStore(SqliteLog(None))
     lagging = Lagging(store)
     for number in range(before + 1):
@@ -121,14 +121,14 @@ async def test_decision_waits_for_an_event_that_is_counted_and_cannot_be_read_ye
 
 @pytest.fixture
 def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """The pauses between two looks, which are noted and not made."""
-    made: list[float] = []
+    """The pauses between two polls. They are recorded instead of slept."""
+    recorded: list[float] = []
 
     async def sleep(seconds: float) -> None:
-        made.append(seconds)
+        recorded.append(seconds)
 
     monkeypatch.setattr("allsource_auth.engine.settling.asyncio.sleep", sleep)
-    return made
+    return recorded
 
 
 Shared = tuple[SqliteStore, Streams, Callable[[], Streams]]
@@ -136,7 +136,7 @@ Shared = tuple[SqliteStore, Streams, Callable[[], Streams]]
 
 @pytest.fixture
 async def shared() -> AsyncIterator[Shared]:
-    """What another tenant appends with, and streams that never see it: one that stays, and what opens further ones."""
+    """A store of another tenant, and streams that count its events but never show them: one object, and a factory."""
     store = SqliteStore(SqliteLog(None))
     for stream in (TAKEN, PERSON):
         await store.append([numbered_event(stream, 1)])
@@ -146,37 +146,37 @@ async def shared() -> AsyncIterator[Shared]:
 
 
 @pytest.mark.parametrize("stream", [TAKEN, PERSON])
-async def test_what_is_never_seen_is_waited_for_once(shared: Shared, pauses: list[float], stream: str) -> None:
+async def test_event_that_never_becomes_visible_is_waited_for_once(
+    shared: Shared, pauses: list[float], stream: str
+) -> None:
     theirs, _, opened = shared
     for count in (2, 3):
         await theirs.append([new_event(stream)])
         streams = opened()
-        for again in (False, True):
+        for repeated in (False, True):
             pauses.clear()
             head = await streams.head(stream)
             assert (head.guard, head.seq) == (count, 1)
-            assert sum(pauses) == 0 if again else PATIENCE <= sum(pauses) < 2 * PATIENCE
+            assert sum(pauses) == 0 if repeated else PATIENCE <= sum(pauses) < 2 * PATIENCE
 
 
-@pytest.mark.parametrize(("stream", "shortly"), [(PERSON, True), (TAKEN, False)])
-async def test_an_id_that_another_tenant_is_known_to_use_is_waited_for_shortly(
-    shared: Shared, pauses: list[float], stream: str, shortly: bool
+@pytest.mark.parametrize(("stream", "short"), [(PERSON, True), (TAKEN, False)])
+async def test_wait_is_short_for_an_id_that_another_tenant_uses(
+    shared: Shared, pauses: list[float], stream: str, short: bool
 ) -> None:
-    """An index stream is nobody else's: what is not seen there is no habit of another tenant."""
+    """The wait for an index stream stays long, because its name contains the tenant."""
     theirs, streams, _ = shared
     for number in range(3):
         await theirs.append([new_event(stream)])
         pauses.clear()
         assert (await streams.head(stream)).guard == number + 2
-        if number and shortly:
+        if number and short:
             assert 0 < sum(pauses) <= 2 * LONGEST_PAUSE
         else:
             assert sum(pauses) >= PATIENCE
 
 
-async def test_appends_that_took_minutes_do_not_make_a_decision_wait_for_minutes(
-    shared: Shared, pauses: list[float]
-) -> None:
+async def test_wait_is_limited_even_after_appends_that_took_minutes(shared: Shared, pauses: list[float]) -> None:
     theirs, streams, _ = shared
     streams._append_times.append(60.0)
     await theirs.append([new_event(PERSON)])
@@ -184,7 +184,7 @@ async def test_appends_that_took_minutes_do_not_make_a_decision_wait_for_minutes
     assert LONGEST_PATIENCE <= sum(pauses) < LONGEST_PATIENCE + 2 * LONGEST_PAUSE
 
 
-async def test_long_streams_are_not_read_again_with_every_look(pauses: list[float]) -> None:
+async def test_long_stream_is_not_read_again_at_every_poll(pauses: list[float]) -> None:
     store = SqliteStore(SqliteLog(None))
     await store.append([numbered_event(PERSON, number + 1) for number in range(2500)])
     await SqliteStore(store._log, "other", owns_log=False).append([new_event(PERSON)])

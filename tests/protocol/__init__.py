@@ -3,10 +3,12 @@
 * `loop`: a deterministic asyncio event loop with virtual time.
 * `draws`: random numbers and clocks that are the same in every run.
 * `core`: the server, with the semantics of Allsource Core.
-* `store`: an `EventStore` on that server whose requests advance only when they are told to.
-* `world`: one run: the clients, what is on its way between them and the server, and the faults.
-* `scenario`: what to run and what must hold afterwards.
-* `explore`: all runs, one run again, or random runs.
+* `store`: an `EventStore` on that server. The scheduler executes its requests step by step.
+* `world`: one run: the clients, the requests and replies in flight, and the faults.
+* `scenario`: the clients to run, and the check of the final state.
+* `explore`: runs all interleavings, replays one, or runs random ones.
+* `promises`: the repositories on the simulated server, and the checks that every run must pass.
+* `situations`: the scenarios.
 
 ::
 

@@ -1,15 +1,15 @@
-"""`SimCore`: the state of an Allsource Core, and what each request does to it.
+"""`SimCore`: the simulated state of an Allsource Core, and the effect of each request on it.
 
-Everything here is synchronous: one call is what the server does under its lock. Section numbers are those of the
-contract.
+Everything here is synchronous: one call does what the server does under its lock. The facts about Core are in
+`docs/reference/allsource-api.md`:
 
-* One version counter for each stream id, shared by all tenants (6). A guard is checked when the event is stored.
-* An event is counted before it can be read (section 1 of the contract of 0.27, "Order of checks"; 0.23 does the same).
-* An event's time is taken before the lock (8.2), so a caller may hand in an earlier one.
-* Events are read by (time, event version, position) (8.2); 0.23 and 0.24 say version 1 in every event.
-* 0.23 and 0.24 forget the counters of archived events when they restart, until the tenant is read (6.1, 19).
+* Each stream id has one version counter, shared by all tenants. A guard is checked when the event is stored.
+* An event is counted before it is visible to reads.
+* The time of an event is taken before the lock. So a caller may pass an earlier one.
+* Events are read in the order of (time, event version, position). 0.23 and 0.24 report version 1 in every event.
+* 0.23 and 0.24 lose the counters of archived events on a restart, until the tenant is read.
 
-`SimCore.key` says all that later answers depend on in one hashable value, built up as events are stored.
+`SimCore.key` is one hashable value for all state that later answers depend on. It is updated as events are stored.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ SECOND = 1_000_000_000
 
 
 class Interner(dict[object, int]):
-    """A small number for each distinct value, so that long histories compare as one number."""
+    """Assigns a small number to each distinct value, so that long histories can be compared as one number."""
 
     def __missing__(self, value: object) -> int:
         number = self[value] = len(self) + 1
@@ -46,7 +46,7 @@ class Stored(NamedTuple):
 
 
 class Answer(NamedTuple):
-    """The answer to a read: what the client gets, and a number that is the same for the same answer."""
+    """The answer to a read: its value, and a number that is equal for equal answers."""
 
     value: Latest | list[Event]
     key: int
@@ -68,9 +68,12 @@ def _order(stored: Stored) -> tuple[int, int, int]:
 class SimCore:
     """A server.
 
-    ``versions``: ``"ones"`` as 0.23 and 0.24 say in every event, ``"true"`` as 0.27. ``tick``: nanoseconds that the
-    clock moves with each stored event. ``clock``: ``"global"`` counts all events, so that times tell the order of
-    everything; ``"stream"`` counts those of the stream, so that appends to different streams commute (far fewer states).
+    Args:
+        ids: assigns numbers to states.
+        versions: the versions in events: ``"ones"`` as in 0.23 and 0.24, ``"true"`` as in 0.27.
+        tick: nanoseconds that the clock advances with each stored event.
+        clock: ``"global"`` counts all events, so that times order all events. ``"stream"`` counts those of the stream, so
+            that appends to different streams commute, which gives far fewer states.
     """
 
     def __init__(
@@ -95,7 +98,7 @@ class SimCore:
         self._hidden: set[int] = set()
 
     def copy(self) -> SimCore:
-        """A server in the same state that goes its own way."""
+        """Return an independent server in the same state."""
         twin = SimCore.__new__(SimCore)
         twin.__dict__.update(self.__dict__)
         twin._streams = {
@@ -107,7 +110,7 @@ class SimCore:
         return twin
 
     def key(self) -> tuple[object, ...]:
-        """Everything that later answers depend on."""
+        """Return all state that later answers depend on."""
         trails = tuple(sorted([stream.trail for stream in self._streams.values()]))
         if not self._cold and not self._hidden:
             return self._shift, trails
@@ -117,20 +120,20 @@ class SimCore:
     # -- the clock
 
     def step_clock(self, nanoseconds: int) -> None:
-        """Move the wall clock, backwards if negative."""
+        """Move the wall clock, backwards if ``nanoseconds`` is negative."""
         self._shift += nanoseconds
 
     def moment(self, stream: str) -> int:
-        """How many events the clock of ``stream`` has counted."""
+        """Return the number of events that the clock of ``stream`` has counted."""
         if self._global:
             return self._count
         found = self._streams.get(stream)
         return len(found.events) if found else 0
 
     def stamps(self, new: NewEvent, since: int, skew: int) -> list[int]:
-        """The earlier times that ``new`` can carry if it may have been stamped at any `moment` from ``since`` until now.
+        """Return the earlier times that ``new`` can have if its time was taken at any `moment` from ``since`` until now.
 
-        For every event stored meanwhile, its own time and one just before it; none more than ``skew`` nanoseconds ago.
+        These are the time of each event stored meanwhile, and a time just before it, at most ``skew`` nanoseconds ago.
         """
         moment = self.moment(new.stream)
         now = self._time(moment)
@@ -148,9 +151,9 @@ class SimCore:
     def append(
         self, tenant: str, new: NewEvent, time: int | None = None, *, hidden: bool = False
     ) -> tuple[Acknowledged, int]:
-        """Store one event, stamped ``time`` (nanoseconds) or now; also answers its key.
+        """Store one event with the given time in nanoseconds, or the current one. Also returns the key of the event.
 
-        ``hidden``: it is counted, and can be read once it is revealed.
+        A ``hidden`` event is counted, but not visible until it is revealed.
         """
         stream = self._streams.get(new.stream)
         version = self.version(new.stream)
@@ -170,13 +173,13 @@ class SimCore:
         return Acknowledged(id=event.id, time=event.time, version=version + 1), stored.key
 
     def reveal(self, key: int | None = None) -> None:
-        """Let the event with this key be read; without one, all of them."""
+        """Make the event with this key visible; without a key, all events."""
         if key is None:
             self._hidden.clear()
         self._hidden.discard(key or 0)
 
     def append_all(self, tenant: str, events: Sequence[NewEvent]) -> list[tuple[Acknowledged, int]]:
-        """Store all of ``events`` or none, as SQLite does; a conflict names its stream."""
+        """Store all of ``events`` or none, as the embedded file does. A conflict names its stream."""
         versions: dict[str, int] = {}
         for new in events:
             version = versions.get(new.stream)
@@ -204,7 +207,7 @@ class SimCore:
     # -- versions
 
     def version(self, stream: str) -> int:
-        """The counter that guards of ``stream`` are held against."""
+        """Return the counter that guards of ``stream`` are compared with."""
         found = self._streams.get(stream)
         if found is None:
             return 0
@@ -214,7 +217,10 @@ class SimCore:
         return sum(index >= mark or stored.tenant not in self._cold for index, stored in enumerate(found.events))
 
     def restart(self, *, cold: bool | None = None) -> None:
-        """Start anew; ``cold``: with counters that know no event of before, by default where events say version 1."""
+        """Restart the server.
+
+        ``cold``: it loses the versions of earlier events. The default is true for a server that reports version 1 in events.
+        """
         self.reveal()
         if not (self._ones if cold is None else cold):
             return
@@ -222,7 +228,7 @@ class SimCore:
         self._marks = {name: len(stream.events) for name, stream in self._streams.items()}
 
     def load(self, tenant: str) -> None:
-        """What any read of ``tenant`` does first: its events count again."""
+        """Load ``tenant``, as each of its reads does first: its events are counted again."""
         if self._cold:
             self._cold.discard(tenant)
             if not self._cold:
@@ -231,11 +237,11 @@ class SimCore:
     # -- reading
 
     def latest(self, tenant: str, stream: str) -> Answer:
-        """``order=desc&limit=1``: the newest event, and the counter of the stream."""
+        """Return the newest event and the version of a stream, like a query with ``order=desc&limit=1``."""
         return self.counted(stream, self.newest(tenant, stream))
 
     def newest(self, tenant: str, stream: str) -> Answer:
-        """The first half of `latest`: the page of one event. It has no version yet."""
+        """The first half of `latest`: the page of one event, without the version."""
         self.load(tenant)
         events = self._ordered(tenant, stream)
         if not events:
@@ -243,14 +249,14 @@ class SimCore:
         return Answer(Latest(event=events[-1].event, version=0), events[-1].key)
 
     def counted(self, stream: str, page: Answer) -> Answer:
-        """The second half of `latest`: the counter is looked up after the page was taken (6)."""
+        """The second half of `latest`: the version counter is read after the page was taken."""
         event, version = cast(Latest, page.value).event, self.version(stream)
         return Answer(Latest(event=event, version=version), self._ids["latest", page.key, version])
 
     def read(
         self, tenant: str, stream: str, *, until: int | None, newest_first: bool, offset: int, limit: int
     ) -> Answer:
-        """A page of the events of ``stream``."""
+        """Return a page of the events of ``stream``."""
         self.load(tenant)
         events = [found for found in self._ordered(tenant, stream) if until is None or found.event.time <= until]
         if newest_first:
@@ -260,7 +266,7 @@ class SimCore:
     def scan(
         self, tenant: str, type_prefix: str, *, since: int | None, until: int | None, skip: frozenset[str], limit: int
     ) -> Answer:
-        """The first ``limit`` events of a type prefix between two times, without those whose ids are in ``skip``."""
+        """Return the first ``limit`` events of a type prefix between two times, without the ids in ``skip``."""
         self.load(tenant)
         found = [
             stored
@@ -276,7 +282,7 @@ class SimCore:
         return self._page(sorted(found, key=_order)[:limit])
 
     def heads(self, tenant: str, stream_prefix: str, type_prefix: str, *, after: str, limit: int) -> Answer:
-        """The newest events, of a type prefix, of the first ``limit`` streams behind the name ``after``."""
+        """Return the newest event of a type prefix of each of the first ``limit`` streams after the name ``after``."""
         self.load(tenant)
         page: list[Stored] = []
         for name in sorted(name for name in self._streams if name.startswith(stream_prefix) and name > after):
@@ -285,12 +291,12 @@ class SimCore:
         return self._page(page[:limit])
 
     def events(self, stream: str, *, tenant: str | None = None) -> list[Event]:
-        """The events of ``stream`` as they are stored, in stored order; for checks, it is not a request."""
+        """Return the events of ``stream`` in stored order. For checks; this is not a request."""
         found = self._streams.get(stream)
         return [stored.event for stored in found.events if tenant in (None, stored.tenant)] if found else []
 
     def streams(self) -> list[str]:
-        """The names of all streams; for checks, it is not a request."""
+        """Return the names of all streams. For checks; this is not a request."""
         return sorted(self._streams)
 
     def _ordered(self, tenant: str, stream: str) -> list[Stored]:

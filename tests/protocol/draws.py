@@ -1,7 +1,7 @@
-"""Random numbers and clocks that depend only on who asks, and how often.
+"""Random numbers and clocks that depend only on the client, and on how many numbers it has drawn.
 
-A client's random numbers must be the same in every run in which the client has seen the same replies: only then are two
-runs that reached the same state the same from there on.
+A client must draw the same random numbers in every run in which it has received the same replies. Otherwise two runs in the
+same state could continue differently.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from unittest import mock
 __all__ = ["START", "WHO", "Identity", "deterministic"]
 
 START = 1_800_000_000
-"""What every clock says at the start of a run, in seconds since the epoch."""
+"""The time of every clock at the start of a run, in seconds since the epoch."""
 
 _RANDOM = (
     "betavariate",
@@ -40,14 +40,14 @@ _RANDOM = (
 
 
 class Identity:
-    """Somebody who draws random numbers: one sequence for each name."""
+    """A source of random numbers. Each name has its own sequence."""
 
     def __init__(self, name: str) -> None:
         self.name = name
         self.drawn = 0
 
     def draw(self, size: int) -> bytes:
-        """The next ``size`` bytes of the sequence."""
+        """Return the next ``size`` bytes of the sequence."""
         self.drawn += 1
         seed = f"{self.name}:{self.drawn}".encode()
         if size <= 64:
@@ -67,7 +67,7 @@ def _draw(size: int) -> bytes:
 
 
 class _Dice(random.Random):
-    """The functions of `random`, drawing from the client whose code is running."""
+    """The functions of `random`, which draw from the sequence of the client whose code is running."""
 
     def random(self) -> float:
         return (int.from_bytes(_draw(7), "big") >> 3) / (1 << 53)
@@ -78,10 +78,10 @@ class _Dice(random.Random):
 
 @contextmanager
 def deterministic(now: Callable[[], float]) -> Iterator[None]:
-    """Let `uuid`, `secrets`, `random`, `os.urandom` and `time` depend on the client and on ``now`` (seconds) alone.
+    """Make `uuid`, `secrets`, `random`, `os.urandom` and `time` depend only on the client and on ``now`` (in seconds).
 
-    `uuid.uuid4` and the functions of `secrets` draw from `os.urandom`, under its own name or under the one that the
-    `random` module keeps, so names that were imported before are covered as well. ``datetime.now`` is not.
+    `uuid.uuid4` and the functions of `secrets` call `os.urandom`, under its own name or under the name that the `random`
+    module has for it. So names that were imported before are covered as well. ``datetime.now`` is not patched.
     """
     dice = _Dice()
     clocks: dict[str, Any] = {

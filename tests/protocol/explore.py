@@ -1,12 +1,12 @@
-"""Run a scenario in every possible order, in one given order, or in random ones.
+"""Run a scenario in every possible order, in one given order, or in random orders.
 
-`explore` is a depth-first search that knows a run only by its choices: it runs the scenario from the start, follows the
-choices of one unexplored branch, goes on with the first possibility, and notes the others. A branch ends where the run
-reaches a state that was seen before: the clients depend on nothing but what they observe (`draws`), so everything that
-can follow has been or will be looked at. Branches with fewer faults go first: a state that was reached with fewer
-faults needs no second look, and the first violation found has the fewest faults possible.
+`explore` is a depth-first search. A run is identified by its choices. The search runs the scenario from the start, follows the
+choices of one unexplored branch, then always takes the first possibility and records the others as new branches. A branch
+ends where the run reaches a state that was seen before. This is sound because clients depend only on what they observe (see
+`draws`): whatever can follow has been explored or will be. Branches with fewer faults are explored first. So a state need not
+be explored again with more faults, and the first violation that is found has the fewest faults.
 
-These functions have an event loop of their own: call them from plain functions, not from coroutines.
+These functions run their own event loop: call them from plain functions, not from coroutines.
 """
 
 from __future__ import annotations
@@ -30,20 +30,20 @@ __all__ = ["Replay", "Result", "Violation", "explore", "replay", "sample"]
 
 _clock = time.perf_counter
 
-_LEFT_BEFORE_COLLECTION = 200_000
-"""Objects that runs leave behind before they are collected; the states seen are many, and looking through them is slow."""
+_COLLECTION_THRESHOLD = 200_000
+"""Objects that are allocated before the garbage collector runs. Each of its passes over the many states is slow."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Result:
-    """What was explored."""
+    """The extent of an exploration."""
 
     schedules: int
-    """Runs, those cut short in a known state included."""
+    """Number of runs, including those that ended in a known state."""
     ends: int
-    """Runs whose end was checked."""
+    """Number of runs whose final state was checked."""
     states: int
-    """Distinct states in which there was something to choose."""
+    """Number of distinct states with more than one possibility."""
     complete: bool
     """Whether every possible run is covered."""
     seconds: float
@@ -59,11 +59,11 @@ class Result:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Replay:
-    """One run, told."""
+    """One run, with a line for each step."""
 
     lines: list[str]
     choices: list[int]
-    """Every choice of the run, those after the given ones included."""
+    """All choices of the run, also those after the given ones."""
     outcomes: dict[str, Outcome]
     violation: BaseException | None
 
@@ -72,23 +72,23 @@ class Replay:
 
 
 class Violation(AssertionError):
-    """A run that ends in a state that must not be.
+    """A run that breaks a promise.
 
-    ``choices``, ``faults`` and ``reduce`` are what `replay` needs to run it again, ``cause`` is what was raised.
+    `replay` repeats it with ``choices``, ``faults`` and ``reduce``. ``cause`` is the exception that was raised.
     """
 
-    def __init__(self, scenario: Scenario, choices: list[int], faults: int, reduce: bool, told: Replay) -> None:
+    def __init__(self, scenario: Scenario, choices: list[int], faults: int, reduce: bool, run: Replay) -> None:
         self.choices = choices
         self.faults = faults
         self.reduce = reduce
-        self.cause = told.violation
-        self.trace = str(told)
-        again = f"replay(scenario, {choices}, faults={faults}{'' if reduce else ', reduce=False'})"
-        super().__init__(f"{scenario.name}\n{told}\nviolation: {_words(told.violation)}\n{again}")
+        self.cause = run.violation
+        self.trace = str(run)
+        call = f"replay(scenario, {choices}, faults={faults}{'' if reduce else ', reduce=False'})"
+        super().__init__(f"{scenario.name}\n{run}\nviolation: {_words(run.violation)}\n{call}")
 
 
 class _Script:
-    """Choices made before; afterwards the first possibility, or whatever ``then`` answers."""
+    """Makes the given choices, then takes the first possibility, or the one that ``then`` returns."""
 
     def __init__(self, choices: Sequence[int], then: Callable[[int, int], int] | None = None) -> None:
         self.taken: list[int] = []
@@ -96,24 +96,26 @@ class _Script:
         self._then = then
 
     def pick(self, world: World, steps: int, faults: int) -> int:
-        """The next choice."""
+        """Return the next choice."""
         index = len(self.taken)
         if index < len(self._choices):
             choice = self._choices[index]
             if choice >= steps + faults:
-                raise ValueError(f"choice {index} is {choice}, but there are only {steps + faults}: another scenario?")
+                raise ValueError(
+                    f"choice {index} is {choice}, but there are only {steps + faults}; is it of another scenario?"
+                )
         else:
             choice = self._then(steps, faults) if self._then else 0
         self.taken.append(choice)
         return choice
 
     def ends(self, world: World) -> bool:
-        """Every run is of interest."""
+        """Return true: the final state of every run is checked."""
         return True
 
 
 class _Search:
-    """The branches that are still to be explored, and the states that were seen."""
+    """The branches that are not explored yet, and the states that were seen."""
 
     def __init__(self, faults: int, prune: bool) -> None:
         self.seen: set[tuple[object, ...]] = set()
@@ -125,7 +127,7 @@ class _Search:
         self._pending[0].append(b"")
 
     def next(self) -> bool:
-        """Go to the next branch; false if there is none."""
+        """Go to the next branch; return false if there is none."""
         for branches in self._pending:
             if branches:
                 self._prefix = branches.pop()
@@ -134,7 +136,7 @@ class _Search:
         return False
 
     def pick(self, world: World, steps: int, faults: int) -> int:
-        """Follow the branch; beyond its end the first possibility, with the others as new branches."""
+        """Follow the branch. After its end take the first possibility, and record the others as new branches."""
         taken = self.taken
         index = len(taken)
         if index < len(self._prefix):
@@ -151,7 +153,7 @@ class _Search:
         return 0
 
     def ends(self, world: World) -> bool:
-        """Whether this end is new."""
+        """Return whether this final state is new."""
         if self._known(world, "end"):
             return False
         self.ends_seen += 1
@@ -168,7 +170,7 @@ class _Search:
 
 
 class _Stage:
-    """A scenario whose setup has run, on a loop that serves all runs."""
+    """A scenario whose setup has run, with the loop that all runs use."""
 
     def __init__(self, scenario: Scenario, loop: SimLoop) -> None:
         self._scenario = scenario
@@ -186,7 +188,7 @@ class _Stage:
     def run(
         self, chooser: Chooser, *, faults: int, reduce: bool, lines: list[str] | None = None
     ) -> tuple[World, Exception | None]:
-        """One run; what went wrong in it, if anything did."""
+        """Run once. Returns the world, and the exception that the run raised, if any."""
         world = World(
             self._scenario,
             self._loop,
@@ -207,12 +209,12 @@ class _Stage:
         return world, None
 
     def violation(self, choices: Sequence[int], faults: int, reduce: bool) -> Violation:
-        """A run that went wrong, as an error that tells it."""
-        told = self.replay(choices, faults, reduce)
-        return Violation(self._scenario, list(choices), faults, reduce, told)
+        """Replay a failed run and return it as an error with its trace."""
+        run = self.replay(choices, faults, reduce)
+        return Violation(self._scenario, list(choices), faults, reduce, run)
 
     def replay(self, choices: Sequence[int], faults: int, reduce: bool) -> Replay:
-        """One run with its trace."""
+        """Run once and return the trace."""
         lines: list[str] = []
         script = _Script(choices)
         world, error = self.run(script, faults=faults, reduce=reduce, lines=lines)
@@ -224,10 +226,16 @@ class _Stage:
 def explore(
     scenario: Scenario, *, faults: int = 0, limit: int = 200_000, prune: bool = True, reduce: bool = True
 ) -> Result:
-    """Run ``scenario`` in every order, with at most ``faults`` faults in each run, and at most ``limit`` runs.
+    """Run ``scenario`` in every order.
 
-    ``prune``: do not go on from a state that was seen before. ``reduce``: the partial order reduction of `world`.
-    Raises `Violation` for the first run that goes wrong.
+    Args:
+        scenario: the scenario.
+        faults: maximum number of faults in a run.
+        limit: maximum number of runs.
+        prune: end a run in a state that was seen before.
+        reduce: use the partial order reduction that `world` describes.
+
+    Raises `Violation` for the first run that fails.
     """
     search = _Search(faults, prune)
     schedules = 0
@@ -252,9 +260,9 @@ def explore(
 
 
 def replay(scenario: Scenario, choices: Sequence[int], *, faults: int = 0, reduce: bool = True) -> Replay:
-    """Run ``scenario`` in the order that ``choices`` say and tell what happens; it does not raise for a violation.
+    """Run ``scenario`` with the given choices, and return the trace. A violation is returned, not raised.
 
-    ``faults`` and ``reduce`` are those of the exploration that the choices come from.
+    ``faults`` and ``reduce`` must be those of the exploration that made the choices.
     """
     with _stage(scenario) as stage:
         return stage.replay(choices, faults, reduce)
@@ -269,9 +277,9 @@ def sample(
     chance: float = 0.05,
     reduce: bool = False,
 ) -> Result:
-    """Run ``scenario`` in ``runs`` random orders; where a fault is possible one happens with the given ``chance``.
+    """Run ``scenario`` in ``runs`` random orders. ``chance`` is the probability of a fault wherever one is possible.
 
-    Raises `Violation` for the first run that goes wrong.
+    Raises `Violation` for the first run that fails.
     """
     dice = random.Random(seed)
 
@@ -293,18 +301,18 @@ def sample(
 @contextmanager
 def _stage(scenario: Scenario) -> Iterator[_Stage]:
     loop = SimLoop()
-    often = gc.get_threshold()
-    gc.set_threshold(_LEFT_BEFORE_COLLECTION, *often[1:])
+    thresholds = gc.get_threshold()
+    gc.set_threshold(_COLLECTION_THRESHOLD, *thresholds[1:])
     try:
         with deterministic(loop.time):
             yield _Stage(scenario, loop)
     finally:
-        gc.set_threshold(*often)
+        gc.set_threshold(*thresholds)
         loop.close()
 
 
 def _words(error: BaseException | None) -> str:
     if error is None:
-        return "none when told again: the scenario is not deterministic"
+        return "none in the replay: the scenario is not deterministic"
     text = str(error) or repr(error)
     return text if isinstance(error, AssertionError) else f"{type(error).__name__}: {text}"

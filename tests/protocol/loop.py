@@ -1,7 +1,7 @@
 """A deterministic event loop with virtual time: asyncio without sockets, threads or a clock.
 
-Tasks, futures, locks, timers and anyio's primitives are the ordinary ones of asyncio. Where a real loop would wait in
-``select``, everything that can run has run; `SimLoop` asks its ``idle`` callback what happens next instead.
+Tasks, futures, locks, timers and anyio's primitives are those of asyncio. When nothing is ready to run, a real loop waits in
+``select``. `SimLoop` calls its ``idle`` callback instead, which decides what happens next.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ _WIPES = 100
 
 
 class Spinning(Exception):
-    """The tasks keep the loop busy without waiting for anything."""
+    """The tasks run in a busy loop: none of them ever waits."""
 
 
 class _Selector:
-    """What `asyncio.BaseEventLoop` asks when it has looked through its callbacks."""
+    """The selector that `asyncio.BaseEventLoop` calls between its callbacks."""
 
     def __init__(self, loop: SimLoop) -> None:
         self._loop = loop
@@ -36,7 +36,7 @@ class _Selector:
 
 
 class SimLoop(asyncio.BaseEventLoop):
-    """An event loop whose time stands still until `advance`, and which can be used for many runs."""
+    """An event loop with a clock that only `advance` moves. It can be used for many runs."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -49,16 +49,16 @@ class SimLoop(asyncio.BaseEventLoop):
         self._spins = 0
         self.now = 0.0
         self.errors: list[str] = []
-        """What callbacks raised outside of any task, in this run."""
+        """Errors that callbacks raised outside of a task in this run."""
 
     def run(self, idle: Callable[[], bool]) -> None:
-        """Run what is ready; whenever nothing is, call ``idle``, until it answers false."""
+        """Run all ready callbacks. Whenever none is ready, call ``idle``; stop when it returns false."""
         self._idle = idle
         self._spins = 0
         self.run_forever()
 
     def advance(self) -> None:
-        """Let the time of the next timer come."""
+        """Advance the clock to the next timer."""
         self.now = max(self.now, self._timers[0].when())
 
     @property
@@ -71,13 +71,13 @@ class SimLoop(asyncio.BaseEventLoop):
         return bool(timers)
 
     def drop(self, belongs: Callable[[contextvars.Context], bool]) -> None:
-        """Cancel the timers that were set in a context that ``belongs`` to somebody who is gone."""
+        """Cancel the timers that were set in a context for which ``belongs`` returns true."""
         for handle in list(self._timers):
             if belongs(handle._context):  # type: ignore[attr-defined]
                 handle.cancel()
 
     def wipe(self) -> None:
-        """End every task of this run, forget every timer, and set the time back to the start."""
+        """Cancel all tasks of this run, remove all timers, and reset the clock."""
         for _ in range(_WIPES):
             pending = [task for task in self._tasks if not task.done()]
             if not pending:
@@ -123,7 +123,7 @@ class SimLoop(asyncio.BaseEventLoop):
         if timeout == 0:
             self._spins += 1
             if self._spins > _SPINS:
-                raise Spinning("the clients run in circles without waiting for anything")
+                raise Spinning("the clients run in a busy loop and never wait")
             return
         self._spins = 0
         while not self._ready:  # type: ignore[attr-defined]
@@ -140,7 +140,7 @@ class SimLoop(asyncio.BaseEventLoop):
             self.errors.append(f"{message}: {context.get('exception')!r}")
 
     def _process_events(self, event_list: list[Any]) -> None:
-        """There are no sockets, so no events."""
+        """Do nothing: there are no sockets."""
 
     def _write_to_self(self) -> None:
-        """There is no other thread to be woken from."""
+        """Do nothing: there is no other thread that could wake the loop."""

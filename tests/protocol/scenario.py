@@ -1,4 +1,4 @@
-"""`Scenario`: what runs against what, and what must hold afterwards."""
+"""`Scenario`: clients that run concurrently, possible faults, and a check of the final state."""
 
 from __future__ import annotations
 
@@ -16,19 +16,18 @@ if TYPE_CHECKING:
 __all__ = ["ALL_FAULTS", "Client", "Fault", "Outcome", "Scenario"]
 
 Client = Callable[[SimStore, "World"], Awaitable[object]]
-"""A client program; what it returns is its outcome."""
+"""A client program. Its return value is its outcome."""
 
 Fault = Literal["death", "lost", "delay", "restart", "cancel", "clock"]
-"""What can go wrong.
+"""Kinds of faults.
 
-* ``death``: a client's process dies. What it has sent may still be executed, element by element, or not.
-* ``lost``: a request was executed, its reply is lost.
-* ``delay``: the client gets an ambiguous error although its append is on its way, to be executed at any later time or
-  never.
-* ``restart``: the server dies and comes back. Everything that was on its way is gone; an append that was about to be
-  sent is gone or meets the new server.
-* ``cancel``: the client's task is cancelled. What it has sent may still be executed.
-* ``clock``: the server's wall clock moves by ``clock_step``.
+* ``death``: the process of a client dies. Its requests may still be executed, event by event, or not.
+* ``lost``: a request is executed, but its reply is lost.
+* ``delay``: the client gets an ambiguous error for an append that is in flight. The append is executed later or never.
+* ``restart``: the server is killed and restarted. Requests in flight are lost. An append that has not been sent is lost or
+  reaches the restarted server.
+* ``cancel``: the task of a client is cancelled. Its requests may still be executed.
+* ``clock``: the wall clock of the server moves by ``clock_step``.
 """
 
 ALL_FAULTS: frozenset[Fault] = frozenset(("death", "lost", "delay", "restart", "cancel"))
@@ -41,9 +40,9 @@ class Outcome:
 
     how: Literal["returned", "raised", "cancelled", "died"]
     value: object = None
-    """What it returned."""
+    """The value that it returned."""
     error: BaseException | None = None
-    """What it raised."""
+    """The exception that it raised."""
 
     def __str__(self) -> str:
         if self.how == "returned":
@@ -55,12 +54,12 @@ class Outcome:
 
 @dataclass(frozen=True, kw_only=True)
 class Scenario:
-    """Clients that run at the same time, and a check.
+    """Clients that run concurrently, and a check.
 
-    ``setup`` runs once, alone; what it stores, every run finds, and what it returns is in ``world.facts``. ``check``
-    runs when all clients are done, alone; it raises `AssertionError` for a violation. A client that raises something
-    outside ``expected`` is a violation as well. Each client gets a store of its own; ``tenants`` names the tenants of
-    those that are not in ``"t"``.
+    ``setup`` runs once, before all runs. Every run starts with the events that it stored, and its result is ``world.facts``.
+    ``check`` runs after all clients have ended, and raises `AssertionError` for a violation. An exception of a client that is
+    not in ``expected`` is a violation as well. Each client has its own store, of the tenant that ``tenants`` names, or else
+    ``"t"``.
     """
 
     name: str
@@ -72,33 +71,33 @@ class Scenario:
 
     faults: frozenset[Fault] = ALL_FAULTS
     clock_step: int = -3600 * SECOND
-    """How far, in nanoseconds, the ``clock`` fault moves the server's clock."""
+    """Nanoseconds by which the ``clock`` fault moves the server's clock."""
 
     versions: Literal["ones", "true"] = "ones"
     cold: bool | None = None
-    """Whether a restart forgets the counters; by default where ``versions`` is ``"ones"``. Never if ``atomic``."""
+    """Whether a restart loses versions. By default only if ``versions`` is ``"ones"``. Never with ``atomic_batches``."""
     tick: int = 1_000_000
     clock: Literal["global", "stream"] = "stream"
     stamps: bool = False
-    """Unguarded events may be stamped before they are stored, at most ``time_skew`` earlier."""
+    """Unguarded events may get their time before they are stored, at most ``time_skew`` nanoseconds earlier."""
 
     split: bool = False
-    """The newest event and the version of a stream are two steps of one read, as on Core. Never if ``atomic``."""
+    """A read gets the newest event and the version of a stream in two steps, as on Core. Never with ``atomic_batches``."""
 
     lagging: bool = False
-    """An event is counted before it can be read, as on Core. Never if ``atomic``."""
+    """An event is counted before it is visible, as on Core. Never with ``atomic_batches``."""
 
     atomic_batches: bool = False
     time_skew: int = 60 * SECOND
     warm: bool = True
-    """A guarded append only reaches a server that has loaded the tenant since it started."""
+    """A guarded append is sent only to a server that has loaded the tenant since its start."""
     loses_versions_on_restart: bool = False
-    """Stores know that a restart forgets versions, and do nothing against it: never ``warm``."""
+    """The value of this attribute of the stores. If it is true, they do not load the tenant before appends: never ``warm``."""
     grace_over: bool = True
-    """``server_time()`` lies an hour beyond the newest time seen, so that every grace period is over."""
+    """``server_time()`` is an hour after the newest time read, so that every grace period is over."""
     page: int = 1000
 
     timers: Literal["idle", "any"] = "idle"
-    """``"idle"``: time passes only while no live request is on its way; ``"any"``: at any step."""
+    """``"idle"``: time passes only while no client waits for a reply. ``"any"``: at any step."""
     steps: int = 1000
-    """A run with more steps than this does not terminate."""
+    """A run with more steps than this is taken for one that does not terminate."""

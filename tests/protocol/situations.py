@@ -1,4 +1,4 @@
-"""Situations: two or three mutations on the same values, and what was there before. Tests explore them all."""
+"""Scenarios of two or three concurrent mutations on the same values. The tests explore all of them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from allsource_auth.engine.streams import Streams
 from allsource_auth.kinds import CLAIMED, USER
 from allsource_auth.store.base import NewEvent
 from tests.protocol.core import SECOND
-from tests.protocol.people import LATER, NOW, Auth, client, happens_whole_or_not_at_all, keeps_its_promises
+from tests.protocol.promises import LATER, NOW, Auth, check_promises, check_transactions, client
 from tests.protocol.scenario import Client, Scenario
 from tests.protocol.store import SimStore
 from tests.protocol.world import World
@@ -25,8 +25,8 @@ Act = Callable[[Auth], Awaitable[object]]
 Setup = Callable[[World], Awaitable[Mapping[str, Any] | None]]
 
 
-def situation(name: str, setup: Setup | None, check: Any = keeps_its_promises, **acts: Act) -> Scenario:
-    """A scenario of clients A, B, ... that each do one thing."""
+def situation(name: str, setup: Setup | None, check: Any = check_promises, **acts: Act) -> Scenario:
+    """Return a scenario of clients A, B, ... with one action each."""
 
     def program(actor: str, act: Act) -> Client:
         return client(actor, lambda auth, world: act(auth))
@@ -35,7 +35,7 @@ def situation(name: str, setup: Setup | None, check: Any = keeps_its_promises, *
 
 
 def before(*acts: Act, facts: Mapping[str, Any] | None = None) -> Setup:
-    """A setup in which these things happened one after the other."""
+    """Return a setup that performs actions one after the other."""
 
     async def setup(world: World) -> Mapping[str, Any] | None:
         auth = Auth(world.store())
@@ -62,13 +62,13 @@ def restore(user: str = "u1") -> Act:
     return lambda auth: auth.users.restore(user)
 
 
-async def there_and_back(auth: Auth) -> object:
+async def change_email_and_back(auth: Auth) -> object:
     await auth.users.update("u1", email="y@e")
     auth.note(1)
     return await auth.users.update("u1", email="x@e")
 
 
-async def back_to_the_first_state(auth: Auth) -> object:
+async def revert_to_first_state(auth: Auth) -> object:
     first = (await auth.users.history("u1"))[0]
     return await auth.users.revert("u1", first.event_id)
 
@@ -81,12 +81,12 @@ def sign_out(token: str = "t1") -> Act:
     return lambda auth: auth.sessions.delete(token)
 
 
-async def look_at_the_list(auth: Auth) -> None:
+async def list_sessions(auth: Auth) -> None:
     await auth.sessions.list_for_user("u1")
 
 
 def dead_claim(email: str, owner: str, version: int) -> Setup:
-    """The claim of a writer that died before its commit point, beside a user u1 with the email y@e."""
+    """Return a setup with the claim of a writer that died before its commit point, and a user u1 with the email y@e."""
 
     async def setup(world: World) -> None:
         store = world.store()
@@ -94,20 +94,20 @@ def dead_claim(email: str, owner: str, version: int) -> Setup:
         unique = USER.unique[0]
         payload = msgspec.json.encode({"v": 1, "owner": f"auth-user:{owner}", "ownerVersion": version})
         stream = USER.claim_stream(store.tenant, unique, (email,))
-        metadata = encode_metadata(op="of-the-dead", seq=1)
+        metadata = encode_metadata(op="of-a-dead-writer", seq=1)
         await store.append([NewEvent(type=CLAIMED, stream=stream, payload=payload, metadata=metadata, guard=0)])
 
     return setup
 
 
-async def both_fields_survive(world: World) -> None:
-    """Updates of different fields of one user: whoever was acknowledged is seen."""
+async def check_both_fields(world: World) -> None:
+    """Check all promises, and that acknowledged updates of different fields of one user are stored."""
     user = await Auth(world.store()).users.get("u1")
     assert user is not None
     for who, found, wanted in (("A", user.name, "Ada"), ("B", user.role, "admin")):
         if world.outcomes[who].how == "returned":
             assert found == wanted, f"the acknowledged change of {who} is lost"
-    await keeps_its_promises(world)
+    await check_promises(world)
 
 
 ada = sign_up(id="u1", email="X@e", username="n")
@@ -132,17 +132,19 @@ USERS = [
         "sign-up and change to its email", before(sign_up(id="u1")), A=change(email="x@e"), B=sign_up(email="x@e")
     ),
     situation("sign-up and change away from its email", before(ada), A=change(email="y@e"), B=sign_up(email="x@e")),
-    situation("sign-up and change there and back", before(ada), A=there_and_back, B=sign_up(email="x@e")),
+    situation(
+        "sign-up, and change of the email and back", before(ada), A=change_email_and_back, B=sign_up(email="x@e")
+    ),
     situation("sign-up and deletion of the owner", before(ada), A=delete(), B=sign_up(email="x@e")),
     situation("sign-up and restoration of the owner", before(ada, delete()), A=restore(), B=sign_up(email="x@e")),
     situation(
         "sign-up and return to the former email",
         before(ada, change(email="y@e")),
-        A=back_to_the_first_state,
+        A=revert_to_first_state,
         B=sign_up(email="x@e"),
     ),
     situation(
-        "two sign-ups over the claim of a dead one",
+        "two sign-ups over the claim of a dead sign-up",
         dead_claim("x@e", "gone", 0),
         A=sign_up(email="x@e"),
         B=sign_up(email="x@e"),
@@ -164,7 +166,7 @@ USERS = [
     situation(
         "two changes of different fields",
         before(ada),
-        both_fields_survive,
+        check_both_fields,
         A=change(name="Ada"),
         B=change(role="admin"),
     ),
@@ -173,11 +175,11 @@ USERS = [
     situation("deletion and restoration", before(ada, delete()), A=restore(), B=delete()),
     situation("two restorations", before(eve, delete()), A=restore(), B=restore()),
 ]
-"""Two mutations each, of users."""
+"""Two mutations of users each."""
 
 
 def together(*acts: Act) -> Act:
-    """These things as one transaction."""
+    """Return an action that performs ``acts`` in one transaction."""
 
     async def act(auth: Auth) -> None:
         async with auth.transaction() as tx:
@@ -190,83 +192,84 @@ def together(*acts: Act) -> Act:
 both = together(sign_up(id="u1", email="x@e"), sign_up(id="u2", email="y@e"))
 
 
-def whole(name: str, *past: Act, **acts: Act) -> Scenario:
+def transactional(name: str, *past: Act, **acts: Act) -> Scenario:
+    """Return a scenario of transactions, after the actions ``past``."""
     setup = before(*past, facts={"emails": ("x@e", "y@e", "z@e", "q@e")})
-    return situation(name, setup, happens_whole_or_not_at_all, **acts)
+    return situation(name, setup, check_transactions, **acts)
 
 
 TRANSACTIONS = [
-    whole("two sign-ups as one, and one with the first email", A=both, B=sign_up(id="u3", email="x@e")),
-    whole("two sign-ups as one, and one with the second email", A=both, B=sign_up(id="u3", email="y@e")),
-    whole(
+    transactional("two sign-ups as one, and one with the first email", A=both, B=sign_up(id="u3", email="x@e")),
+    transactional("two sign-ups as one, and one with the second email", A=both, B=sign_up(id="u3", email="y@e")),
+    transactional(
         "two sign-ups as one, twice, in the other order",
         A=both,
         B=together(sign_up(id="u3", email="y@e"), sign_up(id="u4", email="x@e")),
     ),
-    whole(
+    transactional(
         "two sign-ups as one, and two others with one email in common",
         A=both,
         B=together(sign_up(id="u3", email="z@e"), sign_up(id="u4", email="y@e")),
     ),
-    whole(
+    transactional(
         "two changes of one user, each with a sign-up with one email",
         ada,
         A=together(change(name="A"), sign_up(id="u2", email="y@e")),
         B=together(change(name="B"), sign_up(id="u3", email="y@e")),
     ),
-    whole(
-        "two sign-ups as one, and deletion of who has the second email",
+    transactional(
+        "two sign-ups as one, and deletion of the owner of the second email",
         sign_up(id="u0", email="y@e"),
         A=both,
         B=delete("u0"),
     ),
-    whole(
+    transactional(
         "change and sign-up as one, and a sign-up with the new email",
         ada,
         A=together(sign_up(id="u2", email="z@e"), change(email="y@e")),
         B=sign_up(id="u3", email="y@e"),
     ),
-    whole(
+    transactional(
         "change and sign-up as one, and another change",
         ada,
         A=together(change(email="y@e"), sign_up(id="u2", email="z@e")),
         B=change(email="q@e"),
     ),
-    whole(
+    transactional(
         "two changes as one, and a change of the second",
         ada,
         sign_up(id="u2", email="y@e"),
         A=together(change(name="Ada"), change("u2", email="z@e")),
         B=change("u2", email="q@e"),
     ),
-    whole(
+    transactional(
         "two changes as one, and the same change of the second",
         ada,
         sign_up(id="u2", email="y@e"),
         A=together(change(name="Ada"), change("u2", email="z@e")),
         B=change("u2", email="z@e"),
     ),
-    whole(
+    transactional(
         "two changes as one, and deletion of the second",
         ada,
         sign_up(id="u2", email="y@e"),
         A=together(change(name="Ada"), change("u2", email="z@e")),
         B=delete("u2"),
     ),
-    whole(
+    transactional(
         "changes and sign-up as one, and a change to the email of the sign-up",
         sign_up(id="u1", email="y@e"),
         sign_up(id="u2"),
         A=together(change("u2", name="Eve"), change(name="Ada"), sign_up(id="u3", email="x@e")),
         B=change(email="x@e"),
     ),
-    whole(
+    transactional(
         "deletion and sign-up as one, and a sign-up with the freed email",
         ada,
         A=together(delete(), sign_up(id="u2", email="y@e")),
         B=sign_up(id="u3", email="x@e"),
     ),
-    whole(
+    transactional(
         "restoration and sign-up as one, and a sign-up with the former email",
         ada,
         delete(),
@@ -274,7 +277,7 @@ TRANSACTIONS = [
         B=sign_up(id="u3", email="x@e"),
     ),
 ]
-"""A transaction against one mutation, or another transaction."""
+"""A transaction and a concurrent mutation or transaction."""
 
 MILLISECOND = SECOND // 1000
 
@@ -283,11 +286,11 @@ some_sessions = before(
     sign_in(token="t1"),
     facts={"emails": ()},
 )
-"""A list with entries that are older than the horizon of a snapshot, and some that are not."""
+"""Sessions with index entries before and after the horizon of a snapshot."""
 
 
 def listed(name: str, **acts: Act) -> Scenario:
-    """A situation of one list whose entries may be stored out of time order, by up to a millisecond."""
+    """Return a scenario of one index whose entries may be stored up to a millisecond out of time order."""
     found = situation(name, some_sessions, **acts)
     return replace(found, stamps=True, tick=MILLISECOND, time_skew=MILLISECOND)
 
@@ -298,13 +301,13 @@ SESSIONS = [
     listed("sign-in and sign-out", A=sign_in(), B=sign_out()),
     listed("two sign-outs", A=sign_out(), B=sign_out()),
     listed(
-        "sign-out and a longer life",
+        "sign-out and a new expiry",
         A=sign_out(),
         B=lambda auth: auth.sessions.update_expiry("t1", LATER.replace(year=2027)),
     ),
-    listed("sign-in and a reader that shortens the list", A=sign_in(), B=look_at_the_list),
-    listed("sign-out and a reader that shortens the list", A=sign_out(), B=look_at_the_list),
-    listed("two readers that shorten the list", A=look_at_the_list, B=look_at_the_list),
+    listed("sign-in and a reader that compacts the index", A=sign_in(), B=list_sessions),
+    listed("sign-out and a reader that compacts the index", A=sign_out(), B=list_sessions),
+    listed("two readers that compact the index", A=list_sessions, B=list_sessions),
     situation(
         "deletion of the user and sign-out",
         before(sign_up(id="u1", email="x@e"), sign_in(token="t1"), facts={"emails": ("x@e",)}),
@@ -312,7 +315,7 @@ SESSIONS = [
         B=sign_out(),
     ),
 ]
-"""Two mutations each, of sessions and their lists; snapshots are written for every single entry (see the tests)."""
+"""Two mutations of sessions each. The tests make every entry of the index due for a snapshot."""
 
 
 async def two_changes(auth: Auth) -> object:
@@ -321,8 +324,8 @@ async def two_changes(auth: Auth) -> object:
     return await auth.users.update("u1", role="user")
 
 
-def of_others(*roles: str) -> Setup:
-    """A user u1 that another program wrote, with one event for each role: nothing in them tells their order."""
+def foreign_user(*roles: str) -> Setup:
+    """Return a setup with a user u1 that another program wrote: one event for each role, without sequence numbers."""
 
     async def setup(world: World) -> None:
         values = {"id": "u1", "created_at": NOW, "updated_at": NOW}
@@ -334,12 +337,12 @@ def of_others(*roles: str) -> Setup:
     return setup
 
 
-async def the_same_id_elsewhere(world: World) -> None:
+async def same_id_in_another_tenant(world: World) -> None:
     await Auth(world.store("elsewhere")).users.create(id="u1")
 
 
 def configure(hash_key: str) -> Client:
-    """A first writer, whose settings nobody has held against those of the store yet."""
+    """Return a client that writes its settings as the first writer of a store does."""
 
     async def program(store: SimStore, world: World) -> str:
         await StoreSettings(Settings(hash_key=hash_key), store, Streams(store).head).before_append()
@@ -348,8 +351,8 @@ def configure(hash_key: str) -> Client:
     return program
 
 
-async def all_writers_agree(world: World) -> None:
-    """The store has the settings of whoever could write, and of nobody else."""
+async def check_settings(world: World) -> None:
+    """Check that the store has the settings of the only client that succeeded."""
     keys = {outcome.value for outcome in world.outcomes.values() if outcome.how == "returned"}
     for key in keys:
         await StoreSettings(Settings(hash_key=str(key)), world.store(), Streams(world.store()).head).before_read()
@@ -378,36 +381,36 @@ SPLIT = [
         replace(
             situation(
                 "two sign-ups with one id that another tenant has",
-                the_same_id_elsewhere,
+                same_id_in_another_tenant,
                 A=sign_up(id="u1", email="x@e"),
                 B=sign_up(id="u1", email="y@e"),
             ),
-            # After a restart the other tenant's events do not count until that tenant is read, whatever this one reads
-            # (section 6.1 of the contract): nothing that a client does can make up for it.
+            # After a restart the events of the other tenant are not counted until that tenant is read. A client of this
+            # tenant cannot prevent that. See "Restarts" in `docs/reference/allsource-api.md`.
             cold=False,
         ),
         situation(
             "two changes of a user that another program wrote",
-            of_others("guest"),
-            both_fields_survive,
+            foreign_user("guest"),
+            check_both_fields,
             A=change(name="Ada"),
             B=change(role="admin"),
         ),
         situation(
             "two changes of a user that another program wrote and changed",
-            of_others("guest", "user"),
-            both_fields_survive,
+            foreign_user("guest", "user"),
+            check_both_fields,
             A=change(name="Ada"),
             B=change(role="admin"),
         ),
         Scenario(
             name="two first writers with different settings",
             clients={"A": configure("one"), "B": configure("another")},
-            check=all_writers_agree,
+            check=check_settings,
         ),
     ]
 ]
-"""Situations in which something can come between the newest event and the version of a stream."""
+"""Scenarios in which an event may be stored between the two steps of a read: newest event and version."""
 
 THREE = [
     situation(
@@ -427,6 +430,6 @@ THREE = [
         B=sign_up(email="x@e"),
         C=change("u2", email="x@e"),
     ),
-    listed("sign-in, sign-out and a reader", A=sign_in(), B=sign_out(), C=look_at_the_list),
+    listed("sign-in, sign-out and a reader", A=sign_in(), B=sign_out(), C=list_sessions),
 ]
-"""Three mutations each, for samples."""
+"""Three clients each, for samples."""

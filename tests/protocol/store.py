@@ -1,6 +1,6 @@
-"""`SimStore`: the `EventStore` of one client, and the requests that it sends.
+"""`SimStore`: the `EventStore` of one client, and its requests.
 
-A request does nothing by itself: whoever owns the `Network` executes it step by step and delivers its reply.
+A request is passive: the owner of the `Network` executes it step by step and delivers the reply.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ __all__ = ["Append", "Network", "Read", "SimStore"]
 
 
 class Append:
-    """An append on its way: one step for each event, or one for all of them on an atomic store.
+    """An append in flight: one step for each event, or one for all of them on a store with atomic batches.
 
-    On a ``lagging`` store it is two for each: the event is counted, and then it can be read.
+    On a ``lagging`` store each event takes two steps: it is counted, then it becomes visible.
     """
 
     reads = False
@@ -39,19 +39,22 @@ class Append:
         self._await()
 
     def _await(self) -> None:
-        """From now on the next event can be stamped; only lists depend on that, and their events have no guard."""
+        """Record when the time of the next event may first be taken.
+
+        Only events without a guard may get an earlier time: only indexes depend on it, and their entries have no guard.
+        """
         new = self.events[self._next]
         self._early = self.store.stamps and new.guard is None
         self.since = self.store.core.moment(new.stream) if self._early else 0
 
     def stamps(self) -> list[int | None]:
-        """The times that the next event can carry; ``None`` is the time at which it is stored."""
+        """Return the possible times of the next event. ``None`` is the time at which it is stored."""
         if not self._early or self.hides:
             return [None]
         return [None, *self.store.core.stamps(self.events[self._next], self.since, self.store.time_skew)]
 
     def execute(self, stamp: int | None) -> None:
-        """Let the server take the next step."""
+        """Execute the next step on the server."""
         core, tenant = self.store.core, self.store.tenant
         new = self.events[self._next]
         try:
@@ -83,34 +86,34 @@ class Append:
 
     @property
     def begun(self) -> bool:
-        """Whether the server has seen anything of it."""
+        """Whether the server has executed a step of it."""
         return self._next > 0 or self.finished or self.hides
 
     @property
     def hides(self) -> bool:
-        """Whether an event of it is counted and cannot be read."""
+        """Whether an event of it is counted, but not visible."""
         return self._counted is not None
 
     def reply(self) -> object:
-        """What the client gets, if the append succeeded."""
+        """Return the reply to a successful append."""
         for acknowledged in self.acknowledged:
-            self.store.saw(acknowledged.time)
+            self.store.observe(acknowledged.time)
         return self.acknowledged
 
     def lost(self) -> Http:
-        """What the client gets if there is no reply."""
+        """Return the error that the client gets if there is no reply."""
         return Http("no reply to an append", ambiguous=True)
 
     def title(self) -> str:
-        """The step that comes next, in words."""
+        """Describe the next step."""
         if self._counted is not None:
-            return f"{_name(self.events[self._next])} can be read"
+            return f"{_name(self.events[self._next])} becomes visible"
         if self.store.atomic_batches:
             return "append " + " + ".join(_name(new) for new in self.events)
         return f"append {self._next + 1}/{len(self.events)} {_name(self.events[self._next])}"
 
-    def story(self) -> str:
-        """What the last step did, in words."""
+    def result(self) -> str:
+        """Describe the result of the last step."""
         if isinstance(self.error, VersionConflict):
             return f"refused, the stream is at version {self.error.actual}"
         if self._counted is not None:
@@ -121,10 +124,10 @@ class Append:
 
 
 class Read:
-    """A read on its way: one step, which executes it and delivers the reply.
+    """A read in flight: one step, which executes it and delivers the reply.
 
-    ``count`` makes them two: the first takes the page, the second adds what it answers. What is half done depends on
-    the page alone, and changes nothing on the server: it can be dropped as if it had never begun.
+    With ``count`` there are two steps: the first takes the page, the second adds the result of ``count``. A half-done read
+    depends on its page alone and changes nothing on the server, so it can be dropped like one that was not begun.
     """
 
     reads = True
@@ -151,11 +154,11 @@ class Read:
         self._answer: Answer | None = None
 
     def stamps(self) -> list[int | None]:
-        """A read carries no time."""
+        """Return one possibility: a read stores no event, so it has no time."""
         return [None]
 
     def execute(self, stamp: int | None) -> None:
-        """Let the server answer, or take the next of two steps."""
+        """Execute the read, or the next of its two steps."""
         if self._count is not None and self._answer is None:
             self._answer = self._ask()
             self.trail = self._ids[self.trail, self._answer.key]
@@ -165,23 +168,23 @@ class Read:
         self.finished = True
 
     def reply(self) -> object:
-        """The answer."""
+        """Return the answer."""
         value = cast(Answer, self._answer).value
         for event in value if isinstance(value, list) else [value.event]:
             if event is not None:
-                self.store.saw(event.time)
+                self.store.observe(event.time)
         return value
 
     def lost(self) -> Http:
-        """What the client gets if there is no reply."""
+        """Return the error that the client gets if there is no reply."""
         return Http("no reply to a read")
 
     def title(self) -> str:
-        """The step that comes next, in words."""
+        """Describe the next step."""
         return self._words if self._answer is None else f"{self._words}, then its version"
 
-    def story(self) -> str:
-        """What the last step answered, in words."""
+    def result(self) -> str:
+        """Describe the result of the last step."""
         value = cast(Answer, self._answer).value
         if isinstance(value, list):
             return f"{len(value)} events" + "".join(f", {event.type}" for event in value[:4])
@@ -190,26 +193,34 @@ class Read:
 
 
 class Network(Protocol):
-    """What a store sends its requests through."""
+    """The transport of a store's requests."""
 
     def submit(self, request: Append | Read) -> asyncio.Future[object]:
-        """Put a request on its way; the future gets its reply."""
+        """Send a request; return a future for its reply."""
         ...
 
     def abandon(self, request: Append | Read) -> None:
-        """Nobody waits for the reply any more."""
+        """Stop waiting for the reply to a request."""
         ...
 
 
 class SimStore:
     """An `EventStore` on a `SimCore`.
 
-    ``atomic``: a batch is one step, stored whole or not at all. ``time_skew``: nanoseconds, as in `EventStore`.
-    ``stamps``: unguarded events may be stamped earlier than they are stored. ``split``: `latest` takes two steps.
-    ``warm``: guarded appends only reach a server that has loaded the tenant, as the store for Core sees to.
-    ``lagging``: an event is counted before it can be read.
-    ``forgetful``: as in `EventStore`. ``ahead``: how many nanoseconds `server_time` lies beyond the newest time seen.
-    ``page``: events in a page of `scan` and `heads`.
+    Args:
+        network: the transport.
+        core: the server.
+        ids: assigns numbers to states.
+        tenant: the tenant.
+        atomic_batches: a batch is one step, stored as a whole or not at all.
+        time_skew: nanoseconds, as in `EventStore`.
+        stamps: unguarded events may get their time before they are stored.
+        split: `latest` takes two steps.
+        warm: guarded appends reach only a server that has loaded the tenant, as the store for Core ensures.
+        lagging: an event is counted before it is visible.
+        loses_versions_on_restart: as in `EventStore`.
+        ahead: nanoseconds that `server_time` is after the newest time read.
+        page: number of events in a page of `scan` and `heads`.
     """
 
     def __init__(
@@ -323,8 +334,8 @@ class SimStore:
     async def close(self) -> None:
         self._closed = True
 
-    def saw(self, time: int) -> None:
-        """Remember a time of the server that a reply showed."""
+    def observe(self, time: int) -> None:
+        """Record a time of the server from a reply."""
         self._seen = max(self._seen, time)
 
     async def _ask(self, words: str, ask: Callable[[], Answer]) -> object:

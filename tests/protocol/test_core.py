@@ -1,4 +1,4 @@
-"""The simulated server, request by request."""
+"""The simulated server: the effect of each request."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def test_tenants_share_the_counter_and_nothing_else() -> None:
     assert len(core.events("a", tenant="other")) == 1
 
 
-def test_the_two_halves_of_the_newest_event() -> None:
+def test_newest_event_and_version_can_be_read_in_two_steps() -> None:
     core = SimCore(Interner())
     empty = core.newest("t", "a")
     core.append("t", new("a", 0))
@@ -72,7 +72,7 @@ def test_versions_in_events(versions: str, expected: list[int]) -> None:
     assert [event.version for event in read(core, "a")] == expected
 
 
-def test_a_restart_forgets_until_the_tenant_is_read() -> None:
+def test_restart_loses_versions_until_the_tenant_is_read() -> None:
     core = SimCore(Interner())
     core.append("t", new("a", 0))
     core.append("t", new("a", 1))
@@ -86,7 +86,7 @@ def test_a_restart_forgets_until_the_tenant_is_read() -> None:
         core.append("t", new("a", 0))
 
 
-def test_a_restart_of_a_newer_server_forgets_nothing() -> None:
+def test_restart_of_a_newer_server_keeps_versions() -> None:
     core = SimCore(Interner(), versions="true")
     core.append("t", new("a", 0))
     core.restart()
@@ -94,7 +94,7 @@ def test_a_restart_of_a_newer_server_forgets_nothing() -> None:
         core.append("t", new("a", 0))
 
 
-def test_an_earlier_stamp_sorts_earlier_but_is_stored_later() -> None:
+def test_event_with_an_earlier_time_is_sorted_first_but_stored_last() -> None:
     core = SimCore(Interner(), tick=10)
     first = core.append("t", new("a"))[0]
     second = core.append("t", new("a"))[0]
@@ -107,7 +107,7 @@ def test_an_earlier_stamp_sorts_earlier_but_is_stored_later() -> None:
     assert latest(core, "a").event == core.events("a")[1]
 
 
-def test_stamps_are_no_older_than_the_skew() -> None:
+def test_possible_times_are_limited_by_the_skew() -> None:
     core = SimCore(Interner(), tick=10)
     for _ in range(3):
         core.append("t", new("a"))
@@ -125,7 +125,7 @@ def test_equal_times_are_read_in_stored_order(versions: str) -> None:
     assert bytes(event.payload) == b"1"
 
 
-def test_the_clock_may_step_back() -> None:
+def test_clock_may_step_back() -> None:
     core = SimCore(Interner())
     first = core.append("t", new("a"))[0]
     core.step_clock(-1_000_000_000)
@@ -137,14 +137,14 @@ def test_the_clock_may_step_back() -> None:
     assert newest.version == 2
 
 
-def test_clock_of_all_events_or_of_the_stream() -> None:
+def test_clock_counts_all_events_or_those_of_the_stream() -> None:
     for clock, same in (("global", False), ("stream", True)):
         core = SimCore(Interner(), clock=clock)  # type: ignore[arg-type]
         times = {core.append("t", new(name))[0].time for name in "abc"}
         assert (len(times) == 1) is same
 
 
-def test_scan_in_time_order_with_both_ends_included() -> None:
+def test_scan_is_in_time_order_with_both_ends_included() -> None:
     core = SimCore(Interner(), clock="global", tick=10)
     core.append("t", new("a", type="auth.user.created"))
     middle = core.append("t", new("b", type="auth.user.updated"))[0]
@@ -162,7 +162,7 @@ def test_scan_in_time_order_with_both_ends_included() -> None:
     assert scan(middle.time, skip=frozenset(["b@0"])) == ["a@1"]
 
 
-def test_heads_once_for_each_stream() -> None:
+def test_heads_return_each_stream_once() -> None:
     core = SimCore(Interner())
     for name in ("u:1", "u:2", "u:1", "s:1"):
         core.append("t", new(name))
@@ -172,7 +172,7 @@ def test_heads_once_for_each_stream() -> None:
     assert [event.id for event in page(core.heads("t", "u:", "", after="u:1", limit=10))] == ["u:2@1"]
 
 
-def test_an_atomic_append_stores_all_or_nothing() -> None:
+def test_atomic_append_stores_all_events_or_none() -> None:
     core = SimCore(Interner())
     core.append("t", new("b", 0))
     with pytest.raises(VersionConflict) as caught:
@@ -183,7 +183,7 @@ def test_an_atomic_append_stores_all_or_nothing() -> None:
     assert [acknowledged.version for acknowledged, _ in stored] == [1, 2, 2]
 
 
-def test_key_tells_states_apart_and_copies_go_their_own_way() -> None:
+def test_key_identifies_the_state_and_copies_are_independent() -> None:
     ids = Interner()
     core = SimCore(ids)
     core.append("t", new("a"))
@@ -200,7 +200,7 @@ def test_key_tells_states_apart_and_copies_go_their_own_way() -> None:
     assert twin.key() == core.key()
 
 
-def test_order_of_appends_to_different_streams_does_not_matter_to_the_key() -> None:
+def test_key_ignores_the_order_of_appends_to_different_streams() -> None:
     ids = Interner()
     one, two = SimCore(ids), SimCore(ids)
     for core, names in ((one, "ab"), (two, "ba")):

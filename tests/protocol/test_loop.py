@@ -1,4 +1,4 @@
-"""The deterministic loop, and the draws that are the same in every run."""
+"""The deterministic event loop, and random numbers and clocks that are the same in every run."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def loop() -> Iterator[SimLoop]:
 
 
 def finish(loop: SimLoop, program: Callable[[], Awaitable[object]]) -> object:
-    """Run a coroutine to its end; time passes whenever it waits."""
+    """Run a coroutine to its end. The clock advances whenever it waits."""
 
     async def main() -> object:
         return await program()
@@ -95,7 +95,7 @@ def test_anyio_primitives_work(loop: SimLoop) -> None:
     assert loop.now == 13
 
 
-def test_idle_is_asked_only_when_nothing_is_ready(loop: SimLoop) -> None:
+def test_idle_is_called_only_when_nothing_is_ready(loop: SimLoop) -> None:
     seen: list[str] = []
 
     async def program() -> None:
@@ -123,7 +123,7 @@ def test_threads_are_refused(loop: SimLoop) -> None:
     loop.wipe()
 
 
-def test_wipe_leaves_nothing_for_the_next_run(loop: SimLoop) -> None:
+def test_wipe_removes_tasks_timers_and_time(loop: SimLoop) -> None:
     cleaned: list[str] = []
 
     async def stubborn() -> None:
@@ -147,7 +147,7 @@ def test_wipe_leaves_nothing_for_the_next_run(loop: SimLoop) -> None:
     assert cleaned == []
 
 
-def test_a_task_that_never_waits_is_noticed(loop: SimLoop) -> None:
+def test_task_that_never_waits_is_detected(loop: SimLoop) -> None:
     async def program() -> None:
         while True:
             await asyncio.sleep(0)
@@ -157,7 +157,7 @@ def test_a_task_that_never_waits_is_noticed(loop: SimLoop) -> None:
     loop.wipe()
 
 
-def test_timers_of_the_dead_do_not_fire(loop: SimLoop) -> None:
+def test_timers_of_a_dropped_client_do_not_fire(loop: SimLoop) -> None:
     fired: list[str] = []
     for name in ("dead", "alive"):
         context = copy_context()
@@ -190,7 +190,7 @@ def draw(name: str) -> list[object]:
     return copy_context().run(all_kinds)
 
 
-def test_draws_depend_on_the_client_alone() -> None:
+def test_random_numbers_depend_on_the_client_alone() -> None:
     with deterministic(lambda: 0.0):
         first, other, again = draw("A"), draw("B"), draw("A")
     assert first == again
@@ -198,7 +198,7 @@ def test_draws_depend_on_the_client_alone() -> None:
     assert len(set(map(str, first))) == len(first)
 
 
-def test_clocks_are_virtual_and_come_back() -> None:
+def test_clocks_are_virtual_inside_the_context_only() -> None:
     with deterministic(lambda: 1.5):
         assert time.time() == START + 1.5
         assert time.time_ns() == START * 1_000_000_000 + 1_500_000_000

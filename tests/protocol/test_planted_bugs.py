@@ -1,6 +1,6 @@
-"""Every safeguard is needed: with one of them taken out, the exploration finds a schedule that breaks a promise.
+"""Each safeguard is needed: if one is removed, the exploration finds a run that breaks a promise.
 
-Each bug is planted in the real code, by replacing one small piece of it.
+Each test plants a bug in the real code by replacing a small part of it.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from allsource_auth.kinds import CLAIMED
 from allsource_auth.store.base import NewEvent
 from allsource_auth.transactions import transaction as transactions
 from tests.protocol.explore import Violation, explore, replay
-from tests.protocol.people import LATER, Auth, keeps_its_promises
+from tests.protocol.promises import LATER, Auth, check_promises
 from tests.protocol.scenario import Scenario
 from tests.protocol.situations import SESSIONS, SPLIT, TRANSACTIONS, USERS, before, sign_in, situation
 
@@ -36,32 +36,32 @@ def find(name: str, situations: Sequence[Scenario] = (*USERS, *SESSIONS)) -> Sce
 
 
 def broken(scenario: Scenario, *, faults: int = 0) -> str:
-    """The violation that the exploration finds; its schedule replays to the same end, told in steps."""
+    """Explore, and return the message of the violation. The replay of its choices ends in the same violation."""
     with pytest.raises(Violation) as found:
         explore(scenario, faults=faults)
-    told = replay(scenario, found.value.choices, faults=faults)
-    assert told.violation is not None
-    assert str(told.violation) == str(found.value.cause)
-    assert len(told.lines) > 3
-    return str(told.violation)
+    run = replay(scenario, found.value.choices, faults=faults)
+    assert run.violation is not None
+    assert str(run.violation) == str(found.value.cause)
+    assert len(run.lines) > 3
+    return str(run.violation)
 
 
 @pytest.fixture(autouse=True)
-def _snapshots_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def _snapshot_for_every_entry(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(indexes, "MIN_NEW_ENTRIES", 0)
     monkeypatch.setattr(indexes, "CHECK_INTERVAL", 1)
 
 
 def test_without_the_fence_an_email_has_two_owners(monkeypatch: pytest.MonkeyPatch) -> None:
     async def only_wait(self: Claims, owner: object) -> bool:
-        return True  # the grace period is over, so the writer is taken for dead
+        return True  # the grace period is over, so the value counts as free
 
     monkeypatch.setattr(Claims, "_fence", only_wait)
     assert "two living owners" in broken(find("two sign-ups with one email"))
 
 
 def without_guard(monkeypatch: pytest.MonkeyPatch, wanted: str) -> None:
-    """Leave the guard away in the events whose type ends like this."""
+    """Remove the guard of events whose type ends with ``wanted``."""
     guarded = Operation.event
 
     def event(self: Operation, *given: Any, **options: Any) -> NewEvent:
@@ -91,23 +91,23 @@ def test_with_an_unguarded_release_a_living_user_is_not_found(monkeypatch: pytes
     assert "not found by its email" in broken(find("sign-up and deletion of the owner"))
 
 
-def test_with_the_commit_point_moved_forward_an_email_has_two_owners(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_with_the_commit_point_before_the_claims_an_email_has_two_owners(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Plan, "events", property(lambda plan: [plan.commit, *plan.before, *plan.after]))
     assert "two living owners" in broken(find("two sign-ups with one email"))
 
 
-def test_with_a_snapshot_that_trusts_order_a_living_session_is_not_listed(monkeypatch: pytest.MonkeyPatch) -> None:
-    careful = Indexes.compact
+def test_with_a_snapshot_without_horizon_a_living_session_is_not_listed(monkeypatch: pytest.MonkeyPatch) -> None:
+    compact = Indexes.compact
 
-    async def trusting(self: Indexes, stream: str, fold: Any, dead: Collection[str] = ()) -> None:
+    async def without_horizon(self: Indexes, stream: str, found: Any, deleted: Collection[str] = ()) -> None:
         ordered = SimpleNamespace(store=SimpleNamespace(time_skew=0), append=self._streams.append)
-        await careful(Indexes(ordered), stream, fold, dead)  # type: ignore[arg-type]
+        await compact(Indexes(ordered), stream, found, deleted)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(Indexes, "compact", trusting)
+    monkeypatch.setattr(Indexes, "compact", without_horizon)
     assert "are alive" in broken(find("two sign-ins"))
 
 
-def test_without_looking_for_the_operation_a_lost_reply_is_an_error_after_the_fact(
+def test_without_search_for_the_operation_a_lost_reply_breaks_a_promise(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     async def never(*_: object, **__: object) -> None:
@@ -117,7 +117,7 @@ def test_without_looking_for_the_operation_a_lost_reply_is_an_error_after_the_fa
     assert broken(find("two sign-ups with one email"), faults=1)
 
 
-def test_with_a_release_instead_of_a_fence_a_refused_change_takes_anothers_claim(
+def test_with_a_release_instead_of_a_fence_a_living_user_is_not_found(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     async def withdraw(self: Mutations, operation: Operation) -> None:
@@ -133,23 +133,23 @@ def test_with_a_release_instead_of_a_fence_a_refused_change_takes_anothers_claim
 
 @pytest.mark.long
 def test_with_cold_counters_an_email_has_two_owners() -> None:
-    """What the store promises: a guarded append only reaches a server that has loaded the tenant since it started."""
+    """The store must send a guarded append only to a server that has loaded the tenant since its start."""
     scenario = find("two sign-ups with one email")
     cold = replace(scenario, warm=False, faults=frozenset({"restart"}))
     assert broken(cold, faults=1)
 
 
-async def sign_out_for_good(auth: Auth) -> None:
+async def sign_out_and_read(auth: Auth) -> None:
     await auth.sessions.delete("t1")
-    assert await auth.sessions.get("t1") is None, "a revoked session lives again"
+    assert await auth.sessions.get("t1") is None, "a revoked session is valid again"
 
 
 def clock_steps_back() -> Scenario:
     scenario = situation(
         "revocation while the clock steps back",
         before(sign_in(token="t1"), facts={"emails": ()}),
-        keeps_its_promises,
-        A=sign_out_for_good,
+        check_promises,
+        A=sign_out_and_read,
         B=lambda auth: auth.sessions.create(user_id="u1", expires_at=LATER),
     )
     return replace(scenario, faults=frozenset({"clock"}))
@@ -157,24 +157,25 @@ def clock_steps_back() -> Scenario:
 
 @pytest.fixture
 def _no_snapshots(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A clock that steps back by more than a snapshot's horizon is a known limit of lists (ARCHITECTURE.md)."""
+    """Indexes do not support a clock that steps back by more than a snapshot's horizon: see "Known limits" in
+    `docs/explanation/guarantees-and-limits.md`."""
     monkeypatch.setattr(indexes, "MIN_NEW_ENTRIES", 64)
 
 
 @pytest.mark.usefixtures("_no_snapshots")
 @pytest.mark.parametrize("versions", ["ones", "true"])
-def test_a_revoked_session_stays_revoked_when_the_clock_steps_back(versions: Literal["ones", "true"]) -> None:
+def test_revoked_session_stays_revoked_when_the_clock_steps_back(versions: Literal["ones", "true"]) -> None:
     result = explore(replace(clock_steps_back(), versions=versions), faults=1)
     assert result.complete
 
 
 @pytest.mark.usefixtures("_no_snapshots")
-def test_a_reader_that_trusts_times_revives_a_revoked_session(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_sequence_numbers_a_revoked_session_is_valid_again(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(streams, "may_be_outdated", lambda latest, ordered: False)
     broken(clock_steps_back(), faults=1)
 
 
-def test_judging_what_happened_and_what_is_held_by_two_reads_gives_an_email_two_owners(
+def test_with_two_reads_for_commit_and_value_an_email_has_two_owners(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     async def two_reads(self: Claims, kind: object, unique: object, wanted: object, owner: Head, op: str) -> bool:
@@ -198,7 +199,7 @@ VERSIONS = pytest.mark.parametrize("versions", ["ones", "true"])
         ("two changes of a user that another program wrote", "is lost"),
     ],
 )
-def test_a_version_that_was_read_after_its_event_does_not_guard_it(
+def test_with_the_version_read_after_its_event_a_promise_is_broken(
     monkeypatch: pytest.MonkeyPatch, versions: Literal["ones", "true"], name: str, words: str
 ) -> None:
     trust_counters(monkeypatch)
@@ -206,7 +207,7 @@ def test_a_version_that_was_read_after_its_event_does_not_guard_it(
 
 
 def trust_counters(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Decide at once, although the version counts events that cannot be read yet."""
+    """Make decisions without waiting for events that are counted but not visible."""
     for module in (streams, settling):
         monkeypatch.setattr(module, "agrees", lambda latest: True)
 
@@ -219,30 +220,30 @@ async def nothing(*_: object) -> None:
     return None
 
 
-def test_without_rolling_forward_a_value_of_a_decided_transaction_has_two_owners(
+def test_without_roll_forward_an_email_has_two_owners(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(claims, "roll_forward", nothing)
     assert "two living owners" in broken(dying("two sign-ups as one, and one with the second email"), faults=1)
 
 
-def test_with_claims_that_do_not_name_the_decision_an_email_has_two_owners(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_the_decision_in_claims_a_promise_is_broken(monkeypatch: pytest.MonkeyPatch) -> None:
     take = Claims.take
 
-    async def plainly(self: Claims, *given: Any, decision: object = None, **options: Any) -> list[NewEvent]:
+    async def without_decision(self: Claims, *given: Any, decision: object = None, **options: Any) -> list[NewEvent]:
         return await take(self, *given, **options)
 
-    monkeypatch.setattr(Claims, "take", plainly)
+    monkeypatch.setattr(Claims, "take", without_decision)
     assert broken(dying("two sign-ups as one, and one with the second email"), faults=1)
 
 
-def test_without_a_fence_on_the_decision_a_refused_transaction_happens_late(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_fence_on_the_decision_a_refused_transaction_is_stored(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(transactions.Transaction, "_fence_decision", nothing)
     late = replace(find("two changes as one, and deletion of the second", TRANSACTIONS), faults=frozenset({"delay"}))
     assert "was refused, but wrote" in broken(late, faults=1)
 
 
-def test_judging_what_is_stored_by_what_a_transaction_sees_gives_an_email_two_owners(
+def test_with_claims_judged_on_the_overlay_an_email_has_two_owners(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     def context(*given: Any, committed_claims: object, **options: Any) -> Context[Any]:
@@ -253,8 +254,8 @@ def test_judging_what_is_stored_by_what_a_transaction_sees_gives_an_email_two_ow
     assert "two living owners" in broken(find(name, TRANSACTIONS))
 
 
-def test_deciding_without_an_event_that_is_counted_gives_an_email_two_owners(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As it was once on a real Core: who looked in between took a sign-up that had just been carried out for dead."""
+def test_without_wait_for_counted_events_an_email_has_two_owners(monkeypatch: pytest.MonkeyPatch) -> None:
+    """This bug occurred on a real Core: a contender treated the claim of a sign-up that was just stored as ownerless."""
     trust_counters(monkeypatch)
     scenario = replace(find("two sign-ups with one email"), lagging=True)
     assert "two living owners" in broken(scenario)

@@ -1,5 +1,7 @@
-"""The promises of the library, in every interleaving of two mutations: without faults here, with a fault at every step in
-the long form (``nox -s protocol``), which also takes samples of three mutations."""
+"""The promises of the library, in every interleaving of two mutations.
+
+The short form has no faults. The long form (``nox -s protocol``) has a fault at every step, and samples of three mutations.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +14,7 @@ from _pytest.mark import ParameterSet
 from allsource_auth.engine import indexes
 from tests.protocol.core import SECOND
 from tests.protocol.explore import explore, sample
-from tests.protocol.people import outlives_forgotten_versions
+from tests.protocol.promises import check_promises_after_lost_versions
 from tests.protocol.scenario import Fault, Scenario
 from tests.protocol.situations import SESSIONS, SPLIT, THREE, TRANSACTIONS, USERS
 from tests.support.exploring import ALL
@@ -28,8 +30,8 @@ def named(scenario: Scenario) -> str:
 
 
 @pytest.fixture(autouse=True)
-def _snapshots_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Write a snapshot for a single entry, so that two of them meet in a short run."""
+def _snapshot_for_every_entry(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Write a snapshot for every index entry, so that a short run has several of them."""
     monkeypatch.setattr(indexes, "MIN_NEW_ENTRIES", 0)
     monkeypatch.setattr(indexes, "CHECK_INTERVAL", 1)
 
@@ -41,7 +43,8 @@ def test_promises_hold_in_every_order(scenario: Scenario) -> None:
     assert result.schedules > 1
 
 
-# One fault in a run is of one kind, so two explorations of half the kinds cover what one of all kinds would, with less.
+# A run with one fault has one kind of fault. So two explorations with half of the kinds each cover the same runs as one with
+# all kinds, and take less time.
 HALVES: dict[str, frozenset[Fault]] = {
     "client or reply": frozenset(("death", "lost", "delay", "cancel")),
     "server": frozenset(("restart",)),
@@ -52,16 +55,16 @@ LARGEST = (
     "two sign-ups as one, and two others with one email in common",
     "two changes as one, and the same change of the second",
 )
-"""With the most schedules where anything can go wrong, the first the best part of 400,000: with faults in ``nox -s matrix``,
-and otherwise without, with batches that are atomic, and in samples."""
+"""The scenarios with the most runs if all faults are possible: the first has almost 400,000. With faults they are explored only
+in ``nox -s matrix``; otherwise without faults, with atomic batches, and in samples."""
 
 LARGE = (
-    "sign-up and change there and back",
+    "sign-up, and change of the email and back",
     "sign-up and restoration of the owner",
     "sign-up and return to the former email",
     "sign-in and sign-out",
     "two sign-ins",
-    "two sign-ups over the claim of a dead one",
+    "two sign-ups over the claim of a dead sign-up",
     "two sign-ups that share the second of their values",
     "two users change to one email",
     "two changes of one user, each with a sign-up with one email",
@@ -72,12 +75,12 @@ LARGE = (
     *LARGEST,
     "restoration and sign-up as one, and a sign-up with the former email",
 )
-"""Where anything can go wrong these are some ten thousand schedules each: so they are explored in ``nox -s matrix``, and with
-deaths and restarts otherwise."""
+"""Scenarios with some ten thousand runs each if all faults are possible. So all faults are explored only in ``nox -s matrix``;
+otherwise deaths and restarts."""
 
 
 def some(scenarios: list[Scenario], names: tuple[str, ...], mark: pytest.MarkDecorator) -> list[ParameterSet]:
-    """The scenarios as parameters; the named ones are left to another session."""
+    """Return the scenarios as parameters. Those in ``names`` get the mark of another session."""
     return [pytest.param(one, id=one.name, marks=[mark] if one.name in names else []) for one in scenarios]
 
 
@@ -88,11 +91,11 @@ def faults_of(scenario: Scenario, half: str) -> frozenset[Fault]:
 TWICE = next(scenario for scenario in TRANSACTIONS if "twice" in scenario.name)
 ONCE = [scenario for scenario in TRANSACTIONS if scenario is not TWICE]
 MANY_ORDERS = (TWICE.name, LARGEST[0], "two changes of one user, each with a sign-up with one email")
-"""Even without faults these have so many orders that they are explored in the long form only."""
+"""Scenarios with so many orders even without faults that only the long form explores them."""
 
 
 @pytest.mark.parametrize("scenario", some(TRANSACTIONS, MANY_ORDERS, pytest.mark.long))
-def test_transactions_happen_whole_or_not_at_all_in_every_order(scenario: Scenario) -> None:
+def test_transactions_are_atomic_in_every_order(scenario: Scenario) -> None:
     result = explore(scenario, limit=LIMIT)
     assert result.complete
     assert result.schedules > 1
@@ -100,7 +103,7 @@ def test_transactions_happen_whole_or_not_at_all_in_every_order(scenario: Scenar
 
 @pytest.mark.long
 @pytest.mark.parametrize("scenario", [*EVERY, *TRANSACTIONS], ids=named)
-def test_promises_hold_where_batches_are_atomic(scenario: Scenario) -> None:
+def test_promises_hold_with_atomic_batches(scenario: Scenario) -> None:
     atomic_batches = replace(scenario, atomic_batches=True, versions="true", stamps=False)
     result = explore(atomic_batches, faults=1, limit=LIMIT)
     assert result.complete
@@ -120,7 +123,7 @@ def test_promises_hold_with_a_fault_at_every_step(scenario: Scenario, half: str)
 @pytest.mark.long
 @pytest.mark.parametrize("half", HALVES)
 @pytest.mark.parametrize("scenario", some(ONCE, LARGEST, pytest.mark.matrix))
-def test_transactions_happen_whole_or_not_at_all_with_a_fault_at_every_step(scenario: Scenario, half: str) -> None:
+def test_transactions_are_atomic_with_a_fault_at_every_step(scenario: Scenario, half: str) -> None:
     result = explore(replace(scenario, faults=faults_of(scenario, half)), faults=1, limit=LIMIT)
     print(f"{scenario.name}: {result}")
     assert result.complete
@@ -136,19 +139,17 @@ def test_promises_hold_in_a_sample_with_two_faults(scenario: Scenario) -> None:
 
 
 @pytest.mark.parametrize("scenario", TRANSACTIONS, ids=named)
-def test_transactions_happen_whole_or_not_at_all_in_a_small_sample(scenario: Scenario) -> None:
+def test_transactions_are_atomic_in_a_small_sample(scenario: Scenario) -> None:
     assert sample(scenario, seed=7, runs=60, faults=1, chance=0.05).schedules == 60
 
 
 SPLIT_LARGE = ("two sign-ups with one email", "sign-up and change to its email", "sign-up and restoration of the owner")
-"""Where reads are split and anything can go wrong these are some hundred thousand schedules each."""
+"""Scenarios with some hundred thousand runs each if reads are split and all faults are possible."""
 
 
 @pytest.mark.parametrize("versions", ["ones", "true"])
 @pytest.mark.parametrize("scenario", some(SPLIT, SPLIT_LARGE, pytest.mark.long))
-def test_promises_hold_where_a_version_is_read_after_its_event(
-    scenario: Scenario, versions: Literal["ones", "true"]
-) -> None:
+def test_promises_hold_with_split_reads(scenario: Scenario, versions: Literal["ones", "true"]) -> None:
     result = explore(replace(scenario, versions=versions), limit=LIMIT)
     assert result.complete
     assert result.schedules > 1
@@ -157,9 +158,7 @@ def test_promises_hold_where_a_version_is_read_after_its_event(
 @pytest.mark.long
 @pytest.mark.parametrize("half", HALVES)
 @pytest.mark.parametrize("scenario", [scenario for scenario in SPLIT if scenario.name not in SPLIT_LARGE], ids=named)
-def test_promises_hold_where_a_version_is_read_after_its_event_with_a_fault_at_every_step(
-    scenario: Scenario, half: str
-) -> None:
+def test_promises_hold_with_split_reads_and_a_fault_at_every_step(scenario: Scenario, half: str) -> None:
     result = explore(replace(scenario, faults=HALVES[half]), faults=1, limit=LIMIT)
     print(f"{scenario.name}: {result}")
     assert result.complete
@@ -168,7 +167,7 @@ def test_promises_hold_where_a_version_is_read_after_its_event_with_a_fault_at_e
 
 @pytest.mark.long
 @pytest.mark.parametrize("fault", ["death", "lost", "cancel", "restart"])
-def test_an_email_has_one_owner_where_a_version_is_read_after_its_event_with_a_fault_at_every_step(
+def test_an_email_has_one_owner_with_split_reads_and_a_fault_at_every_step(
     fault: Fault,
 ) -> None:
     scenario = next(scenario for scenario in SPLIT if scenario.name == SPLIT_LARGE[0])
@@ -177,16 +176,16 @@ def test_an_email_has_one_owner_where_a_version_is_read_after_its_event_with_a_f
     assert result.complete
 
 
-def test_reading_back_leaves_the_changes_of_one_user_alone() -> None:
+def test_read_back_does_not_undo_changes_of_one_user() -> None:
     scenario = next(scenario for scenario in USERS if scenario.name == "two changes to the same email")
     assert explore(replace(scenario, loses_versions_on_restart=True), limit=LIMIT).complete
 
 
 @pytest.mark.long
-def test_reading_back_leaves_an_email_one_owner_where_a_server_forgets() -> None:
+def test_read_back_keeps_one_owner_on_a_server_that_loses_versions() -> None:
     scenario = replace(
         next(scenario for scenario in USERS if scenario.name == "two sign-ups with one email"),
-        check=outlives_forgotten_versions,
+        check=check_promises_after_lost_versions,
         faults=HALVES["server"],
         loses_versions_on_restart=True,
     )
@@ -212,18 +211,19 @@ def test_promises_hold_in_a_small_sample_of_three(scenario: Scenario) -> None:
 
 
 LAGGING = [replace(scenario, lagging=True, time_skew=60 * SECOND) for scenario in (*EVERY, *TRANSACTIONS)]
-"""Events are counted before they can be read: two steps each, and who meets one looks again, mostly too much to explore."""
+"""Scenarios in which events are counted before they are visible. Each event takes two steps, and readers poll for it, so most
+of these have too many runs to explore."""
 
 
 @pytest.mark.parametrize("scenario", LAGGING, ids=named)
-def test_promises_hold_where_an_event_is_counted_before_it_can_be_read(scenario: Scenario) -> None:
+def test_promises_hold_with_late_visibility_in_a_small_sample(scenario: Scenario) -> None:
     assert sample(scenario, seed=7, runs=40, faults=1).schedules == 40
 
 
 @pytest.mark.long
 @pytest.mark.parametrize("versions", ["ones", "true"])
 @pytest.mark.parametrize("scenario", LAGGING, ids=named)
-def test_promises_hold_where_an_event_is_counted_before_it_can_be_read_in_a_sample_with_two_faults(
+def test_promises_hold_with_late_visibility_in_a_sample_with_two_faults(
     scenario: Scenario, versions: Literal["ones", "true"]
 ) -> None:
     runs = 3000 if ALL else 100
@@ -234,9 +234,7 @@ def test_promises_hold_where_an_event_is_counted_before_it_can_be_read_in_a_samp
 
 @pytest.mark.parametrize("versions", ["ones", "true"])
 @pytest.mark.parametrize("name", ["two sign-ups with one id", "two sign-ups over a tombstone"])
-def test_promises_hold_in_every_order_where_an_event_is_counted_before_it_can_be_read(
-    name: str, versions: Literal["ones", "true"]
-) -> None:
+def test_promises_hold_with_late_visibility_in_every_order(name: str, versions: Literal["ones", "true"]) -> None:
     scenario = next(scenario for scenario in LAGGING if scenario.name == name)
     result = explore(replace(scenario, versions=versions), limit=LIMIT)
     assert result.complete

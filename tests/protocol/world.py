@@ -1,20 +1,20 @@
-"""`World`: one run of a scenario: its clients, what is on its way between them and the server, and the faults.
+"""`World`: one run of a scenario: its clients, the requests and replies in flight, and the faults.
 
-Whenever no client can go on by itself, `World` lists what can happen next and lets a `Chooser` pick:
+Whenever no client can continue, `World` lists the possible next steps and lets a `Chooser` pick one:
 
-* the server executes the next element of an append, or a read or a half of one; a reply arrives;
-* a timer comes due, when nothing else keeps the clients waiting;
-* a fault happens, while there are any left;
-* when all clients are done: the end, or late requests are executed first.
+* The server executes the next event of an append, a read, or half a read; or a reply arrives.
+* A timer fires, when no client waits for a reply.
+* A fault happens, while the number of faults is not used up.
+* When all clients have ended: the run ends, or delayed requests are executed first.
 
-With ``reduce``, what only one client can see is decided as early as possible, because everything that others do
-meanwhile could as well be done later, and a client that knows more sooner can do everything that it could do later:
+With ``reduce``, a step that only one client can observe is decided as early as possible. This loses no final state: the steps
+of other clients could as well happen later, and a client that observes something earlier can still do everything that it
+could do later.
 
-* a client's death, its cancellation and the delay of its requests are decided when it has just observed something:
-  what it has sent stays on its way in each case. A lost reply is a delayed append, executed before the client's next
-  step.
-* a reply arrives right after the last element, if its client waits for nothing else and neither a restart nor a timer
-  can come before it.
+* The death of a client, its cancellation and the delay of its requests are decided right after it has observed something. In
+  each case its requests stay in flight. A lost reply is a delayed append that is executed before the client's next step.
+* A reply arrives right after the last event is executed, if its client waits for nothing else and neither a restart nor a
+  timer can precede it.
 """
 
 from __future__ import annotations
@@ -37,18 +37,18 @@ Step = tuple[Callable[..., None], *tuple[Any, ...]]
 
 
 class Broken(Exception):
-    """A run that cannot go on: it does not terminate, or nothing can happen any more."""
+    """A run that cannot continue: it does not terminate, or no step is possible."""
 
 
 class Chooser(Protocol):
-    """Who decides what happens next."""
+    """Chooses the next step."""
 
     def pick(self, world: World, steps: int, faults: int) -> int:
-        """One of ``steps`` ordinary steps, or one of the ``faults`` that are numbered after them; -1 ends the run."""
+        """Return the number of an ordinary step (of ``steps``), or of one of the ``faults`` after them; -1 ends the run."""
         ...
 
     def ends(self, world: World) -> bool:
-        """The clients are done; false if nobody needs the check."""
+        """Called when the clients have ended. Returns false if the check is not needed."""
         ...
 
 
@@ -87,13 +87,13 @@ class World:
     ) -> None:
         self.core = core
         self.facts = facts
-        """What ``setup`` returned."""
+        """The result of ``setup``."""
         self.outcomes: dict[str, Outcome] = {}
-        """How each client ended."""
+        """The outcome of each client that has ended."""
         self.notes: dict[str, list[object]] = {}
-        """What each client noted."""
+        """The notes of each client."""
         self.used = 0
-        """Faults so far."""
+        """Number of faults so far."""
         self._scenario = scenario
         self._loop = loop
         self._ids = ids
@@ -103,18 +103,18 @@ class World:
         self._lines = lines
         self._processes: list[Process] = []
         self._running = 0
-        self._flying: list[tuple[Process, Request]] = []
+        self._in_flight: list[tuple[Process, Request]] = []
         self._steps = 0
         self._alone = False
         self._closed = False
-        self._said = 0
+        self._line = 0
         self._over = False
-        self._wanted = False
+        self._check_needed = False
 
     # -- for scenarios
 
     def store(self, tenant: str = "t") -> SimStore:
-        """A new store, for whoever asks: the setup, the check, or a client that wants a second one."""
+        """Return a new store, for the setup, the check, or a client that needs a second one."""
         scenario = self._scenario
         return SimStore(
             self,
@@ -133,7 +133,7 @@ class World:
         )
 
     def note(self, value: object) -> None:
-        """Remember something hashable for the check, in the name of the client that runs."""
+        """Record a hashable value for the check, under the name of the running client."""
         process = WHO.get()
         if not isinstance(process, Process):
             raise TypeError("only a client can note something")
@@ -143,20 +143,20 @@ class World:
     # -- running
 
     def run(self) -> bool:
-        """Run the clients to their end and check; false if the chooser ended the run before."""
+        """Run the clients to their end and check. Returns false if the chooser ended the run or needs no check."""
         for index, (name, client) in enumerate(self._scenario.clients.items()):
             self._start(Process(name, index), client)
         self._loop.run(self._idle)
         self._raise_errors()
-        if not self._wanted:
+        if not self._check_needed:
             return False
         self.check_outcomes()
         self.alone("check", self._scenario.check)
         return True
 
     def alone(self, name: str, program: Callable[[World], Any]) -> Any:
-        """Run one coroutine without anything else and return its result; what was still on its way is gone."""
-        self._flying.clear()
+        """Run one coroutine alone and return its result. Requests in flight are dropped."""
+        self._in_flight.clear()
         self.core.reveal()
         self._processes = []
         self._alone = True
@@ -173,26 +173,26 @@ class World:
         return outcome.value
 
     def close(self) -> None:
-        """End all tasks; nothing that they still do has any effect."""
+        """Cancel all tasks. Their further requests have no effect."""
         self._closed = True
-        self._flying.clear()
+        self._in_flight.clear()
         self._loop.wipe()
 
     def check_outcomes(self) -> None:
-        """Raise for a client that ended with an error which is none of the expected ones."""
+        """Raise `Broken` for a client that ended with an unexpected error."""
         for name, outcome in self.outcomes.items():
             if outcome.error is not None and not isinstance(outcome.error, self._scenario.expected):
                 raise Broken(f"{name} {outcome}") from outcome.error
 
     def key(self) -> tuple[object, ...]:
-        """Everything that the rest of the run depends on."""
-        flying = [(process.index, process.numbers[request], request.trail, request.since, request.future is None)
-                  for process, request in self._flying]  # fmt: skip
+        """Return all state that the rest of the run depends on."""
+        in_flight = [(process.index, process.numbers[request], request.trail, request.since, request.future is None)
+                  for process, request in self._in_flight]  # fmt: skip
         timers = self._loop.has_timers
-        busy = {process.index for process, request in self._flying if request.future is not None}
+        busy = {process.index for process, request in self._in_flight if request.future is not None}
         return (
             self.core.key(),
-            tuple(sorted(flying)),
+            tuple(sorted(in_flight)),
             *[self._process_key(process, timers or process.index in busy) for process in self._processes],
             self._loop.now,
         )
@@ -240,23 +240,23 @@ class World:
     # -- the network
 
     def submit(self, request: Request) -> asyncio.Future[object]:
-        """Put a request on its way."""
+        """Send a request."""
         process = WHO.get()
         if self._closed or not isinstance(process, Process):
             raise asyncio.CancelledError
         request.future = self._loop.create_future()
         process.sent += 1
         process.numbers[request] = process.sent
-        self._flying.append((process, request))
+        self._in_flight.append((process, request))
         return request.future
 
     def abandon(self, request: Request) -> None:
-        """The client does not wait for the reply any more; an append may still be executed."""
-        for index, (_, flying) in enumerate(self._flying):
-            if flying is request:
+        """Stop waiting for the reply to a request. An append may still be executed."""
+        for index, (_, in_flight) in enumerate(self._in_flight):
+            if in_flight is request:
                 request.future = None
                 if request.reads or request.finished:
-                    del self._flying[index]
+                    del self._in_flight[index]
                 return
 
     def _deliver(self, process: Process, request: Request, error: Exception | None, seen: int) -> None:
@@ -277,11 +277,11 @@ class World:
             who = self._processes[0].name if self._alone else "the run"
             raise Broken(f"{who} does not terminate within {self._scenario.steps} steps")
         if self._alone:
-            return self._go_on()
+            return self._run_alone()
         steps, faults = self._options()
         count = len(steps) + len(faults)
         if count == 0:
-            raise Broken("nothing can happen any more, but " + self._unfinished() + " not done")
+            raise Broken("no step is possible, but " + self._unfinished() + " not ended")
         choice = 0
         if count > 1:
             choice = self._chooser.pick(self, len(steps), len(faults))
@@ -295,9 +295,9 @@ class World:
         act(*arguments)
         return not self._over
 
-    def _go_on(self) -> bool:
-        if self._flying:
-            process, request = self._flying[0]
+    def _run_alone(self) -> bool:
+        if self._in_flight:
+            process, request = self._in_flight[0]
             if request.finished:
                 self._reply(process, request)
             else:
@@ -307,20 +307,20 @@ class World:
             self._jump()
             return True
         if self._running:
-            raise Broken("nothing can happen any more, but " + self._unfinished() + " not done")
+            raise Broken("no step is possible, but " + self._unfinished() + " not ended")
         return False
 
     def _options(self) -> tuple[list[Step], list[Step]]:
-        left = self._used_up()
+        left = self._faults_left()
         if left and self._reduce:
             for process in self._processes:
                 if process.fresh and process.outcome is None:
-                    if fates := self._fates(process):
-                        return [(self._carry_on, process)], fates
+                    if faults := self._client_faults(process):
+                        return [(self._continue, process)], faults
                     process.fresh = False
         steps: list[Step] = [] if self._running else [(self._end,)]
         waiting = False
-        for process, request in self._flying:
+        for process, request in self._in_flight:
             waiting = waiting or request.future is not None or request.hides
             if not request.finished:
                 steps += [(self._execute, process, request, stamp) for stamp in request.stamps()]
@@ -330,9 +330,9 @@ class World:
                 steps.append((self._reply, process, request))
         if self._running and (not waiting or self._scenario.timers == "any") and self._loop.has_timers:
             steps.append((self._jump,))
-        return steps, self._mishaps() if left else []
+        return steps, self._faults() if left else []
 
-    def _used_up(self) -> int:
+    def _faults_left(self) -> int:
         left = self._budget - self.used
         if not left or not self._reduce:
             for process in self._processes:
@@ -344,23 +344,23 @@ class World:
             return False
         if self._scenario.timers == "any" and self._loop.has_timers:
             return False
-        return sum(owner is process for owner, _ in self._flying) == 1
+        return sum(owner is process for owner, _ in self._in_flight) == 1
 
     def _unfinished(self) -> str:
         names = [process.name for process in self._processes if process.outcome is None]
-        return " and ".join(names) + (" is" if len(names) == 1 else " are")
+        return " and ".join(names) + (" has" if len(names) == 1 else " have")
 
     # -- faults
 
-    def _fates(self, process: Process) -> list[Step]:
+    def _client_faults(self, process: Process) -> list[Step]:
         kinds = self._scenario.faults
-        fates: list[Step] = [(self._die, process)] if "death" in kinds else []
-        for owner, request in self._flying:
+        faults: list[Step] = [(self._die, process)] if "death" in kinds else []
+        for owner, request in self._in_flight:
             if owner is process and request.future is not None and not request.finished:
-                fates += self._losses(process, request)
+                faults += self._losses(process, request)
         if "cancel" in kinds and not process.cancelled:
-            fates.append((self._cancel, process))
-        return fates
+            faults.append((self._cancel, process))
+        return faults
 
     def _losses(self, process: Process, request: Request) -> list[Step]:
         kinds = self._scenario.faults
@@ -374,36 +374,36 @@ class World:
             possible = "lost" in kinds or "delay" in kinds
         return [(self._lose, process, request)] if possible else []
 
-    def _mishaps(self) -> list[Step]:
+    def _faults(self) -> list[Step]:
         kinds = self._scenario.faults
-        mishaps: list[Step] = []
-        for process, request in self._flying:
+        faults: list[Step] = []
+        for process, request in self._in_flight:
             if request.future is not None and (request.finished or not self._reduce):
-                mishaps += self._losses(process, request)
+                faults += self._losses(process, request)
         if not self._reduce:
             for process in self._processes:
                 if process.outcome is None and "death" in kinds:
-                    mishaps.append((self._die, process))
+                    faults.append((self._die, process))
                 if process.outcome is None and "cancel" in kinds and not process.cancelled:
-                    mishaps.append((self._cancel, process))
+                    faults.append((self._cancel, process))
         if self._running and "restart" in kinds:
-            mishaps.append((self._restart, True))
-            if any(not request.reads and not request.begun for _, request in self._flying):
-                mishaps.append((self._restart, False))
+            faults.append((self._restart, True))
+            if any(not request.reads and not request.begun for _, request in self._in_flight):
+                faults.append((self._restart, False))
         if self._running and "clock" in kinds:
-            mishaps.append((self._turn_clock,))
-        return mishaps
+            faults.append((self._move_clock,))
+        return faults
 
     def _die(self, process: Process) -> None:
-        self._say(f"FAULT: {process.name} dies")
-        for owner, request in self._flying.copy():
+        self._log(f"FAULT: {process.name} dies")
+        for owner, request in self._in_flight.copy():
             if owner is process:
                 self.abandon(request)
         self._loop.drop(lambda context: context.get(WHO) is process)
         self._finish(process, Outcome("died"))
 
     def _cancel(self, process: Process) -> None:
-        self._say(f"FAULT: {process.name} is cancelled")
+        self._log(f"FAULT: {process.name} is cancelled")
         assert process.task is not None
         process.cancelled = process.fresh = True
         process.trail = self._ids[process.trail, "cancelled", self._loop.now]
@@ -412,25 +412,25 @@ class World:
     def _lose(self, process: Process, request: Request) -> None:
         late = not (request.reads or request.finished)
         what = "is delayed, no reply" if late else "the reply is lost"
-        self._say(f"FAULT: {process.name}: {request.title() if late else 'request'}: {what}")
+        self._log(f"FAULT: {process.name}: {request.title() if late else 'request'}: {what}")
         self._deliver(process, request, request.lost(), 0)
         if not late:
-            self._flying.remove((process, request))
+            self._in_flight.remove((process, request))
 
     def _restart(self, sent: bool) -> None:
-        """The server dies and comes back. What had been sent is gone; what was about to be sent meets the new server."""
-        self._say("FAULT: the server dies and restarts" + ("" if sent else ", before what is about to be sent"))
+        """Restart the server. Requests in flight are lost. With ``sent`` false, unsent appends reach the restarted server."""
+        self._log("FAULT: the server dies and restarts" + ("" if sent else ", before the unsent appends"))
         cold = False if self._scenario.atomic_batches else self._scenario.cold
         self.core.restart(cold=cold)
-        flying, self._flying = self._flying, []
-        for process, request in flying:
+        in_flight, self._in_flight = self._in_flight, []
+        for process, request in in_flight:
             if not sent and not request.reads and not request.begun:
-                self._flying.append((process, request))
+                self._in_flight.append((process, request))
             elif request.future is not None:
                 self._deliver(process, request, request.lost(), 0)
 
-    def _turn_clock(self) -> None:
-        self._say(f"FAULT: the server's clock moves by {self._scenario.clock_step / SECOND} s")
+    def _move_clock(self) -> None:
+        self._log(f"FAULT: the server's clock moves by {self._scenario.clock_step / SECOND} s")
         self.core.step_clock(self._scenario.clock_step)
 
     # -- ordinary steps
@@ -441,40 +441,42 @@ class World:
         if self._lines is not None:
             late = "" if stamp is None else f", stamped {stamp}"
             orphan = "" if request.future is not None else " (late)"
-            self._say(f"{process.name}: {title}{orphan} -> {request.story()}{late}")
+            self._log(f"{process.name}: {title}{orphan} -> {request.result()}{late}")
         if request.future is None:
             if request.finished:
-                self._flying.remove((process, request))
+                self._in_flight.remove((process, request))
         elif request.reads and request.finished:
-            self._flying.remove((process, request))
+            self._in_flight.remove((process, request))
             self._deliver(process, request, None, request.trail)
 
     def _reply(self, process: Process, request: Request) -> None:
-        self._say(f"{process.name}: reply")
-        self._flying.remove((process, request))
+        self._log(f"{process.name}: reply")
+        self._in_flight.remove((process, request))
         self._deliver(process, request, request.error, request.trail)
 
-    def _carry_on(self, process: Process) -> None:
+    def _continue(self, process: Process) -> None:
         process.fresh = False
         self._steps -= 1
 
     def _jump(self) -> None:
         self._loop.advance()
         self.core.elapsed = round(self._loop.now * SECOND)
-        self._say(f"time passes: {self._loop.now:g} s")
+        self._log(f"time passes: {self._loop.now:g} s")
         for process in self._processes:
             process.fresh = True
 
     def _end(self) -> None:
-        dropped = "".join(f"; never executed: {request.title()}" for _, request in self._flying if not request.finished)
-        self._say(f"end{dropped}" if self._lines is not None else "")
+        dropped = "".join(
+            f"; never executed: {request.title()}" for _, request in self._in_flight if not request.finished
+        )
+        self._log(f"end{dropped}" if self._lines is not None else "")
         self._over = True
-        self._wanted = self._chooser.ends(self)
+        self._check_needed = self._chooser.ends(self)
 
-    def _say(self, line: str) -> None:
+    def _log(self, line: str) -> None:
         if self._lines is not None and not self._alone:
-            self._said += 1
-            self._lines.append(f"{self._said:3}. {line}")
+            self._line += 1
+            self._lines.append(f"{self._line:3}. {line}")
 
 
 async def _main(client: Callable[[SimStore, World], Any], store: SimStore, world: World) -> object:
@@ -482,7 +484,7 @@ async def _main(client: Callable[[SimStore, World], Any], store: SimStore, world
 
 
 def _fingerprint(outcome: Outcome, trail: int) -> object:
-    """What tells this outcome from others, or else what led to it."""
+    """Return a value that identifies the outcome; the client's observations if the outcome is not hashable."""
     if outcome.how == "died":
         return 0
     error = outcome.error

@@ -1,6 +1,6 @@
-"""The real repositories on a simulated Core, and the promises that every schedule must keep.
+"""The real repositories on a simulated Core, and the promises that every run must keep.
 
-A client acts in an audit context with its own name as the actor, so that what it did can be told from the events.
+A client runs in an audit context with its name as the actor. So the events show which client wrote them.
 """
 
 from __future__ import annotations
@@ -35,26 +35,26 @@ __all__ = [
     "LATER",
     "NOW",
     "Auth",
+    "check_promises",
+    "check_promises_after_lost_versions",
+    "check_transactions",
     "client",
-    "happens_whole_or_not_at_all",
-    "keeps_its_promises",
-    "outlives_forgotten_versions",
 ]
 
 E = TypeVar("E", bound=Entity)
 
 NOW = datetime(2026, 11, 23, 12, tzinfo=UTC)
 EMAILS = ("x@e", "y@e")
-"""What is wanted in most situations."""
+"""The emails that most situations use."""
 
 LATER = NOW + timedelta(days=7)
 
 REFUSALS = (Conflict, NotFound, VersionConflict, InvalidInput)
-"""Errors after which nothing has happened."""
+"""Errors that mean that nothing was stored."""
 
 
 class SmallTransaction(Transaction):
-    """A transaction with the kinds of `Auth` only: every other one would add reads to each deletion."""
+    """A transaction with the kinds of `Auth` only. Each further kind would add reads to each deletion."""
 
     def _open(self, context: EngineContext) -> None:
         self.context = context
@@ -63,7 +63,7 @@ class SmallTransaction(Transaction):
 
 
 class Auth:
-    """Users and sessions on a store, with a time of its own: a retry takes so long that there is only one."""
+    """Users and sessions on a store. A pause before a retry takes longer than a mutation may, so there is only one retry."""
 
     def __init__(self, store: EventStore, note: Callable[[object], None] = lambda value: None) -> None:
         self.note = note
@@ -75,14 +75,14 @@ class Auth:
         self.users = Users(context)
         self.sessions = Sessions(context)
 
-    async def want(self, email: str) -> None:
-        """Settle who has an email, without taking it. Raises `Conflict` if somebody has it."""
+    async def settle(self, email: str) -> None:
+        """Settle the claims of an email without taking it. Raises `Conflict` if it is taken."""
         unique, value = USER.unique[0], (folded(email),)
         stream = USER.claim_stream(self._context.tenant, unique, value)
         await self._context.claims._free_head(USER, unique, value, stream, "nobody")
 
     async def complete(self, decisions: list[Event]) -> None:
-        """Write what remains of transactions that are decided."""
+        """Roll decided transactions forward."""
         for decision in decisions:
             await roll_forward(self._context.streams, metadata_of(decision).op or "", remaining(decision))
 
@@ -95,7 +95,7 @@ class Auth:
 
 
 def client(name: str, act: Callable[[Auth, World], Awaitable[object]]) -> Client:
-    """A client program that acts under its name."""
+    """Return a client program that runs ``act`` with its name as the actor."""
 
     async def program(store: SimStore, world: World) -> object:
         with audit(actor=name):
@@ -108,14 +108,14 @@ def client(name: str, act: Callable[[Auth, World], Awaitable[object]]) -> Client
 
 
 def states(world: World, kind: Kind[E]) -> dict[str, E]:
-    """The living entities as the log has them, by key: the truth that reads are held against."""
+    """Return the living entities in the log, by key. Reads are compared with them."""
     newest = {stream: in_order(events)[-1] for stream, events in stored(world, kind.prefix).items()}
     decoded = {kind.key_of(stream): kind.decode(event) for stream, event in newest.items()}
     return {key: state for key, state in decoded.items() if state is not None}
 
 
 def stored(world: World, *prefixes: str) -> dict[str, list[Event]]:
-    """The events of every stream of the tenant whose name starts so, in stored order."""
+    """Return the events of every stream of the tenant with one of ``prefixes``, in stored order."""
     tenant = world.store().tenant
     found = {
         stream: world.core.events(stream, tenant=tenant)
@@ -129,28 +129,28 @@ def folded(email: str) -> str:
     return unicodedata.normalize("NFC", email).lower()
 
 
-async def keeps_its_promises(world: World) -> None:
-    """What must hold at the end of every schedule, whatever the clients tried."""
+async def check_promises(world: World) -> None:
+    """Check what must hold at the end of every run, whatever the clients did."""
     users = states(world, USER)
-    no_value_has_two_owners(users)
-    a_refused_mutation_has_no_effect(world)
-    an_acknowledged_mutation_happened_once(world)
-    nothing_is_decided_on_the_past(world)
+    check_no_value_has_two_owners(users)
+    check_refused_mutations_have_no_effect(world)
+    check_acknowledged_mutations_are_stored_once(world)
+    check_no_two_events_have_one_base(world)
     auth = Auth(world.store())
-    await reads_agree(auth, users)
-    await lists_agree(auth, states(world, SESSION))
-    await nothing_is_blocked(auth, world, users)
-    no_value_has_two_owners(states(world, USER))
+    await check_reads(auth, users)
+    await check_indexes(auth, states(world, SESSION))
+    await check_values_are_free_or_taken(auth, world, users)
+    check_no_value_has_two_owners(states(world, USER))
 
 
-async def happens_whole_or_not_at_all(world: World) -> None:
-    """Beside all other promises: what a decision says remains has happened, once somebody has met its claims."""
+async def check_transactions(world: World) -> None:
+    """Check all promises, and that the remaining events of each decision are stored after its claims were settled."""
     auth = Auth(world.store())
     for email in world.facts.get("emails", EMAILS):
         with suppress(Conflict):
-            await auth.want(email)
-    await auth.complete(decisions(world))  # those that have no claim, as a check with repair does
-    await keeps_its_promises(world)
+            await auth.settle(email)
+    await auth.complete(decisions(world))  # transactions without claims are completed by a check with repair
+    await check_promises(world)
     log = stored(world, USER.prefix, SESSION.prefix)
     for decision in decisions(world):
         for each in remaining(decision):
@@ -160,31 +160,31 @@ async def happens_whole_or_not_at_all(world: World) -> None:
 
 
 def decisions(world: World) -> list[Event]:
-    """The events that decided a transaction."""
+    """Return the decisions of transactions."""
     log = stored(world, USER.prefix, SESSION.prefix)
     return [event for events in log.values() for event in events if remaining(event)]
 
 
-async def outlives_forgotten_versions(world: World) -> None:
-    """What reading back keeps where a cold server accepted a guard, and nothing else went wrong.
+async def check_promises_after_lost_versions(world: World) -> None:
+    """Check the promises that read-back keeps if a cold server accepted a wrong guard, without a further fault.
 
-    A sign-up that is refused then was stored and is taken back. One that was acknowledged may be undone, by a fence that the
-    cold server stored on top of it: only a server that has loaded the tenant before keeps the other promises.
+    A sign-up that is refused then was stored and is undone. An acknowledged sign-up may be undone too, by a fence that the cold
+    server stored after it. The other promises need a server that has loaded the tenant.
     """
     users = states(world, USER)
-    no_value_has_two_owners(users)
-    an_acknowledged_mutation_happened_once(world)
+    check_no_value_has_two_owners(users)
+    check_acknowledged_mutations_are_stored_once(world)
     for name, outcome in world.outcomes.items():
         if isinstance(outcome.error, REFUSALS):
             alive = {event.stream for event in written_by(world, name)} & {USER.stream(key) for key in users}
             assert not alive, f"{name} was refused, but its user is alive"
     auth = Auth(world.store())
-    await reads_agree(auth, users)
-    await nothing_is_blocked(auth, world, users)
-    no_value_has_two_owners(states(world, USER))
+    await check_reads(auth, users)
+    await check_values_are_free_or_taken(auth, world, users)
+    check_no_value_has_two_owners(states(world, USER))
 
 
-def no_value_has_two_owners(users: dict[str, User]) -> None:
+def check_no_value_has_two_owners(users: dict[str, User]) -> None:
     emails = Counter(folded(user.email) for user in users.values() if user.email is not None)
     names = Counter(user.username for user in users.values() if user.username is not None)
     for found in (emails, names):
@@ -193,7 +193,7 @@ def no_value_has_two_owners(users: dict[str, User]) -> None:
 
 
 def written_by(world: World, name: str) -> list[Event]:
-    """The events of entities that a client's mutations wrote, fences left out."""
+    """Return the events of entities that the mutations of a client wrote, without fences."""
     return [
         event
         for events in stored(world, USER.prefix, SESSION.prefix).values()
@@ -202,7 +202,7 @@ def written_by(world: World, name: str) -> list[Event]:
     ]
 
 
-def a_refused_mutation_has_no_effect(world: World) -> None:
+def check_refused_mutations_have_no_effect(world: World) -> None:
     for name, outcome in world.outcomes.items():
         if isinstance(outcome.error, REFUSALS) and not getattr(outcome.error, "ambiguous", False):
             done = world.notes.get(name, [0])[-1]
@@ -210,24 +210,25 @@ def a_refused_mutation_has_no_effect(world: World) -> None:
             assert len(found) == done, f"{name} was refused, but wrote {found[-1].type}"
 
 
-def an_acknowledged_mutation_happened_once(world: World) -> None:
-    """No operation is stored twice on a stream, and one that returned an entity is on that entity's stream."""
+def check_acknowledged_mutations_are_stored_once(world: World) -> None:
+    """Check that no operation is stored twice on a stream, and that returned entities are stored."""
     for name, outcome in world.outcomes.items():
         written = [(event.stream, metadata_of(event).op) for event in written_by(world, name)]
         assert len(written) == len(set(written)), f"an operation of {name} was stored twice"
         if outcome.how == "returned" and isinstance(outcome.value, str):
             streams = world.core.streams()
-            assert any(stream.endswith(":" + outcome.value) for stream in streams), f"what {name} got is not stored"
+            stored_key = any(stream.endswith(":" + outcome.value) for stream in streams)
+            assert stored_key, f"the entity that {name} got is not stored"
 
 
-def nothing_is_decided_on_the_past(world: World) -> None:
-    """Every event of an entity was decided on another one: none was stored over something unseen."""
+def check_no_two_events_have_one_base(world: World) -> None:
+    """Check that no two events of an entity were decided on the same event: that would lose an update."""
     for stream, events in stored(world, USER.prefix, SESSION.prefix).items():
         numbers = [seq for event in events if (seq := metadata_of(event).seq) is not None]
         assert len(numbers) == len(set(numbers)), f"two events of {stream} were decided on the same one"
 
 
-async def reads_agree(auth: Auth, users: dict[str, User]) -> None:
+async def check_reads(auth: Auth, users: dict[str, User]) -> None:
     for user in users.values():
         assert await auth.users.get(user.id) == user, "a read by id shows another state than the log"
         if user.email is not None:
@@ -236,32 +237,32 @@ async def reads_agree(auth: Auth, users: dict[str, User]) -> None:
             assert await auth.users.get_by_username(user.username) == user, "a living user is not found by its name"
 
 
-async def lists_agree(auth: Auth, sessions: dict[str, Session]) -> None:
+async def check_indexes(auth: Auth, sessions: dict[str, Session]) -> None:
     for token, session in sessions.items():
         assert await auth.sessions.get(token) == session, "a read by token shows another state than the log"
     for owner in {session.user_id for session in sessions.values()} | {"u1"}:
         listed = {session.token for session in await auth.sessions.list_for_user(owner)}
         living = {token for token, session in sessions.items() if session.user_id == owner}
-        assert listed == living, f"the list of a user has {len(listed)} sessions, {len(living)} are alive"
+        assert listed == living, f"the index of a user has {len(listed)} sessions, {len(living)} are alive"
 
 
-async def nothing_is_blocked(auth: Auth, world: World, users: dict[str, User]) -> None:
-    """A value that nobody has can be taken, one that somebody has cannot: whatever dead writers left behind."""
+async def check_values_are_free_or_taken(auth: Auth, world: World, users: dict[str, User]) -> None:
+    """Check that a value without an owner can be taken, and one with an owner cannot, whatever dead writers left."""
     emails = {folded(user.email) for user in users.values() if user.email is not None}
     names = {user.username for user in users.values()}
     for email in world.facts.get("emails", EMAILS):
         found = await auth.users.get_by_email(email)
-        assert (found is not None) == (email in emails), f"{email} is found although nobody has it"
+        assert (found is not None) == (email in emails), f"{email} is found although it has no owner"
         try:
             await auth.users.create(email=email, id=f"probe-{email}")
         except Conflict:
-            assert email in emails, f"{email} is blocked although nobody has it"
+            assert email in emails, f"{email} is blocked although it has no owner"
         else:
-            assert email not in emails, f"{email} was given away although somebody has it"
+            assert email not in emails, f"{email} could be taken although it has an owner"
     for name in world.facts.get("names", ()):
         try:
             await auth.users.create(username=name, id=f"probe-{name}")
         except Conflict:
-            assert name in names, f"{name} is blocked although nobody has it"
+            assert name in names, f"{name} is blocked although it has no owner"
         else:
-            assert name not in names, f"{name} was given away although somebody has it"
+            assert name not in names, f"{name} could be taken although it has an owner"

@@ -1,4 +1,4 @@
-"""The exploration itself: that it reaches what can happen, finds what is wrong, and tells it so that it can be run again."""
+"""The exploration: it reaches every possible final state, detects violations, and prints runs that can be replayed."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def one(client: Client, **options: Any) -> Scenario:
 
 
 def how(world: World) -> tuple[Hashable, ...]:
-    """How the clients ended, as far as the tests care."""
+    """Return the outcomes of the clients, without the messages of errors."""
     return tuple(
         (name, outcome.how, type(outcome.error).__name__ if outcome.error else outcome.value)
         for name, outcome in sorted(world.outcomes.items())
@@ -60,7 +60,7 @@ def how(world: World) -> tuple[Hashable, ...]:
 
 
 def log(world: World) -> tuple[Hashable, ...]:
-    """What is stored, stream by stream, in stored order."""
+    """Return the payloads and times of all events, by stream, in stored order."""
     return tuple(
         (stream, *[(bytes(event.payload), event.time) for event in world.core.events(stream)])
         for stream in world.core.streams()
@@ -68,7 +68,7 @@ def log(world: World) -> tuple[Hashable, ...]:
 
 
 def ends(scenario: Scenario, **options: Any) -> set[Hashable]:
-    """All (log, outcomes) in which the runs of ``scenario`` end."""
+    """Return the (log, outcomes) of all final states of ``scenario``."""
     found: set[Hashable] = set()
 
     async def check(world: World) -> None:
@@ -83,7 +83,7 @@ def outcomes(scenario: Scenario, **options: Any) -> set[Hashable]:
 
 
 def payloads(scenario: Scenario, stream: str, **options: Any) -> set[str]:
-    """All sequences of payloads (one letter each) in which ``stream`` can end."""
+    """Return all sequences of payloads (one letter each) that ``stream`` has in a final state."""
     found = set()
     for end in ends(scenario, **options):
         streams = {name: events for name, *events in end[0]}  # type: ignore[index]
@@ -95,7 +95,7 @@ def payloads(scenario: Scenario, stream: str, **options: Any) -> set[str]:
 
 
 async def naive_sign_up(store: SimStore, world: World) -> str:
-    """Looks whether the value is free, then takes it without a guard."""
+    """Check that the value is free, then take it without a guard."""
     if (await store.latest("claim")).event is not None:
         raise Conflict("user", "email")
     owner = str(uuid.uuid4())
@@ -119,7 +119,7 @@ async def two_appends(store: SimStore, world: World) -> None:
 
 
 async def persistent_create(store: SimStore, world: World) -> str:
-    """Sends again while it does not know; looks for its own event when it is refused."""
+    """Retry while the outcome is unknown. After a conflict look for the own event."""
     me = f'"{uuid.uuid4()}"'
     for _ in range(4):
         try:
@@ -135,14 +135,14 @@ async def persistent_create(store: SimStore, world: World) -> str:
 
 
 async def parallel(store: SimStore, world: World) -> Hashable:
-    """Two requests at a time, and what became of each."""
+    """Send two concurrent requests; return the types of their results."""
     results = await asyncio.gather(store.append([new("a", 0)]), store.latest("b"), return_exceptions=True)
     await store.append([new("b")])
     return tuple(type(result).__name__ for result in results)
 
 
 async def racing(store: SimStore, world: World) -> Hashable:
-    """Two appends to one stream at a time, and the order in which their replies come."""
+    """Send two concurrent appends to one stream; return the order of their replies."""
 
     async def append(payload: str) -> None:
         await store.append([new("log", payload=payload)])
@@ -153,23 +153,23 @@ async def racing(store: SimStore, world: World) -> Hashable:
     return "".join(replies)
 
 
-async def tells_later(store: SimStore, world: World) -> None:
-    """Writes down what it saw two steps ago."""
+async def write_earlier_version(store: SimStore, world: World) -> None:
+    """Append a version that was read two steps ago."""
     before = (await store.latest("log")).version
     await store.append([new("log", payload="-")])
     await store.append([new("log", payload=str(before))])
 
 
-async def looks_twice(store: SimStore, world: World) -> Hashable:
-    """What two looks at a log show, with an event of its own in between."""
+async def read_twice(store: SimStore, world: World) -> Hashable:
+    """Return the results of two reads of a stream, with an append in between."""
     before = await store.latest("log")
     await store.append([new("log")])
     after = await store.latest("log")
     return before.event is not None, before.version, after.version
 
 
-async def patient(store: SimStore, world: World) -> str:
-    """Gives up a request after a second, then waits and looks."""
+async def append_with_timeout(store: SimStore, world: World) -> str:
+    """Append with a timeout of a second, then wait and read."""
     try:
         async with asyncio.timeout(1):
             await store.append([new("a"), new("b")])
@@ -179,34 +179,34 @@ async def patient(store: SimStore, world: World) -> str:
     return f"version {(await store.latest('a')).version}"
 
 
-# -- running again
+# -- replays
 
 
 @pytest.mark.parametrize("reduce", [True, False])
 @pytest.mark.parametrize("faults", [0, 2])
-def test_same_choices_same_run(reduce: bool, faults: int) -> None:
+def test_same_choices_give_the_same_run(reduce: bool, faults: int) -> None:
     scenario = two(persistent_create)
-    told = set()
+    traces = set()
     for seed in range(10):
         dice = random.Random(seed)
         choices = [int(dice.random() < 0.3) for _ in range(50)]
         first = replay(scenario, choices, faults=faults, reduce=reduce)
-        told.add(str(first))
+        traces.add(str(first))
         for _ in range(3):
-            again = replay(scenario, first.choices, faults=faults, reduce=reduce)
-            assert again.lines == first.lines
-            assert again.choices == first.choices == choices[: len(first.choices)]
-    assert len(told) >= 5
+            repeated = replay(scenario, first.choices, faults=faults, reduce=reduce)
+            assert repeated.lines == first.lines
+            assert repeated.choices == first.choices == choices[: len(first.choices)]
+    assert len(traces) >= 5
 
 
-def test_runs_do_not_depend_on_the_runs_before() -> None:
+def test_runs_do_not_depend_on_earlier_runs() -> None:
     traces: dict[tuple[Hashable, ...], Counter[Hashable]] = {}
 
     async def check(world: World) -> None:
         traces.setdefault(tuple(world.notes["A"]), Counter())[log(world)] += 1
 
     async def noisy(store: SimStore, world: World) -> None:
-        """Leaves a task, a timer and an open request behind."""
+        """Leave a task, a timer and an open request behind."""
         background = asyncio.create_task(store.latest("never seen"))
         asyncio.get_running_loop().call_later(1000, world.note, "too late")
         world.note(str(uuid.uuid4()))
@@ -223,12 +223,12 @@ def test_runs_do_not_depend_on_the_runs_before() -> None:
     assert len(next(iter(traces.values()))) == 1
 
 
-def test_a_choice_that_is_not_there_is_refused() -> None:
+def test_choice_out_of_range_is_refused() -> None:
     with pytest.raises(ValueError, match="choice 0 is 7"):
         replay(two(two_appends), [7])
 
 
-def test_setup_runs_once_and_is_found_by_every_run() -> None:
+def test_setup_runs_once_and_every_run_starts_from_its_state() -> None:
     runs = []
 
     async def setup(world: World) -> dict[str, str]:
@@ -255,15 +255,15 @@ async def one_owner(world: World) -> None:
     assert len(owners) < 2, f"two owners: {' and '.join(owners)}"
 
 
-def test_naive_uniqueness_is_caught_and_its_schedule_told() -> None:
+def test_naive_uniqueness_is_detected_and_its_schedule_printed() -> None:
     scenario = two(naive_sign_up, check=one_owner)
     with pytest.raises(Violation, match="two owners: A and B") as caught:
         explore(scenario)
     violation = caught.value
-    again = replay(scenario, violation.choices)
-    assert str(again) == violation.trace
-    assert str(again.violation).startswith("two owners: A and B")
-    lines = [line.split(" user:")[0] for line in again.lines]
+    repeated = replay(scenario, violation.choices)
+    assert str(repeated) == violation.trace
+    assert str(repeated.violation).startswith("two owners: A and B")
+    lines = [line.split(" user:")[0] for line in repeated.lines]
     assert lines[:4] == [
         "  1. A: latest claim -> nothing, version 0",
         "  2. B: latest claim -> nothing, version 0",
@@ -273,7 +273,7 @@ def test_naive_uniqueness_is_caught_and_its_schedule_told() -> None:
     assert f"replay(scenario, {violation.choices}, faults=0)" in str(violation)
 
 
-def test_naive_uniqueness_is_caught_by_random_runs() -> None:
+def test_naive_uniqueness_is_detected_by_random_runs() -> None:
     scenario = two(naive_sign_up, check=one_owner)
     with pytest.raises(Violation, match="two owners") as caught:
         sample(scenario, seed=7, runs=1000)
@@ -283,7 +283,7 @@ def test_naive_uniqueness_is_caught_by_random_runs() -> None:
     assert same.value.choices == caught.value.choices
 
 
-def test_branches_with_fewer_faults_go_first() -> None:
+def test_branches_with_fewer_faults_are_explored_first() -> None:
     async def check(world: World) -> None:
         used.append(world.used)
 
@@ -306,7 +306,7 @@ def test_guarded_creates_have_one_winner_in_every_schedule() -> None:
     assert result.ends >= 6
 
 
-def test_an_unexpected_exception_is_a_violation() -> None:
+def test_unexpected_exception_is_a_violation() -> None:
     async def client(store: SimStore, world: World) -> None:
         await store.latest("a")
         raise KeyError("oops")
@@ -316,7 +316,7 @@ def test_an_unexpected_exception_is_a_violation() -> None:
     explore(one(client, expected=(KeyError,)))
 
 
-def test_a_client_that_never_ends_is_a_violation() -> None:
+def test_client_that_never_ends_is_a_violation() -> None:
     async def polls(store: SimStore, world: World) -> None:
         while (await store.latest("never")).event is None:
             pass
@@ -328,12 +328,12 @@ def test_a_client_that_never_ends_is_a_violation() -> None:
         while True:
             await asyncio.sleep(0)
 
-    for client, words in ((polls, "does not terminate"), (waits, "nothing can happen"), (spins, "run in circles")):
+    for client, words in ((polls, "does not terminate"), (waits, "no step is possible"), (spins, "in a busy loop")):
         with pytest.raises(Violation, match=words):
             explore(one(client))
 
 
-def test_a_check_that_never_ends_is_a_violation() -> None:
+def test_check_that_never_ends_is_a_violation() -> None:
     async def check(world: World) -> None:
         while (await world.store().latest("never")).event is None:
             pass
@@ -342,7 +342,7 @@ def test_a_check_that_never_ends_is_a_violation() -> None:
         explore(one(guarded_create, check=check))
 
 
-def test_a_limit_makes_the_result_incomplete() -> None:
+def test_limit_makes_the_result_incomplete() -> None:
     result = explore(two(three_reads), prune=False, limit=10)
     assert (result.schedules, result.complete) == (10, False)
     assert "NOT complete" in str(result)
@@ -367,7 +367,7 @@ def test_every_order_of_independent_steps_is_run(steps: int) -> None:
     assert explore(two(appends, atomic_batches=True), prune=False).ends == 2
 
 
-def test_pruning_leaves_one_run_for_each_state_and_step() -> None:
+def test_pruning_leaves_one_run_per_state_and_step() -> None:
     result = explore(two(three_reads))
     # A grid of 4 by 4 states; on its two outer edges one client is done and nothing is left to choose.
     assert result.states == 3 * 3 + 1
@@ -381,8 +381,8 @@ SCENARIOS = {
     "appends": two(two_appends),
     "parallel": two(parallel),
     "racing": one(racing),
-    "patient": two(patient),
-    "patient, time passes at any step": two(patient, timers="any"),
+    "timeout": two(append_with_timeout),
+    "timeout, time passes at any step": two(append_with_timeout, timers="any"),
     "stamps": two(two_appends, stamps=True),
     "atomic": two(persistent_create, atomic_batches=True),
     "clock of all events": two(guarded_create, clock="global", faults=ALL_FAULTS | {"clock"}),
@@ -390,17 +390,17 @@ SCENARIOS = {
     "only delay": two(persistent_create, faults=only("delay")),
     "only restarts": two(persistent_create, faults=only("restart")),
     "not warm": two(guarded_create, warm=False),
-    "split": two(looks_twice, split=True),
+    "split": two(read_twice, split=True),
     "split, with a guard": two(naive_sign_up, split=True),
-    "split, only restarts": two(looks_twice, split=True, faults=only("restart")),
-    "split, time passes at any step": two(patient, split=True, timers="any"),
+    "split, only restarts": two(read_twice, split=True, faults=only("restart")),
+    "split, time passes at any step": two(append_with_timeout, split=True, timers="any"),
 }
 
 
 @pytest.mark.long
 @pytest.mark.parametrize("name", SCENARIOS)
 def test_reduction_loses_no_end(name: str) -> None:
-    """The cases with one fault take every kind; the ends of the full and of the reduced exploration are the same."""
+    """The full and the reduced exploration have the same final states."""
     for faults in (0, 1):
         assert ends(SCENARIOS[name], faults=faults) == ends(SCENARIOS[name], faults=faults, reduce=False)
 
@@ -413,25 +413,25 @@ def test_reduction_loses_no_end_with_two_faults(name: str) -> None:
 
 @pytest.mark.parametrize("faults", [0, 1])
 def test_pruning_loses_no_end(faults: int) -> None:
-    for name in ("naive", "appends", "patient"):
+    for name in ("naive", "appends", "timeout"):
         pruned = ends(SCENARIOS[name], faults=faults)
         assert pruned == ends(SCENARIOS[name], faults=faults, prune=False)
 
 
-def test_pruning_minds_what_a_client_has_seen() -> None:
-    scenario = two(tells_later)
+def test_pruning_distinguishes_what_a_client_has_read() -> None:
+    scenario = two(write_earlier_version)
     logs = payloads(scenario, "log")
     assert logs == payloads(scenario, "log", prune=False)
     assert {"--00", "--01", "--10", "-0-2", "-0-1"} <= logs
 
 
 @pytest.mark.parametrize("faults", [0, 1])
-def test_pruning_minds_what_half_a_read_has_seen(faults: int) -> None:
-    scenario = two(looks_twice, split=True)
+def test_pruning_distinguishes_what_a_half_done_read_has_read(faults: int) -> None:
+    scenario = two(read_twice, split=True)
     assert ends(scenario, faults=faults) == ends(scenario, faults=faults, prune=False)
 
 
-def test_replies_of_one_client_come_in_any_order() -> None:
+def test_replies_to_one_client_arrive_in_any_order() -> None:
     found = {(end[0][0][1:], end[1][0][2]) for end in ends(one(racing))}  # type: ignore[index]
     assert len(found) == 4
 
@@ -459,13 +459,13 @@ async def take(world: World) -> None:
     await world.store().append([new("taken", 0)])
 
 
-def test_a_batch_keeps_what_comes_before_the_failure() -> None:
+def test_failed_batch_keeps_the_events_before_the_failure() -> None:
     scenario = one(failing_batch, setup=take)
     assert payloads(scenario, "log") == {"1"}
     assert outcomes(scenario) == {(("A", "returned", "0 1 None"),)}
 
 
-def test_an_atomic_batch_keeps_nothing_and_names_the_stream() -> None:
+def test_failed_atomic_batch_keeps_nothing_and_names_the_stream() -> None:
     scenario = one(failing_batch, setup=take, atomic_batches=True)
     assert payloads(scenario, "log") == {""}
     assert outcomes(scenario) == {(("A", "returned", "0 1 taken"),)}
@@ -480,7 +480,7 @@ def test_tenants_share_counters() -> None:
 # -- faults
 
 
-def test_death_leaves_any_prefix() -> None:
+def test_dying_client_leaves_any_prefix_of_its_batch() -> None:
     async def batch(store: SimStore, world: World) -> None:
         await store.append([new("log", payload=letter) for letter in "123"])
         await store.append([new("log", payload="4")])
@@ -490,7 +490,7 @@ def test_death_leaves_any_prefix() -> None:
     assert outcomes(scenario, faults=1) == {(("A", "returned", None),), (("A", "died", None),)}
 
 
-def test_the_dead_run_no_more_code() -> None:
+def test_dead_client_runs_no_more_code() -> None:
     async def client(store: SimStore, world: World) -> None:
         try:
             async with asyncio.timeout(5):
@@ -516,7 +516,7 @@ def test_the_dead_run_no_more_code() -> None:
     assert last_words == {(), ("alive",)}
 
 
-def test_a_lost_reply_is_ambiguous_for_appends_only() -> None:
+def test_lost_reply_is_ambiguous_for_appends_only() -> None:
     async def client(store: SimStore, world: World) -> str:
         try:
             await store.append([new("log")])
@@ -534,21 +534,21 @@ def test_a_lost_reply_is_ambiguous_for_appends_only() -> None:
         assert seen == {("ambiguous", 1), ("plain", 1), ("fine", 1)}
 
 
-async def impatient(store: SimStore, world: World) -> None:
-    """Sends the same unguarded event again when it does not know."""
+async def append_again(store: SimStore, world: World) -> None:
+    """Send an unguarded event again if the outcome is unknown."""
     try:
         await store.append([new("log", payload="a")])
     except Http:
         await store.append([new("log", payload="b")])
 
 
-def test_a_delayed_append_comes_late_or_never() -> None:
-    assert payloads(one(impatient, faults=only("delay")), "log", faults=1) == {"a", "b", "ab", "ba"}
-    assert payloads(one(impatient, faults=only("lost")), "log", faults=1) == {"a", "ab"}
+def test_delayed_append_is_executed_late_or_never() -> None:
+    assert payloads(one(append_again, faults=only("delay")), "log", faults=1) == {"a", "b", "ab", "ba"}
+    assert payloads(one(append_again, faults=only("lost")), "log", faults=1) == {"a", "ab"}
 
 
-def test_a_late_twin_may_come_after_the_client_is_done() -> None:
-    scenario = one(impatient, faults=only("delay"))
+def test_delayed_append_may_be_executed_after_its_client_has_ended() -> None:
+    scenario = one(append_again, faults=only("delay"))
     late = 0
 
     async def check(world: World) -> None:
@@ -560,7 +560,7 @@ def test_a_late_twin_may_come_after_the_client_is_done() -> None:
 
 
 @pytest.mark.long
-def test_guards_make_the_late_twin_harmless() -> None:
+def test_guards_make_a_delayed_append_harmless() -> None:
     async def check(world: World) -> None:
         events = world.core.events("user")
         assert len(events) <= 1
@@ -572,7 +572,7 @@ def test_guards_make_the_late_twin_harmless() -> None:
     assert result.ends > 100
 
 
-def test_a_restart_cuts_a_batch_and_everybody_hears_of_it() -> None:
+def test_restart_cuts_batches_and_every_client_gets_an_error() -> None:
     async def batch(store: SimStore, world: World) -> str:
         try:
             await store.append([new("log", payload="1"), new("log", payload="2")])
@@ -590,11 +590,11 @@ def test_a_restart_cuts_a_batch_and_everybody_hears_of_it() -> None:
 
 @pytest.mark.parametrize("versions", ["ones", "true"])
 @pytest.mark.parametrize("warm", [True, False])
-def test_a_cold_server_takes_a_second_create_unless_it_is_read_first(warm: bool, versions: Any) -> None:
+def test_cold_server_accepts_a_second_create_unless_it_is_read_first(warm: bool, versions: Any) -> None:
     async def setup(world: World) -> None:
         await world.store().append([new("user", 0)])
 
-    async def creates_twice(store: SimStore, world: World) -> None:
+    async def create_twice(store: SimStore, world: World) -> None:
         for _ in range(2):
             with suppress(Http, VersionConflict):
                 await store.append([new("user", 0)])
@@ -602,7 +602,7 @@ def test_a_cold_server_takes_a_second_create_unless_it_is_read_first(warm: bool,
     async def check(world: World) -> None:
         assert len(world.core.events("user")) == 1, "two users"
 
-    scenario = two(creates_twice, check=check, setup=setup, faults=only("restart"), warm=warm, versions=versions)
+    scenario = two(create_twice, check=check, setup=setup, faults=only("restart"), warm=warm, versions=versions)
     assert explore(scenario).complete
     if warm or versions == "true":
         assert explore(scenario, faults=2).complete
@@ -626,7 +626,7 @@ def test_cancellation_lets_the_client_clean_up() -> None:
         assert outcomes(scenario, faults=1, reduce=reduce) == {(("A", "returned", None),), (("A", "cancelled", None),)}
 
 
-def test_the_clock_fault_moves_time_back() -> None:
+def test_clock_fault_moves_time_back() -> None:
     async def client(store: SimStore, world: World) -> int:
         first, second = (await store.append([new("log")]))[0], (await store.append([new("log")]))[0]
         return second.time - first.time
@@ -635,7 +635,7 @@ def test_the_clock_fault_moves_time_back() -> None:
     assert outcomes(scenario, faults=1) == {(("A", "returned", 10),), (("A", "returned", 10 - SECOND),)}
 
 
-def test_faults_are_within_the_budget() -> None:
+def test_number_of_faults_is_limited() -> None:
     async def check(world: World) -> None:
         seen.add(world.used)
 
@@ -649,7 +649,7 @@ def test_faults_are_within_the_budget() -> None:
 # -- time
 
 
-def test_unguarded_events_may_be_stamped_before_they_are_stored() -> None:
+def test_unguarded_events_may_get_their_time_before_they_are_stored() -> None:
     async def check(world: World) -> None:
         times = [event.time for event in world.core.events("user")]
         seen.add((times == sorted(times), len(set(times)) == len(times)))
@@ -663,7 +663,7 @@ def test_unguarded_events_may_be_stamped_before_they_are_stored() -> None:
         assert seen == {(True, True)} | more
 
 
-def test_guarded_events_are_stamped_when_they_are_stored() -> None:
+def test_guarded_events_get_their_time_when_they_are_stored() -> None:
     async def guarded(store: SimStore, world: World) -> int:
         return (await store.append([new("user", 1)]))[0].time
 
@@ -680,7 +680,7 @@ def test_guarded_events_are_stamped_when_they_are_stored() -> None:
     assert set(waited) == {True}
 
 
-def test_a_stamp_is_not_older_than_the_request() -> None:
+def test_time_of_an_event_is_not_before_its_request() -> None:
     async def client(store: SimStore, world: World) -> bool:
         first = (await store.append([new("log")]))[0]
         second = (await store.append([new("log")]))[0]
@@ -689,14 +689,17 @@ def test_a_stamp_is_not_older_than_the_request() -> None:
     assert outcomes(two(client, stamps=True)) == {(("A", "returned", True), ("B", "returned", True))}
 
 
-def test_time_passes_when_everybody_sleeps() -> None:
-    assert outcomes(one(patient)) == {(("A", "returned", "version 1"),)}
-    assert outcomes(one(patient, timers="any")) == {(("A", "returned", "version 1"),), (("A", "returned", "gave up"),)}
-    late = replace(one(patient), faults=only("delay"))
+def test_time_passes_when_all_clients_sleep() -> None:
+    assert outcomes(one(append_with_timeout)) == {(("A", "returned", "version 1"),)}
+    assert outcomes(one(append_with_timeout, timers="any")) == {
+        (("A", "returned", "version 1"),),
+        (("A", "returned", "gave up"),),
+    }
+    late = replace(one(append_with_timeout), faults=only("delay"))
     assert (("A", "raised", "Http"),) in outcomes(late, faults=1)
 
 
-def test_server_time_is_the_newest_time_seen() -> None:
+def test_server_time_is_the_newest_time_read() -> None:
     async def client(store: SimStore, world: World) -> int:
         stored = await store.append([new("log")])
         return store.server_time() - stored[0].time
@@ -720,15 +723,13 @@ async def write(store: SimStore, world: World) -> None:
 @pytest.mark.parametrize(
     ("options", "between"), [({"split": True}, True), ({"split": True, "atomic_batches": True}, False), ({}, False)]
 )
-def test_an_append_comes_between_an_event_and_its_version_where_a_read_is_split(
-    options: dict[str, bool], between: bool
-) -> None:
+def test_append_may_happen_between_the_halves_of_a_split_read(options: dict[str, bool], between: bool) -> None:
     scenario = Scenario(name="look", clients={"A": look, "B": write}, check=anything, **options)  # type: ignore[arg-type]
     seen = {found[0][2] for found in outcomes(scenario)}  # type: ignore[index]
     assert seen == {(False, 0), (True, 1)} | ({(False, 1)} if between else set())
 
 
-def test_a_split_read_is_told_in_two_steps() -> None:
+def test_split_read_is_printed_as_two_steps() -> None:
     scenario = Scenario(name="look", clients={"A": look, "B": write}, check=anything, split=True)
     assert replay(scenario, [0, 1]).lines[:3] == [
         "  1. A: latest log -> nothing",
@@ -739,7 +740,7 @@ def test_a_split_read_is_told_in_two_steps() -> None:
 
 
 @pytest.mark.parametrize(
-    ("fault", "told", "end"),
+    ("fault", "traces", "end"),
     [
         ("death", "FAULT: A dies", "died"),
         ("lost", "FAULT: A: request: the reply is lost", "raised"),
@@ -747,16 +748,16 @@ def test_a_split_read_is_told_in_two_steps() -> None:
         ("restart", "FAULT: the server dies and restarts", "raised"),
     ],
 )
-def test_a_half_done_read_can_be_lost(fault: Fault, told: str, end: str) -> None:
+def test_half_done_read_can_be_lost(fault: Fault, traces: str, end: str) -> None:
     scenario = Scenario(name="look", clients={"A": look, "B": write}, check=anything, split=True, faults=only(fault))
     run = replay(scenario, [0, 2], faults=1, reduce=False)
-    assert run.lines[:2] == ["  1. A: latest log -> nothing", f"  2. {told}"]
+    assert run.lines[:2] == ["  1. A: latest log -> nothing", f"  2. {traces}"]
     assert "its version" not in str(run)
     assert run.outcomes["A"].how == end
     assert run.violation is None
 
 
-def test_pages_are_steps_of_their_own() -> None:
+def test_each_page_is_a_step() -> None:
     async def setup(world: World) -> None:
         await world.store().append([new(f"user:{number}") for number in range(5)])
 
@@ -773,7 +774,7 @@ def test_pages_are_steps_of_their_own() -> None:
         assert len(replay(scenario, []).lines) == 6 + 2
 
 
-def test_a_closed_store_refuses() -> None:
+def test_closed_store_raises_store_closed() -> None:
     async def client(store: SimStore, world: World) -> None:
         await store.close()
         await store.latest("a")
@@ -783,7 +784,7 @@ def test_a_closed_store_refuses() -> None:
     assert not issubclass(Broken, AllsourceAuthError)
 
 
-def test_an_empty_append_is_no_request() -> None:
+def test_empty_append_sends_no_request() -> None:
     async def client(store: SimStore, world: World) -> int:
         return len(await store.append([]))
 
