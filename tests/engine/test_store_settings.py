@@ -20,7 +20,7 @@ NEXT_FORMAT = 2
 
 
 class Clock:
-    """Seconds that a test moves forward."""
+    """A clock that a test advances."""
 
     def __init__(self) -> None:
         self.seconds = 0.0
@@ -43,7 +43,7 @@ def streams_on(store: SqliteStore | WrappedStore, clock: Clock) -> Streams:
 
 
 async def configure(store: SqliteStore, **changes: object) -> None:
-    """Store other settings, as a process of a newer version does."""
+    """Store changed settings, as a process of a newer version does."""
     settings = msgspec.to_builtins(Settings()) | changes
     await store.append([new_event(settings_stream(), settings, type="auth.index.configured")])
 
@@ -92,7 +92,7 @@ async def test_lost_connection_makes_the_next_write_compare_the_settings(store: 
 
 
 async def test_failed_comparison_does_not_fail_the_write(store: SqliteStore) -> None:
-    class Deaf(WrappedStore):
+    class Unreachable(WrappedStore):
         async def latest(self, stream: str, *, require_leader: bool = False) -> object:  # type: ignore[override]
             raise Http("no answer")
 
@@ -100,13 +100,13 @@ async def test_failed_comparison_does_not_fail_the_write(store: SqliteStore) -> 
     streams = streams_on(store, clock)
     await streams.append([new_event("auth-user:a")])
     assert streams.settings is not None
-    streams.settings._head_of = Streams(Deaf(store)).head  # type: ignore[arg-type]
+    streams.settings._head_of = Streams(Unreachable(store)).head  # type: ignore[arg-type]
     clock.seconds += RECHECK_SECONDS
     await streams.append([new_event("auth-user:b")])
     assert streams.settings.due
 
 
-async def test_error_and_cancellation_of_a_write_that_compares_are_the_writes_own(store: SqliteStore) -> None:
+async def test_comparison_does_not_change_the_error_or_cancellation_of_a_write(store: SqliteStore) -> None:
     class Slow(WrappedStore):
         async def append(self, events: Sequence[NewEvent]) -> list[Acknowledged]:
             await asyncio.sleep(3600)

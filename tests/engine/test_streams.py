@@ -61,8 +61,8 @@ async def test_version_in_two_equal_conflicts_becomes_the_guard() -> None:
     await store.close()
 
 
-class Forgetting(WrappedStore):
-    """Counts from 1 again, as a server that has lost its counters; the events still have their versions."""
+class LostCounters(WrappedStore):
+    """A store that reports version 1, like a server that has lost its counters. Its events keep their versions."""
 
     atomic_batches = False
 
@@ -70,10 +70,10 @@ class Forgetting(WrappedStore):
         return msgspec.structs.replace(await super().latest(stream, require_leader=require_leader), version=1)
 
 
-async def test_guard_is_the_version_of_the_newest_event_where_the_counter_is_lower() -> None:
+async def test_guard_is_the_version_of_the_newest_event_if_the_counter_is_lower() -> None:
     store = SqliteStore(SqliteLog(None))
     await store.append([numbered_event(TAKEN, number) for number in (1, 2, 3)])
-    assert (await Streams(Forgetting(store)).head(TAKEN)).guard == 3
+    assert (await Streams(LostCounters(store)).head(TAKEN)).guard == 3
     await store.close()
 
 
