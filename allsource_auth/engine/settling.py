@@ -49,7 +49,7 @@ class Reads(Protocol):
 
     async def newest_events(self, stream: str, latest: Latest) -> list[Event]: ...
 
-    async def numbered_highest(self, stream: str, version: int, *, require_leader: bool) -> list[Event]: ...
+    async def newest_until_seq(self, stream: str, version: int, *, require_leader: bool) -> list[Event]: ...
 
     async def count(self, stream: str) -> int: ...
 
@@ -63,9 +63,8 @@ class Settling:
 
     async def events(self, stream: str, version: int) -> list[Event]:
         """The newest events of a stream, once they are all that ``version`` counts. ``version`` was read before them."""
-        if found := await self._visible(
-            stream, version
-        ):  # the event may have become visible after the version was read
+        # The event may have become visible after the version was read.
+        if found := await self._visible(stream, version):
             return found
         # By time, the event with the highest number need not be the newest.
         events, missing = await self._all_visible(stream, version)
@@ -106,17 +105,17 @@ class Settling:
 
         The mark is ``None`` if all events are there. It changes when the version or the newest event changes.
         """
-        events = await self._reads.numbered_highest(stream, version, require_leader=True)
+        events = await self._reads.newest_until_seq(stream, version, require_leader=True)
         unseen = version - max((number_of(event) for event in events), default=0)
         if unseen > 0 and events and all(metadata_of(event).seq is None for event in events):
-            unseen = version - await self._reads.count(
-                stream
-            )  # another writer, on a server that does not number events
+            # Events of another program, on a server that does not number events.
+            unseen = version - await self._reads.count(stream)
         if unseen <= 0:
             return events, None
         newest = newest_of(events)
         if newest is not None and newest.version < number_of(newest):
-            return events, ("", unseen)  # events without a version: the events of another tenant stay the same number
+            # The server does not number events. The number of events of another tenant stays the same.
+            return events, ("", unseen)
         return events, (newest.id if newest else "", version)
 
 

@@ -62,7 +62,7 @@ class Streams:
         size = sum(len(event.payload) + len(event.metadata) + len(event.stream) + 200 for event in events)
         if size > MAX_REQUEST_BYTES:
             raise InvalidInput(
-                "payload", f"the events take {size} bytes, more than the {MAX_REQUEST_BYTES} of one request"
+                "payload", f"the events take {size} bytes, at most {MAX_REQUEST_BYTES} are allowed in one append"
             )
         settings = self.settings
         if settings is None:
@@ -121,7 +121,7 @@ class Streams:
             await self._read_settings()
         latest = await timed("latest", stream, self.store.latest(stream, require_leader=require_leader))
         if latest.version > 1 and may_be_outdated(latest, ordered=not self.store.time_skew):
-            return newest_of(await self.numbered_highest(stream, latest.version, require_leader=require_leader))
+            return newest_of(await self.newest_until_seq(stream, latest.version, require_leader=require_leader))
         return latest.event
 
     async def newest_many(self, streams: Iterable[str], *, require_leader: bool = False) -> dict[str, Event | None]:
@@ -149,7 +149,7 @@ class Streams:
             await self._read_settings()
         first, second = await timed("latest", stream, self._linked.latest_linked(stream, link))
         if first.version > 1 and may_be_outdated(first, ordered=not self.store.time_skew):
-            return newest_of(await self.numbered_highest(stream, first.version, require_leader=False)), None
+            return newest_of(await self.newest_until_seq(stream, first.version, require_leader=False)), None
         if second is None or (second.version > 1 and may_be_outdated(second, ordered=not self.store.time_skew)):
             return first.event, None
         return first.event, second.event
@@ -179,15 +179,15 @@ class Streams:
     async def newest_events(self, stream: str, latest: Latest) -> list[Event]:
         """Return the newest event by time, with further events if one of them may have been decided later."""
         if may_be_outdated(latest, ordered=not self.store.time_skew):
-            return await self.numbered_highest(stream, latest.version, require_leader=True)
+            return await self.newest_until_seq(stream, latest.version, require_leader=True)
         return [] if latest.event is None else [latest.event]
 
     async def latest_from_leader(self, stream: str) -> Latest:
         """Return the newest event and the version of a stream, from the server that accepts writes."""
         return await timed("latest", stream, self.store.latest(stream, require_leader=True))
 
-    async def numbered_highest(self, stream: str, version: int, *, require_leader: bool) -> list[Event]:
-        """Return the events of a stream, newest first by time, back to the event whose ``seq`` is the highest."""
+    async def newest_until_seq(self, stream: str, version: int, *, require_leader: bool) -> list[Event]:
+        """Return the events of a stream, newest first by time, in pages until one has a ``seq`` of ``version`` or more."""
         found: list[Event] = []
         while True:
             page = await self.page(stream, newest_first=True, offset=len(found), require_leader=require_leader)

@@ -418,7 +418,7 @@ class World:
             self._in_flight.remove((process, request))
 
     def _restart(self, sent: bool) -> None:
-        """Restart the server. Requests in flight are lost. With ``sent`` false, unsent appends reach the restarted server."""
+        """Restart the server. Requests in flight are lost; if ``sent`` is false, appends that were not begun are sent later."""
         self._log("FAULT: the server dies and restarts" + ("" if sent else ", before the unsent appends"))
         cold = False if self._scenario.atomic_batches else self._scenario.cold
         self.core.restart(cold=cold)
