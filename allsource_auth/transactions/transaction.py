@@ -178,7 +178,8 @@ class Transaction(Repositories):
         if size > MAX_REMAINING_BYTES:
             raise InvalidInput(
                 "transaction",
-                f"the events beside the decision take {size} bytes, at most {MAX_REMAINING_BYTES} are allowed; use several transactions",
+                f"the events beside the decision take {size} bytes, at most {MAX_REMAINING_BYTES} are allowed; "
+                "use several transactions",
             )
         return found
 

@@ -35,6 +35,12 @@ class Calls:
             self.now -= 1
 
 
+async def run_ready_tasks() -> None:
+    """Yield until each call that may start has started."""
+    for _ in range(10 * MAX_CONCURRENT):
+        await asyncio.sleep(0)
+
+
 def keys(count: int) -> list[str]:
     return [f"k{number}" for number in range(count)]
 
@@ -53,7 +59,7 @@ async def test_each_key_is_called_once_and_results_keep_the_order(count: int, wa
 async def test_concurrency_is_bounded(count: int) -> None:
     calls = Calls(waiting=True)
     running = asyncio.ensure_future(concurrently(keys(count), calls))
-    await asyncio.sleep(0.01)
+    await run_ready_tasks()
     assert calls.now == min(count, MAX_CONCURRENT)
     assert len(calls.tasks) == calls.now
     calls.gate.set()
@@ -111,7 +117,7 @@ async def test_failure_of_a_nested_call_is_raised_unwrapped() -> None:
 async def test_cancelled_caller_leaves_no_tasks_behind() -> None:
     calls = Calls(waiting=True)
     running = asyncio.ensure_future(concurrently(keys(50), calls))
-    await asyncio.sleep(0.01)
+    await run_ready_tasks()
     running.cancel()
     with pytest.raises(asyncio.CancelledError):
         await running
