@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import ast
+import builtins
 import os
 import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -102,8 +104,8 @@ NAMES = _names()
 def resolve(app: Any, env: Any, node: Any, text: Any) -> Any:
     """Find what a docstring or an annotation names by another path than the documented one.
 
-    Names of the package without an entry in the documentation are shown without a link. Names that do not exist anywhere are
-    left to Sphinx, which warns.
+    Names without an entry in the documentation are shown without a link: other names of the package, builtins, and names of
+    other packages. Names that do not exist anywhere are left to Sphinx, which warns.
     """
     if node.get("refdomain") != "py":
         return None
@@ -116,10 +118,15 @@ def resolve(app: Any, env: Any, node: Any, text: Any) -> Any:
     if len(found) == 1:
         place = node.get("refdoc", env.docname)
         return python.resolve_xref(env, place, app.builder, "obj", found[0], node, text)
-    if node["reftype"] == "obj" and not target.startswith("typing."):
-        return text if last in NAMES else None
+    if node["reftype"] == "obj":
+        return text if last in NAMES or _is_known_elsewhere(target) else None
     ours = target.startswith("allsource_auth.") and node.get("refexplicit")
     return None if ours else text
+
+
+def _is_known_elsewhere(target: str) -> bool:
+    package = target.partition(".")[0]
+    return hasattr(builtins, target) or (package != "allsource_auth" and find_spec(package) is not None)
 
 
 def shorten_times(app: Any, doctree: Any) -> None:
