@@ -1,7 +1,7 @@
-"""How long reads of the latest state take on somebody's own store: what ``allsource-auth bench`` measures.
+"""The measurement of ``allsource-auth bench``: reads of the latest state on an existing store.
 
-A closed loop: each caller asks again once it has its answer. The operations take turns of a quarter of a second, in an order
-that is drawn anew each time, so that all of them meet the same machine. Nothing is shown while something is timed.
+Each operation at each number of callers is a closed loop. The loops alternate in rounds of a quarter of a second, so that load
+on the machine affects all of them alike. Nothing is shown during a round.
 """
 
 from __future__ import annotations
@@ -9,15 +9,17 @@ from __future__ import annotations
 import asyncio
 import random
 import secrets
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Iterator, Sequence
 from contextlib import aclosing, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from time import perf_counter_ns
 from typing import Any, TypeVar
 
 from allsource_auth import AllsourceAuthAdapter, EventStore, Json, Session, SessionWithUser, audit
-from allsource_auth.cli.figures import Figures, Row, Show
+from allsource_auth.cli.bench_report import BenchReport, Row, Show
+from allsource_auth.cli.measuring import Call, Check, Round, alternating, closed_loop
 from allsource_auth.kinds import SESSION, USER, Kind
 
 __all__ = ["measure"]
@@ -25,117 +27,118 @@ __all__ = ["measure"]
 SECOND = 1_000_000_000
 HOUR = 3600 * SECOND
 
-SPANS = (HOUR, 24 * HOUR, 30 * 24 * HOUR)
-"""How far back something to read is looked for, in nanoseconds, before all is: what changed last is most likely alive."""
+AGES = (HOUR, 24 * HOUR, 30 * 24 * HOUR)
+"""Maximum ages of the events to scan, in nanoseconds; events of any age come last. New entities most likely still exist."""
 
-LOOKED_AT = 5000
-"""Events of one kind that are looked at, at most, up to a page of them."""
+MAX_SCANNED = 5000
+"""Maximum number of events of one kind to scan, rounded up to a whole page."""
 
-DRAWN_FROM = 500
-"""Entities of one kind that are read."""
+SAMPLE_SIZE = 500
+"""Maximum number of entities of one kind to read."""
 
-TURN = SECOND // 4
+ROUND = SECOND // 4
 
-PATIENCE = 10
-"""Seconds that an answer may take after its turn has ended."""
+REPLY_TIMEOUT = 10
+"""Seconds to wait for replies after the end of a round."""
 
-AT_ONCE = 16
+CONCURRENCY = 16
+"""Concurrent calls outside the measurement."""
 
 USERS = 20
 SESSIONS = 100
 
-SIGN_INS = 500
-"""Sign-ins of each number of callers, at most: what they write stays in the log."""
+MAX_SIGN_INS = 500
+"""Maximum number of sign-ins for each number of callers, because their events stay in the log."""
 
 T = TypeVar("T")
+
+Target = tuple[str, str]
+"""The argument of a call, and the id that its reply must have."""
 
 
 @dataclass(frozen=True)
 class Operation:
-    """What is timed. ``targets``: what may be asked for, each with the id that the answer must have.
+    """An operation to measure.
 
-    The targets hold tokens and emails. Those that turn out to be gone are taken out. ``most``: calls by each number of callers.
+    ``targets``: arguments that contain tokens and emails; those that turn out to be deleted are removed. ``id_of``: the id in a
+    reply. ``max_calls``: for each number of callers.
     """
 
     name: str
     call: Callable[[str], Awaitable[Any]]
-    targets: list[tuple[str, str]] = field(repr=False)
+    targets: list[Target] = field(repr=False)
     id_of: Callable[[Any], str]
-    most: int | None = None
+    max_calls: int | None = None
 
 
 @dataclass
-class Lane:
-    """An operation at a number of callers, and how many calls it has left."""
+class Loop:
+    """The closed loop of one operation at one number of callers, and the number of calls that it may still make."""
 
     operation: Operation
     row: Row
-    left: int
+    remaining: int
 
     @property
-    def is_open(self) -> bool:
-        return self.left > 0 and bool(self.operation.targets)
+    def has_calls(self) -> bool:
+        return self.remaining > 0 and bool(self.operation.targets)
 
-    async def turn(self, until: int) -> None:
-        """Call until a time by ``perf_counter_ns``, or until there are no calls left.
+    async def run_round(self, end: int) -> None:
+        """Make calls until ``perf_counter_ns`` reaches ``end`` or no calls remain.
 
-        Raises `TimeoutError` with a sentence if an answer does not come.
+        Raises `TimeoutError` if a reply takes longer than `REPLY_TIMEOUT`.
         """
-        began = perf_counter_ns()
-        patience = (until - began) / SECOND + PATIENCE
-        took: list[int] = []
+        measured = Round()
+        timeout = (end - perf_counter_ns()) / SECOND + REPLY_TIMEOUT
         try:
-            async with asyncio.timeout(patience), asyncio.TaskGroup() as group:
-                for _ in range(self.row.callers):
-                    group.create_task(self._caller(until, took))
+            async with asyncio.timeout(timeout):
+                await closed_loop(self._calls(end), callers=self.row.callers, measured=measured)
         except TimeoutError:
             raise TimeoutError(
-                f"{self.row.operation} had no answer for {PATIENCE} seconds; is the server overloaded?"
+                f"{self.row.operation} had no reply for {REPLY_TIMEOUT} seconds; is the server overloaded?"
             ) from None
         finally:
-            self.row.wall += perf_counter_ns() - began
-            for nanoseconds in took:
-                self.row.latency.add(nanoseconds)
+            self.row.add(measured)
 
-    async def _caller(self, until: int, took: list[int]) -> None:
-        call, id_of = self.operation.call, self.operation.id_of
-        while self.is_open and perf_counter_ns() < until:
-            self.left -= 1
-            asked, expected = target = random.choice(self.operation.targets)  # noqa: S311
-            began = perf_counter_ns()
-            answer = await call(asked)
-            took.append(perf_counter_ns() - began)
-            if answer is None:
-                await self._missed(target)
-            elif id_of(answer) != expected:
-                self.row.wrong += 1
+    def _calls(self, end: int) -> Iterator[tuple[Call, Check]]:
+        while self.has_calls and perf_counter_ns() < end:
+            self.remaining -= 1
+            target = random.choice(self.operation.targets)  # noqa: S311
+            yield partial(self.operation.call, target[0]), partial(self._check, target)
 
-    async def _missed(self, target: tuple[str, str]) -> None:
-        """Ask again for what was there a moment ago: it may have been deleted meanwhile, but it cannot come back."""
+    def _check(self, target: Target, reply: Any) -> Awaitable[None] | None:
+        if reply is None:
+            return self._read_again(target)
+        if self.operation.id_of(reply) != target[1]:
+            self.row.wrong += 1
+        return None
+
+    async def _read_again(self, target: Target) -> None:
+        """Read an entity again that was not found. If it is deleted, this read does not find it either."""
         if await self.operation.call(target[0]) is not None:
             self.row.wrong += 1
             return
-        self.row.gone += 1
-        with suppress(ValueError):  # somebody else has noticed as well
+        self.row.deleted += 1
+        with suppress(ValueError):  # another caller has removed it
             self.operation.targets.remove(target)
 
 
-class Guests:
-    """Users and sessions that are made for this and deleted afterwards. ``mark`` is how their emails begin.
+class TemporaryUsers:
+    """Users and sessions for the measurement. Their emails begin with ``prefix``.
 
-    A write that was sent is waited for, also if whoever asked for it is cancelled, so that all of it is there to be deleted.
+    A write that was sent is completed even if its caller is cancelled, so that `delete` finds what it wrote.
     """
 
     def __init__(self, adapter: AllsourceAuthAdapter) -> None:
         self._adapter = adapter
-        self._under_way: set[asyncio.Task[Any]] = set()
-        self.mark = f"bench-{secrets.token_hex(4)}-"
-        self._emails = [f"{self.mark}{number}@bench.invalid" for number in range(USERS)]
+        self._pending: set[asyncio.Task[Any]] = set()
+        self.prefix = f"bench-{secrets.token_hex(4)}-"
+        self._emails = [f"{self.prefix}{number}@bench.invalid" for number in range(USERS)]
         self.users: list[str] = []
         self.tokens: list[str] = []
 
-    async def make(self) -> None:
-        """Sign them up, and each of them in a few times."""
+    async def create(self) -> None:
+        """Sign the users up, and sign each of them in several times."""
         users = await _each(self._sign_up, self._emails)
         self.users = list(users.values())
         for _ in range(SESSIONS // USERS):
@@ -143,101 +146,105 @@ class Guests:
             self.tokens += [session.token for session in sessions.values()]
 
     async def _sign_up(self, email: str) -> str:
-        user = await self._to_its_end(self._adapter.users.create(email=email, name="made by allsource-auth bench"))
+        user = await self._completed(self._adapter.users.create(email=email, name="made by allsource-auth bench"))
         return user.id
 
     async def sign_in(self, user_id: str) -> Session:
-        # Whatever happens, it is over in an hour.
+        # A session that is not deleted expires in an hour.
         expires_at = datetime.now(UTC) + timedelta(hours=1)
-        return await self._to_its_end(self._adapter.sessions.create(user_id=user_id, expires_at=expires_at))
+        return await self._completed(self._adapter.sessions.create(user_id=user_id, expires_at=expires_at))
 
-    async def _to_its_end(self, write: Awaitable[T]) -> T:
+    async def _completed(self, write: Awaitable[T]) -> T:
         task = asyncio.ensure_future(write)
-        self._under_way.add(task)
-        task.add_done_callback(self._under_way.discard)
+        self._pending.add(task)
+        task.add_done_callback(self._pending.discard)
         return await asyncio.shield(task)
 
     async def delete(self) -> None:
-        """Delete the users, and with them their sessions. They are looked for by email: an answer may have been lost."""
-        await asyncio.gather(*self._under_way, return_exceptions=True)
+        """Delete the users and with them their sessions. Finds them by email, because a reply with an id may have been lost."""
+        await asyncio.gather(*self._pending, return_exceptions=True)
         users = await _each(self._adapter.users.get_by_email, self._emails)
         await _each(self._adapter.users.delete, [user.id for user in users.values()])
 
 
-async def measure(store: EventStore, figures: Figures, *, show: Show) -> None:
-    """Measure as the options of ``figures`` say, fill them in, and close the store.
+async def measure(store: EventStore, report: BenchReport, *, show: Show) -> None:
+    """Measure with the options of ``report``, fill in the results, and close the store.
 
-    Without anything to read ``figures`` has no rows. Raises what reads and writes of the store raise; `TimeoutError`.
+    ``report`` has no rows if the store has nothing to read. Raises `TimeoutError` and the errors of reads and writes.
     """
-    options = figures.options
+    options = report.options
     async with AllsourceAuthAdapter.with_store(store) as adapter:
         show("connecting", 0)
-        figures.info = await adapter.info()
-        show("looking for something to read", 0)
-        tokens = await _living(store, SESSION, figures)
-        users = await _living(store, USER, figures)
+        report.info = await adapter.info()
+        show("finding sessions and users", 0)
+        tokens = await _existing(store, SESSION, report)
+        users = await _existing(store, USER, report)
         if not options["write"]:
-            await _time(await _reads(adapter, figures, tokens, users), figures, show)
+            await _measure(await _reads(adapter, report, tokens, users), report, show)
             return
-        async with _guests(adapter, figures, show) as guests:
-            operations = await _reads(adapter, figures, tokens + guests.tokens, users + guests.users)
-            targets = [(user, user) for user in guests.users]
-            sign_in = Operation("sessions.create", guests.sign_in, targets, lambda session: session.user_id, SIGN_INS)
-            await _time([*operations, sign_in], figures, show)
+        async with _temporary_users(adapter, report, show) as temporary:
+            operations = await _reads(adapter, report, tokens + temporary.tokens, users + temporary.users)
+            targets = [(user, user) for user in temporary.users]
+            sign_in = Operation(
+                "sessions.create", temporary.sign_in, targets, lambda session: session.user_id, MAX_SIGN_INS
+            )
+            await _measure([*operations, sign_in], report, show)
 
 
 @asynccontextmanager
-async def _guests(adapter: AllsourceAuthAdapter, figures: Figures, show: Show) -> AsyncGenerator[Guests]:
+async def _temporary_users(
+    adapter: AllsourceAuthAdapter, report: BenchReport, show: Show
+) -> AsyncGenerator[TemporaryUsers]:
     with audit(actor="allsource-auth bench"):
-        guests = Guests(adapter)
-        figures.left = guests.mark
+        users = TemporaryUsers(adapter)
+        report.undeleted = users.prefix
         try:
-            show("signing up", 0)
-            await guests.make()
-            yield guests
+            show("creating temporary users", 0)
+            await users.create()
+            yield users
         finally:
-            show("deleting what was made for this", 1)
-            await guests.delete()
-            figures.left = None
+            show("deleting temporary users", 1)
+            await users.delete()
+            report.undeleted = None
 
 
-async def _living(store: EventStore, kind: Kind[Any], figures: Figures) -> list[str]:
-    """Keys of entities that were alive by their last events, as far as a bounded look at them tells."""
+async def _existing(store: EventStore, kind: Kind[Any], report: BenchReport) -> list[str]:
+    """Keys of entities that are not deleted according to the events scanned."""
     now = store.server_time()
-    alive: dict[str, bool] = {}
-    left, until = LOOKED_AT, None
-    for since in (*(now - span for span in SPANS), None):
-        of_span: dict[str, bool] = {}
+    exists: dict[str, bool] = {}
+    remaining, until = MAX_SCANNED, None
+    for since in (*(now - age for age in AGES), None):
+        newest: dict[str, bool] = {}
         async with aclosing(store.scan(kind.types, since=since, until=until)) as pages:
             async for events in pages:
-                of_span |= {event.stream: not event.type.endswith(".deleted") for event in events}
-                left -= len(events)
-                figures.looked_at += len(events)
-                if left <= 0 or sum(of_span.values()) >= DRAWN_FROM:
+                newest |= {event.stream: not event.type.endswith(".deleted") for event in events}
+                remaining -= len(events)
+                report.scanned += len(events)
+                if remaining <= 0 or sum(newest.values()) >= SAMPLE_SIZE:
                     break
-        alive = of_span | alive
-        if since is None or left <= 0 or sum(alive.values()) >= DRAWN_FROM:
+        exists = newest | exists
+        if since is None or remaining <= 0 or sum(exists.values()) >= SAMPLE_SIZE:
             break
         until = since - 1
-    keys = [kind.key_of(stream) for stream, lives in alive.items() if lives and stream.startswith(kind.prefix)]
-    return random.sample(keys, min(len(keys), DRAWN_FROM))
+    keys = [kind.key_of(stream) for stream, found in exists.items() if found and stream.startswith(kind.prefix)]
+    return random.sample(keys, min(len(keys), SAMPLE_SIZE))
 
 
 async def _reads(
-    adapter: AllsourceAuthAdapter, figures: Figures, tokens: Sequence[str], user_ids: Sequence[str]
+    adapter: AllsourceAuthAdapter, report: BenchReport, tokens: Sequence[str], user_ids: Sequence[str]
 ) -> list[Operation]:
-    """The reads, each with what it finds now; without those that find nothing."""
+    """The reads with their targets. Targets that are not found now are left out, and so are reads without targets."""
     sessions = await _each(adapter.sessions.get, tokens)
     users = await _each(adapter.users.get, user_ids)
     owners = {user.email: user.id for user in users.values() if user.email is not None}
     found = await _each(adapter.users.get_by_email, owners)
     signed_in = await _each(adapter.load_session, sessions)
-    # Of several owners of an email, which only others can have written, the one that is found is right.
+    # Other programs can write two users with one email. Either of them is a correct reply.
     emails = [
         (email, user.id if (user.email or "").lower() == email.lower() else owners[email])
         for email, user in found.items()
     ]
-    figures.sample = {
+    report.sample = {
         "sessions": len(sessions),
         "sessions that sign in": len(signed_in),
         "users": len(users),
@@ -267,47 +274,49 @@ def _ids(loaded: SessionWithUser) -> str:
 
 
 async def _each(call: Callable[[str], Awaitable[T | None]], keys: Iterable[str]) -> dict[str, T]:
-    """What each call answers, some at a time; without what is not there or cannot be decoded."""
-    found: dict[str, T] = {}
-    places = asyncio.Semaphore(AT_ONCE)
+    """The results of concurrent calls by key, without ``None`` and without entities that cannot be decoded."""
+    results: dict[str, T] = {}
+    slots = asyncio.Semaphore(CONCURRENCY)
 
     async def one(key: str) -> None:
-        async with places:
+        async with slots:
             with suppress(Json):
-                answer = await call(key)
-                if answer is not None:
-                    found[key] = answer
+                result = await call(key)
+                if result is not None:
+                    results[key] = result
 
     async with asyncio.TaskGroup() as group:
         for key in keys:
             group.create_task(one(key))
-    return found
+    return results
 
 
-async def _time(operations: Sequence[Operation], figures: Figures, show: Show) -> None:
-    """Let the operations take turns until the time is over or the calls are used up."""
+async def _measure(operations: Sequence[Operation], report: BenchReport, show: Show) -> None:
+    """Run the loops of all operations in alternating rounds until the time is over or no calls remain."""
     if not operations:
         return
-    options = figures.options
+    options = report.options
     pairs = [(operation, callers) for callers in options["callers"] for operation in operations]
     share, rest = divmod(options["count"], len(pairs))
-    lanes = []
-    for place, (operation, callers) in enumerate(pairs):
-        left = share + (place < rest)
-        lanes.append(
-            Lane(operation, Row(operation.name, callers), left if operation.most is None else min(left, operation.most))
-        )
-    figures.rows = [lane.row for lane in lanes]
-    calls = sum(lane.left for lane in lanes)
+    loops = []
+    for number, (operation, callers) in enumerate(pairs):
+        calls = share + (number < rest)
+        if operation.max_calls is not None:
+            calls = min(calls, operation.max_calls)
+        loops.append(Loop(operation, Row(operation.name, callers), calls))
+    report.rows = [loop.row for loop in loops]
+    total = sum(loop.remaining for loop in loops)
 
-    # Connections are made here, outside of what is timed.
+    # Opens the connections, so that the measured calls need not.
     first = operations[0]
     await asyncio.gather(*(first.call(first.targets[0][0]) for _ in range(max(options["callers"]))))
     began = perf_counter_ns()
-    length = options["seconds"] * SECOND
-    turn = min(TURN, length // len(lanes))
-    while perf_counter_ns() - began < length and (open_lanes := [lane for lane in lanes if lane.is_open]):
-        for lane in random.sample(open_lanes, len(open_lanes)):
-            await lane.turn(min(perf_counter_ns() + turn, began + length))
-            show("measuring", max((perf_counter_ns() - began) / length, figures.calls / calls))
-    figures.complete = True
+    duration = options["seconds"] * SECOND
+    end, length = began + duration, min(ROUND, duration // len(loops))
+    for loop in alternating(loops):
+        if perf_counter_ns() >= end or not any(loop.has_calls for loop in loops):
+            break
+        if loop.has_calls:
+            await loop.run_round(min(perf_counter_ns() + length, end))
+            show("measuring", max((perf_counter_ns() - began) / duration, report.calls / total))
+    report.complete = True

@@ -1,4 +1,4 @@
-"""How the findings of ``check`` and ``reindex`` are shown: no value, no secret."""
+"""Output of the findings of ``check`` and ``reindex``, without stored values and secrets."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from rich.table import Table
 from rich.text import Text
 
 from allsource_auth import Checked, Finding, Reindexed, Upgraded, __version__
-from allsource_auth.cli.screen import console, printable
+from allsource_auth.cli.terminal import console, printable
 
 __all__ = ["show_checked", "show_reindexed", "show_upgraded"]
 
 
 def show_checked(checked: Checked, stream: TextIO, *, json: bool) -> None:
-    """Write what a check found, as one JSON document or for people."""
+    """Write the result of ``check`` as one JSON document or as a table."""
     counts = {"entities": checked.entities, "events": checked.events, "index streams": checked.index_streams}
     _show(not checked.remaining, counts, checked.findings, stream, json=json)
 
 
 def show_reindexed(reindexed: Reindexed, stream: TextIO, *, json: bool) -> None:
-    """Write what was done and found, as one JSON document or for people."""
+    """Write the result of ``reindex`` as one JSON document or as a table."""
     findings = (*reindexed.duplicates, *reindexed.undecodable)
     counts = {
         "entities": reindexed.entities,
@@ -58,7 +58,7 @@ def _show(ok: bool, counts: Mapping[str, int], findings: Iterable[Finding], stre
     for name, count in counts.items():
         screen.print(Text(f"{count:,} {name}"))
     if not records:
-        screen.print(Text("Nothing was found."))
+        screen.print(Text("No findings."))
         return
     table = Table("problem", "kind", "field", "where", "repaired", header_style="bold")
     for record in records:
@@ -69,7 +69,7 @@ def _show(ok: bool, counts: Mapping[str, int], findings: Iterable[Finding], stre
 
 
 def _record(finding: Finding) -> dict[str, Any]:
-    """A finding as plain values; what strangers wrote cannot steer a terminal."""
+    """A finding as plain values. Stored text is made printable, so that it cannot control the terminal."""
     return {
         "problem": finding.problem,
         "kind": finding.kind,

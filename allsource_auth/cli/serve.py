@@ -1,4 +1,4 @@
-"""What ``allsource-auth serve`` does: a local Allsource on two ports, until it is asked to stop."""
+"""The local Allsource that ``allsource-auth serve`` runs on two ports until it receives a signal."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ async def serve_until_stopped(
     tenant: str,
     generation: Literal["0.23", "0.27"],
 ) -> None:
-    """Serve the file ``data``, or memory, say where and how to use it, and end after SIGINT or SIGTERM.
+    """Serve the file ``data`` (``None``: memory), print the URLs and how to use them, and stop on SIGINT or SIGTERM.
 
-    Raises `InvalidInput`, `Storage` for the file, `OSError` with one sentence for an address that cannot be had.
+    Raises `InvalidInput`; `Storage` if the file cannot be used; `OSError` if the server cannot listen on the address.
     """
     log = SqliteLog(data)
     try:
@@ -34,27 +34,27 @@ async def serve_until_stopped(
         local = LocalAllsource(log, generation=generation, api_keys=keys)
         await log.open()
         async with serving(local, host=host, core_port=port, query_port=query_port, signals=True) as running:
-            kept = "in memory, gone when this ends" if log.path is None else log.path
-            sys.stdout.write(_announcement(running, generation, kept, host, tenant, with_key=api_key is not None))
+            location = "in memory, lost when the server stops" if log.path is None else log.path
+            sys.stdout.write(_banner(running, generation, location, host, tenant, with_key=api_key is not None))
             sys.stdout.flush()
             await running.asked_to_stop()
     finally:
         await log.close()
 
 
-def _announcement(running: Running, generation: str, kept: str, host: str, tenant: str, *, with_key: bool) -> str:
+def _banner(running: Running, generation: str, location: str, host: str, tenant: str, *, with_key: bool) -> str:
     core, query_service = running.core_url, running.query_url
     if with_key:
-        asked = f"one API key, of tenant {tenant}; the Query Service and the event feed ask for it"
+        credentials = f"one API key, for tenant {tenant}; the Query Service and the event feed require it"
     else:
-        asked = "nobody is asked for an API key"
+        credentials = "no API key is required"
     lines = [
-        f"A local stand-in for Allsource {generation}, for development: not a server for other people's data.",
+        f"A local Allsource that replies like {generation}, for development only. Do not keep real data in it.",
         "",
         f"  Core           {core}",
         f"  Query Service  {query_service}",
-        f"  events         {kept}",
-        f"  credentials    {asked}",
+        f"  events         {location}",
+        f"  credentials    {credentials}",
         "",
         "In Python:",
         f'  AllsourceAuthAdapter("{core}", "{query_service}", api_key=..., tenant_id="{tenant}")',
@@ -65,5 +65,8 @@ def _announcement(running: Running, generation: str, kept: str, host: str, tenan
         "",
     ]
     if not host.startswith(_LOOPBACK):
-        lines += [f"Anybody who reaches {core} can read and write every event, with or without a key, as on Core.", ""]
+        lines += [
+            f"Anyone who can connect to {core} can read and write every event, even without a key, as on Core.",
+            "",
+        ]
     return "\n".join([*lines, "Ctrl-C stops it.", ""])

@@ -1,4 +1,4 @@
-"""``allsource-auth check`` and ``reindex``: what they say, to people and to machines, and with which exit code."""
+"""``allsource-auth check`` and ``reindex``: their output as tables and JSON, and their exit codes."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ import pytest
 
 from allsource_auth import AllsourceAuthAdapter, NewEvent, SqliteLog, SqliteStore
 from allsource_auth.cli import main
-from allsource_auth.cli.place import Place
+from allsource_auth.cli.store_options import StoreOptions
 from tests.support.events import new_event, stored_user
 
 TOKEN = "session_that-nobody-may-see"
 SECRETS = ("ada", "example.org", "that-nobody", "\x1b")
 
 
-def theirs() -> list[NewEvent]:
-    """Two users with one email, one of them with a session, and a session that cannot be read."""
+def foreign_events() -> list[NewEvent]:
+    """Events of another program, without claims and index entries: three users, two of them with one email, and a session."""
     moment = "2026-01-01T00:00:00Z"
     session = {"id": "s", "token": TOKEN, "userId": "u1", "createdAt": moment, "updatedAt": moment, "expiresAt": moment}
     return [
@@ -45,7 +45,7 @@ def written(path: Path, events: Sequence[NewEvent], tenant: str = "default") -> 
 
 @pytest.fixture
 def data(tmp_path: Path) -> str:
-    return written(tmp_path / "auth.db", theirs())
+    return written(tmp_path / "auth.db", foreign_events())
 
 
 def document(capsys: pytest.CaptureFixture[str]) -> dict[str, Any]:
@@ -53,9 +53,7 @@ def document(capsys: pytest.CaptureFixture[str]) -> dict[str, Any]:
     return found
 
 
-def test_reindex_makes_a_file_searchable_and_names_what_needs_a_decision(
-    data: str, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_reindex_indexes_a_file_and_names_what_needs_a_decision(data: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["reindex", "--data", data, "--json"]) == 1
     said = capsys.readouterr()
     assert said.err == "allsource-auth: 1 findings need a decision\n"
@@ -78,7 +76,7 @@ def test_reindex_makes_a_file_searchable_and_names_what_needs_a_decision(
     assert main(["reindex", "--data", data, "--json"]) == 0
     assert document(capsys)["counts"] == {"entities": 4, "claims_written": 0, "list_entries_written": 0}
     assert main(["check", "--data", data]) == 0
-    assert "Nothing was found." in capsys.readouterr().out
+    assert "No findings." in capsys.readouterr().out
 
 
 def test_check_reports_and_repair_repairs(data: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -98,11 +96,11 @@ def test_check_reports_and_repair_repairs(data: str, capsys: pytest.CaptureFixtu
 
 
 @pytest.mark.parametrize("options", [(), ("--json",)])
-def test_no_value_and_no_token_is_shown(
+def test_output_has_no_stored_value_and_no_token(
     tmp_path: Path, options: tuple[str, ...], capsys: pytest.CaptureFixture[str]
 ) -> None:
     broken = new_event(f"auth-session:{TOKEN}2", {"token": TOKEN}, type="auth.session.created")
-    data = written(tmp_path / "auth.db", [*theirs(), broken])
+    data = written(tmp_path / "auth.db", [*foreign_events(), broken])
     for command in (["check"], ["reindex"], ["check", "--repair"]):
         assert main([*command, "--data", data, *options]) == 1
         said = capsys.readouterr()
@@ -112,14 +110,14 @@ def test_no_value_and_no_token_is_shown(
 
 
 class Terminal(io.StringIO):
-    """Where people would be looking."""
+    """A stream that is a terminal."""
 
     def isatty(self) -> bool:
         return True
 
 
 @pytest.mark.parametrize("command", ["check", "reindex"])
-def test_a_terminal_shows_how_far_it_is_and_other_outputs_do_not(
+def test_progress_is_shown_on_terminals_only(
     data: str, command: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     counts = {"check": "entities: 4", "reindex": "session: 1"}
@@ -129,24 +127,24 @@ def test_a_terminal_shows_how_far_it_is_and_other_outputs_do_not(
     assert main([command, "--data", data, "--json"]) == 1
     assert counts[command] in screen.getvalue()
     assert document(capsys)["counts"]["entities"] == 4
-    elsewhere = io.StringIO()
-    monkeypatch.setattr(sys, "stderr", elsewhere)
+    file = io.StringIO()
+    monkeypatch.setattr(sys, "stderr", file)
     main([command, "--data", data, "--json"])
-    assert counts[command] not in elsewhere.getvalue()
+    assert counts[command] not in file.getvalue()
 
 
 def test_several_query_services_can_be_named(capsys: pytest.CaptureFixture[str]) -> None:
     urls = ["http://127.0.0.1:1", "http://127.0.0.1:2"]
-    assert f"query_url={urls}" in repr(Place(core="http://127.0.0.1:3", query=tuple(urls)).store())
+    assert f"query_url={urls}" in repr(StoreOptions(core="http://127.0.0.1:3", query=tuple(urls)).store())
     assert main(["check", "--core", urls[0], "--query", urls[0], "--query", "ftp://127.0.0.1"]) == 1
     assert capsys.readouterr().err == "allsource-auth: query_url[1]: must begin with http:// or https://\n"
 
 
-def test_a_key_is_not_shown_with_the_place_that_it_opens() -> None:
-    assert "opens-it" not in repr(Place(core="http://127.0.0.1:3900", api_key="opens-it"))
+def test_api_key_is_not_in_the_repr_of_the_options() -> None:
+    assert "secret-key" not in repr(StoreOptions(core="http://127.0.0.1:3900", api_key="secret-key"))
 
 
-def test_people_get_a_table(data: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_default_output_is_a_table(data: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["check", "--data", data, "--repair"]) == 1
     said = capsys.readouterr()
     assert "4 entities" in said.out
@@ -156,8 +154,8 @@ def test_people_get_a_table(data: str, capsys: pytest.CaptureFixture[str]) -> No
     assert said.err == "allsource-auth: 1 findings are left\n"
 
 
-def test_only_the_tenant_that_is_named_is_looked_at(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    data = written(tmp_path / "auth.db", theirs(), tenant="shop")
+def test_only_the_named_tenant_is_checked(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data = written(tmp_path / "auth.db", foreign_events(), tenant="shop")
     assert main(["check", "--data", data, "--json"]) == 0
     assert document(capsys)["counts"] == {"entities": 0, "events": 0, "index_streams": 0}
     assert main(["check", "--data", data, "--tenant", "shop", "--json"]) == 1
@@ -174,7 +172,7 @@ def test_only_the_tenant_that_is_named_is_looked_at(tmp_path: Path, capsys: pyte
         (["--data", "there-is-none.db"], "there-is-none.db"),
     ],
 )
-def test_store_that_is_not_there_is_said_in_one_line(
+def test_missing_store_is_reported_in_one_line(
     command: str, options: list[str], named: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main([command, *options]) == 2
@@ -185,7 +183,7 @@ def test_store_that_is_not_there_is_said_in_one_line(
 
 
 @pytest.mark.parametrize("command", ["check", "reindex"])
-def test_core_that_does_not_answer_is_said_in_one_line(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_core_that_does_not_respond_is_reported_in_one_line(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([command, "--core", "http://127.0.0.1:1"]) == 1
     said = capsys.readouterr()
     assert (said.out, len(said.err.splitlines())) == ("", 1)

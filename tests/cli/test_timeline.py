@@ -1,4 +1,4 @@
-"""How a history is shown: nothing personal in full, nothing that steers a terminal."""
+"""Output of a history: personal data is masked, control characters are replaced."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from allsource_auth import AllsourceAuthAdapter, audit
-from allsource_auth.cli.screen import console, marks
+from allsource_auth.cli.terminal import console
 from allsource_auth.cli.timeline import change_record, masked, timeline_table
 
 NOW = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
@@ -38,11 +38,11 @@ NOW = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
         ("image", None, None),
     ],
 )
-def test_what_may_be_shown_of_a_value(field: str, value: Any, shown: Any) -> None:
+def test_masked_values_reveal_no_personal_data(field: str, value: Any, shown: Any) -> None:
     assert masked(field, value) == shown
 
 
-async def test_a_table_shows_who_and_what_without_personal_values() -> None:
+async def test_table_shows_actors_and_changes_without_personal_data() -> None:
     async with AllsourceAuthAdapter.embedded() as adapter:
         with audit(actor="ada@example.org", impersonator="\x1b[31mgrace"):
             user = await adapter.users.create(email="ada@example.org", name="Ada", metadata={"street": "home"})
@@ -63,27 +63,3 @@ async def test_a_table_shows_who_and_what_without_personal_values() -> None:
     for personal in ("ada@", "countess", "Ada", "home", "203.0.113.7", session.token, "\x1b"):
         assert personal not in table
         assert personal not in records
-
-
-class Terminal(StringIO):
-    def isatty(self) -> bool:
-        return True
-
-
-def test_colours_are_for_terminals_only_and_not_with_no_color(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("TERM", "xterm-256color")
-    monkeypatch.setenv("FORCE_COLOR", "1")
-    monkeypatch.delenv("NO_COLOR", raising=False)
-    for stream, coloured in ((StringIO(), False), (Terminal(), True)):
-        console(stream).print("text", style="red")
-        assert ("\x1b[31m" in stream.getvalue()) is coloured
-    monkeypatch.setenv("NO_COLOR", "1")
-    console(terminal := Terminal()).print("text", style="red")
-    assert "\x1b[31m" not in terminal.getvalue()
-
-
-def test_marks_are_words_where_the_encoding_has_no_others() -> None:
-    class Ascii(StringIO):
-        encoding = "ascii"
-
-    assert marks(Ascii()) == ("ok", "FAILED")
