@@ -1,8 +1,7 @@
-"""What depends on how much there is: look-ups in a large store and a small one, guarded writes to the archive of Core 0.27."""
+"""Measurements that depend on the size of a store: look-ups, and guarded writes to the archive of Core 0.27."""
 
 from __future__ import annotations
 
-import random
 import secrets
 import shutil
 import sys
@@ -15,30 +14,32 @@ from pathlib import Path
 from typing import Any
 
 from allsource_auth import AllsourceAuthAdapter, AllsourceStore
-from benchmarks.seeding import KEY_HASH, Seed, pour, seed_of
+from benchmarks.reads import random_calls
+from benchmarks.seeding import KEY_HASH, Seed, append_all, seed_of
 from benchmarks.servers import Server, started
-from benchmarks.timing import ROUNDS, Prepare, Read, in_turns
+from benchmarks.timing import ROUNDS, Call, Prepare, closed_loops
 
 __all__ = ["NAME", "SMALL", "archived", "look_ups", "opened"]
 
 NAME = "core-0.27.0"
 SMALL = 1_000
 USES = 10_000
-ROOM = 4 << 30
+MEMORY = 4 << 30
+"""Bytes in memory that filling a store needs."""
 NEW_KEY_HASH = "hash-of-a-new-key"
 
 Rows = dict[str, dict[str, float]]
 
 
 def opened(server: Server) -> AllsourceStore:
-    """A store on the server, of the tenant that seeds are for."""
+    """A store on the server, for the tenant of the seeds."""
     return AllsourceStore(server.core_url, server.query_url, server.api_key)
 
 
 async def look_ups(
     large: tuple[AllsourceAuthAdapter, Seed], small: tuple[AllsourceAuthAdapter, Seed], *, count: int
 ) -> Rows:
-    """``count`` reads of each kind in both stores, in turns; with the ratio of the medians."""
+    """``count`` reads of each kind on both stores, in alternating rounds, and the ratio of the medians."""
     kinds: dict[str, Prepare] = {}
     for size, (adapter, seed) in (("large", large), ("small", small)):
         reads: dict[str, tuple[Callable[[str], Awaitable[object]], Sequence[str]]] = {
@@ -47,8 +48,8 @@ async def look_ups(
             "load_session": (adapter.load_session, seed.tokens),
             "sessions.list_for_user": (adapter.sessions.list_for_user, seed.users),
         }
-        kinds |= {f"{name}, {size}": _drawn(read, keys) for name, (read, keys) in reads.items()}
-    rows = await in_turns(kinds, count=count)
+        kinds |= {f"{name}, {size}": random_calls(keys, read) for name, (read, keys) in reads.items()}
+    rows = await closed_loops(kinds, count=count)
     names = list(dict.fromkeys(name.partition(",")[0] for name in kinds))
     return {
         name: {
@@ -62,51 +63,46 @@ async def look_ups(
     }
 
 
-def _drawn(read: Callable[[str], Awaitable[object]], keys: Sequence[str]) -> Prepare:
-    choice = random.Random(7).choice
-
-    def prepare() -> Read:
-        key = choice(keys)
-        return lambda: read(key)
-
-    return prepare
-
-
 async def archived(folder: Path, *, entities: int, sweep: int, count: int) -> dict[str, Any]:
-    """A durable Core 0.27 that was filled, restarted on two copies of its data: with default and with recommended settings."""
+    """Fill a durable Core 0.27, and measure it on two copies of its data, with default and with recommended settings.
+
+    Creations are also measured on a store of `SMALL` entities.
+    """
     seed = await seed_of(entities, expired=sweep, uses=USES)
     few = await seed_of(SMALL)
-    for kept, places in ((seed, ("recommended", "default")), (few, ("small",))):
-        with tempfile.TemporaryDirectory(dir=_quick()) as made:
-            async with started(NAME, Path(made)) as server:
-                await _filled(server, kept)
-            for place in places:
-                shutil.copytree(made, folder / place)
-    print("restarted; measuring ...", file=sys.stderr)
+    for contents, copies in ((seed, ("recommended", "default")), (few, ("small",))):
+        with tempfile.TemporaryDirectory(dir=_fast_folder()) as filled:
+            async with started(NAME, Path(filled)) as server:
+                await _fill(server, contents)
+            for copy in copies:
+                shutil.copytree(filled, folder / copy)
+    print("measuring after a restart ...", file=sys.stderr)
     async with (
-        _restarted(folder / "default", recommended=False) as plain,
-        _restarted(folder / "recommended") as warmed,
+        _restarted(folder / "default", recommended=False) as default,
+        _restarted(folder / "recommended") as recommended,
         _restarted(folder / "small") as small,
     ):
-        both = {"default settings": plain, "recommended settings": warmed}
+        both = {"default settings": default, "recommended settings": recommended}
         kinds: dict[str, Prepare] = {}
         size = 2 * (count + 2 * ROUNDS)
         for name, adapter in both.items():
-            tokens = iter(seed.tokens[:size])  # each once: only the first guarded append to a stream is slow
+            tokens = iter(
+                seed.tokens[:size]
+            )  # each is used once, because only the first guarded append to a stream is slow
             kinds |= {f"{what}, {name}": prepare for what, prepare in _writes(adapter, tokens).items()}
         kinds |= {f"{what}, small": prepare for what, prepare in _creations(small).items()}
-        rows = await in_turns(kinds, count=count)
+        rows = await closed_loops(kinds, count=count)
         writes: dict[str, Rows] = {}
         for kind, row in rows.items():
             what, _, name = kind.rpartition(", ")
             writes.setdefault(what, {})[name] = row
         sweeps = {
-            "default settings": await _swept(plain, max(1, sweep // 20)),  # all of them would take minutes
-            "recommended settings": await _swept(warmed, sweep),
+            "default settings": await _swept(default, max(1, sweep // 20)),  # all of them take minutes
+            "recommended settings": await _swept(recommended, sweep),
         }
-        left = Seed(seed.events, seed.entities, seed.users, seed.emails, seed.tokens[size:])
-        found = await look_ups((warmed, left), (small, few), count=count * 10)
-        info = await warmed.info()
+        unused = Seed(seed.events, seed.entities, seed.users, seed.emails, seed.tokens[size:])
+        found = await look_ups((recommended, unused), (small, few), count=count * 10)
+        info = await recommended.info()
     return {
         "server": f"{info.server} {info.server_version}, engine {info.engine}",
         "events": len(seed.events),
@@ -116,16 +112,16 @@ async def archived(folder: Path, *, entities: int, sweep: int, count: int) -> di
     }
 
 
-def _quick() -> str | None:
-    """Where a store is filled: in memory if there is room, as Core syncs each event; it is measured on the disk."""
+def _fast_folder() -> str | None:
+    """A folder in memory to fill a store in, if there is room, because Core syncs each event. It is measured on disk."""
     memory = Path("/dev/shm")
-    return str(memory) if memory.is_dir() and shutil.disk_usage(memory).free > ROOM else None
+    return str(memory) if memory.is_dir() and shutil.disk_usage(memory).free > MEMORY else None
 
 
-async def _filled(server: Server, seed: Seed) -> None:
+async def _fill(server: Server, seed: Seed) -> None:
     store = opened(server)
     try:
-        await pour(store, seed.events)
+        await append_all(store, seed.events)
     finally:
         await store.close()
 
@@ -136,19 +132,19 @@ async def _restarted(folder: Path, *, recommended: bool = True) -> AsyncIterator
         started(NAME, folder, recommended=recommended) as server,
         AllsourceAuthAdapter.with_store(opened(server)) as adapter,
     ):
-        # The adapter's first write settles its settings and calls the feed.
+        # The first write of an adapter reads the settings of the store and the feed.
         await adapter.api_keys.create(user_id="somebody", key_hash=NEW_KEY_HASH, remaining=1_000_000_000)
         yield adapter
 
 
 def _creations(adapter: AllsourceAuthAdapter) -> dict[str, Prepare]:
-    """Writes to new streams: a user's are guarded, those of a session with a token made here are not."""
+    """Writes to new streams. Creating a user is guarded; creating a session with a generated token is not."""
 
-    def sign_up() -> Read:
+    def sign_up() -> Call:
         email = f"{secrets.token_hex(8)}@example.org"
         return lambda: adapter.users.create(email=email)
 
-    def sign_in() -> Read:
+    def sign_in() -> Call:
         user_id, expires_at = secrets.token_hex(8), datetime.now(UTC) + timedelta(days=8)
         return lambda: adapter.sessions.create(user_id=user_id, expires_at=expires_at)
 
@@ -156,18 +152,18 @@ def _creations(adapter: AllsourceAuthAdapter) -> dict[str, Prepare]:
 
 
 def _writes(adapter: AllsourceAuthAdapter, tokens: Iterator[str]) -> dict[str, Prepare]:
-    """Those, and guarded writes to streams that were archived."""
+    """Writes to new streams, and guarded writes to archived streams."""
 
-    def revoke() -> Read:
+    def revoke() -> Call:
         token = next(tokens)
 
-        async def revoked() -> bool:
+        async def delete() -> bool:
             await adapter.sessions.delete(token)
             return True
 
-        return revoked
+        return delete
 
-    def refresh() -> Read:
+    def refresh() -> Call:
         token, expires_at = next(tokens), datetime.now(UTC) + timedelta(days=8)
         return lambda: adapter.sessions.update_expiry(token, expires_at)
 

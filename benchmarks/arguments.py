@@ -1,4 +1,4 @@
-"""What the options of several benchmarks are parsed with; each raises what ``argparse`` tells the user."""
+"""Types of command line options that several benchmarks share. Invalid values raise ``argparse.ArgumentTypeError``."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ def count(text: str) -> int:
 
 
 def counts(text: str) -> list[int]:
-    """Several of them, with commas."""
+    """Whole numbers of at least 1, separated by commas."""
     return [count(part) for part in text.split(",")]
 
 
 def stores(text: str) -> list[str]:
-    """Some of `STORES`, with commas, each once."""
+    """Names from `STORES`, separated by commas, without repetitions."""
     names = text.split(",")
     if not set(names) <= set(STORES):
         raise argparse.ArgumentTypeError(f"choose from {', '.join(STORES)}")

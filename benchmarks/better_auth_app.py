@@ -1,7 +1,7 @@
-"""What `better_auth_http` measures: ``better_auth`` behind FastAPI, on the database that the environment names.
+"""The application that `better_auth_http` measures: ``better_auth`` behind FastAPI.
 
-``BENCH_FILE`` (embedded), ``BENCH_CORE`` with ``BENCH_KEY`` and ``BENCH_TENANT`` (an Allsource), or ``BENCH_SQL`` (its own
-adapter).
+The environment names the database: ``BENCH_FILE`` (embedded), ``BENCH_CORE`` with ``BENCH_KEY`` and ``BENCH_TENANT`` (an
+Allsource), or ``BENCH_SQL`` (the adapter of ``better_auth`` itself).
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ __all__ = ["BASE", "CONNECTIONS", "app", "authentication"]
 BASE = "http://bench.test"
 CONNECTIONS = 32
 
-# What is compared is the store. Hashing a password at full strength takes a hundred times as long as all of it.
+# The benchmark compares databases. Hashing a password at full strength takes a hundred times as long as the rest of a request.
 better_auth.crypto._SCRYPT_N = 16
 
 
@@ -41,12 +41,12 @@ def authentication(adapter: Any) -> Any:
 
 
 def _adapter() -> Any:
-    given = os.environ
-    if "BENCH_SQL" in given:
-        return SQLAlchemyAdapter(create_async_engine(given["BENCH_SQL"], pool_size=CONNECTIONS, max_overflow=0))
-    if "BENCH_FILE" in given:
-        return AllsourceDatabaseAdapter(AllsourceAuthAdapter.embedded(given["BENCH_FILE"]))
-    core, key, tenant = given["BENCH_CORE"], given["BENCH_KEY"] or None, given["BENCH_TENANT"]
+    environment = os.environ
+    if "BENCH_SQL" in environment:
+        return SQLAlchemyAdapter(create_async_engine(environment["BENCH_SQL"], pool_size=CONNECTIONS, max_overflow=0))
+    if "BENCH_FILE" in environment:
+        return AllsourceDatabaseAdapter(AllsourceAuthAdapter.embedded(environment["BENCH_FILE"]))
+    core, key, tenant = environment["BENCH_CORE"], environment["BENCH_KEY"] or None, environment["BENCH_TENANT"]
     return AllsourceDatabaseAdapter(AllsourceAuthAdapter(core, None, key, tenant_id=tenant))
 
 

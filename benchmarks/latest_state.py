@@ -1,21 +1,19 @@
-"""How long it takes to read the latest state of a session or a user, against the least that is needed for it.
+"""Latency of reads of the latest state of a session or a user, compared with the minimum that the read needs.
 
 ``python benchmarks/latest_state.py [--store embedded,local,core-0.23.0,core-0.27.0] [--callers 1,8,32,128] [--rates 200,500]``
 ``python benchmarks/latest_state.py --core URL [--query URL] [--api-key KEY] ...``
 
-A store is filled with sessions, ten for each user, and read once through, so that it is warm. Then, in turns in one run, so
-that all meet the same machine, come ``sessions.get``, ``users.get``, ``users.get_by_email`` and ``load_session`` of the
-library, and
+Fills a store with sessions, ten for each user, and reads all of them once to warm the caches. Then measures, in alternating
+rounds, ``sessions.get``, ``users.get``, ``users.get_by_email`` and ``load_session`` of the library, and the minimum:
 
-* embedded: ``bare``, a ``sqlite3`` select by primary key from a table of the same payloads plus a ``msgspec`` decode into the
+* embedded: ``bare``, a ``sqlite3`` select by primary key from a table with the same payloads, and a ``msgspec`` decode into the
   same struct;
-* over HTTP: the same request as that of ``sessions.get`` and the same decode by ``httpx, default settings``, and by the bare
-  engines of the library, ``pyreqwest`` and ``httpx on aiohttp``.
+* over HTTP: the request of ``sessions.get`` and the same decode, with ``httpx, default settings``, and with the HTTP engines of
+  the library, ``pyreqwest`` and ``httpx on aiohttp``.
 
-``--callers`` are closed loops: each caller asks again when it has its answer. ``--rates`` are open loops: so many reads a
-second, each timed from the moment at which it was due; those of the library only. The servers run in processes of their own.
-CPU is what a read costs this process, all of its threads. With ``--core`` the sessions are written into a tenant of their own,
-or into ``ALLSOURCE_TENANT``, and stay there.
+``--callers`` are closed loops, ``--rates`` open loops (`benchmarks.timing`); open loops measure the library only. Servers run
+in their own processes. CPU is the time per read of all threads of this process. With ``--core`` the sessions are written to a
+new tenant, or to ``ALLSOURCE_TENANT``, and are not deleted.
 """
 
 from __future__ import annotations
@@ -38,10 +36,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from allsource_auth import AllsourceAuthAdapter
 from benchmarks.arguments import STORES, count, counts, stores
-from benchmarks.reads import Stored, bare_http, bare_sqlite, of_library
+from benchmarks.reads import Stored, bare_http, bare_sqlite, library_reads
 from benchmarks.results import facts, headline, save
 from benchmarks.servers import Server, started
-from benchmarks.timing import Prepare, Row, at_rate, in_turns
+from benchmarks.timing import Prepare, Row, closed_loops, open_loops
 from tests.support.cores import CoreMissing
 
 WRITERS = 64
@@ -54,7 +52,7 @@ Rows = dict[str, Row]
 
 @dataclass(frozen=True)
 class Options:
-    """What was asked for. ``server`` is one that runs already; then ``stores`` do not count. ``0``: the usual number."""
+    """The command line options. ``server`` is a running server; it replaces ``stores``. ``0`` means the default number."""
 
     stores: list[str]
     server: Server | None
@@ -68,29 +66,29 @@ class Options:
 
 @dataclass(frozen=True)
 class Target:
-    """A store that is warm. ``least``: what its reads are held against, by name; the first one is the yardstick."""
+    """A store with warm caches, and its reads. ``minimum``: the reads to compare with; the first is the yardstick."""
 
     name: str
     library: dict[str, Prepare]
-    least: dict[str, Prepare]
+    minimum: dict[str, Prepare]
 
 
 async def seed(adapter: AllsourceAuthAdapter, count: int) -> Stored:
-    """Sign users up and in, until there are ``count`` sessions."""
+    """Sign users up and in until there are ``count`` sessions."""
     print(f"seeding {count:,} sessions ...", file=sys.stderr)
     expires = datetime.now(UTC) + timedelta(days=7)
-    mark = secrets.token_hex(4)  # a tenant may have been seeded before
+    run = secrets.token_hex(4)  # the tenant may have users of an earlier run
     stored = Stored([], [], [])
-    emails = [f"user{number}-{mark}@example.org" for number in range(max(1, count // SESSIONS_OF_A_USER))]
-    places = asyncio.Semaphore(WRITERS)
+    emails = [f"user{number}-{run}@example.org" for number in range(max(1, count // SESSIONS_OF_A_USER))]
+    slots = asyncio.Semaphore(WRITERS)
 
     async def user(email: str) -> None:
-        async with places:
+        async with slots:
             found = await adapter.users.create(email=email, name="A user")
         stored.users.append(found.id)
         stored.emails.append(email)
         for _ in range(SESSIONS_OF_A_USER):
-            async with places:
+            async with slots:
                 session = await adapter.sessions.create(
                     user_id=found.id,
                     expires_at=expires,
@@ -119,7 +117,7 @@ async def on_file(options: Options) -> AsyncIterator[Target]:
         with bare_sqlite(path, Path(folder) / "bare.db", stored) as bare:
             async with AllsourceAuthAdapter.embedded(path) as adapter:
                 await warm(adapter, stored)
-                yield Target(f"SQLite {sqlite3.sqlite_version}", of_library(adapter, stored), {"bare": bare})
+                yield Target(f"SQLite {sqlite3.sqlite_version}", library_reads(adapter, stored), {"bare": bare})
 
 
 @asynccontextmanager
@@ -139,23 +137,23 @@ async def over_http(store: str, options: Options) -> AsyncIterator[Target]:
                 await warm(adapter, stored)
                 info = await adapter.info()
                 name = f"{info.server} {info.server_version}, engine {info.engine}"
-                yield Target(name, of_library(adapter, stored), bare)
+                yield Target(name, library_reads(adapter, stored), bare)
 
 
 async def measured(store: str, options: Options) -> dict[str, Any]:
-    """The rows of one store, by the number of callers, and by the reads a second."""
+    """The rows of one store, by number of callers and by rate."""
     embedded = store == "embedded"
     count = options.reads or (EMBEDDED_READS if embedded else SERVED_READS)
     closed: dict[str, Rows] = {}
     at_rates: dict[str, Rows] = {}
     async with on_file(options) if embedded else over_http(store, options) as target:
         for callers in options.callers:
-            print(f"{store}: {count:,} reads of each kind, {callers} at a time ...", file=sys.stderr)
-            closed[str(callers)] = await in_turns(target.least | target.library, count=count, callers=callers)
+            print(f"{store}: {count:,} reads of each kind, callers: {callers} ...", file=sys.stderr)
+            closed[str(callers)] = await closed_loops(target.minimum | target.library, count=count, callers=callers)
         for rate in options.rates:
-            print(f"{store}: each kind {rate:,} times a second ...", file=sys.stderr)
-            at_rates[str(rate)] = await at_rate(target.library, rate=rate, seconds=options.seconds)
-        yardstick = next(iter(target.least))
+            print(f"{store}: {rate:,} reads per second of each kind ...", file=sys.stderr)
+            at_rates[str(rate)] = await open_loops(target.library, rate=rate, seconds=options.seconds)
+        yardstick = next(iter(target.minimum))
     return {"store": target.name, "yardstick": yardstick, "closed": closed, "open": at_rates}
 
 
@@ -165,16 +163,16 @@ def show(found: Mapping[str, Any]) -> None:
     yardstick = found["yardstick"]
     for callers, rows in found["closed"].items():
         title = "one caller" if callers == "1" else f"{callers} callers"
-        print(f"{title:20} {head} {'CPU':>9}   against {yardstick}: per second, p99")
-        least = rows[yardstick]
+        print(f"{title:20} {head} {'CPU':>9}   ratio to {yardstick}: per second, p99")
+        minimum = rows[yardstick]
         for name, row in rows.items():
-            rate = row["per_second"] / least["per_second"]
-            p99 = row["p99_us_median_of_rounds"] / least["p99_us_median_of_rounds"]
+            rate = row["per_second"] / minimum["per_second"]
+            p99 = row["p99_us_median_of_rounds"] / minimum["p99_us_median_of_rounds"]
             print(
                 f"{name:20} {_percentiles(row)} {row['per_second']:11,.0f} {row['cpu_us']:7.1f}us   {rate:.2f}, {p99:.2f}"
             )
     for rate, rows in found["open"].items():
-        print(f"{f'{int(rate):,} a second':20} {head} {'behind':>9}   begun late by, p99")
+        print(f"{f'{int(rate):,} per second':20} {head} {'behind':>9}   start delay, p99")
         for name, row in rows.items():
             line = f"{name:20} {_percentiles(row)} {row['per_second']:11,.0f} {row['behind']:9,}"
             print(f"{line}   {row['late_p99_us']:,.0f}us")
@@ -185,24 +183,31 @@ def _percentiles(row: Row) -> str:
 
 
 def parsed() -> Options:
-    """The options. Ends the process where they do not fit together."""
+    """Parse the command line. Exits if the options contradict each other."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    place = parser.add_mutually_exclusive_group()
-    place.add_argument(
-        "--store", type=stores, default=["embedded"], help=f"of {', '.join(STORES)}, with commas (default: embedded)"
+    store = parser.add_mutually_exclusive_group()
+    store.add_argument(
+        "--store",
+        type=stores,
+        default=["embedded"],
+        help=f"of {', '.join(STORES)}, separated by commas (default: embedded)",
     )
-    place.add_argument("--core", help="the URL of an Allsource that runs")
+    store.add_argument("--core", help="the URL of a running Allsource")
     parser.add_argument("--query", help="the URL of its Query Service")
     parser.add_argument("--api-key", default=os.environ.get("ALLSOURCE_API_KEY"), help="default: $ALLSOURCE_API_KEY")
-    parser.add_argument("--callers", type=counts, default=[1], help="how many at a time, with commas (default: 1)")
-    parser.add_argument("--rates", type=counts, default=[], help="reads a second of open loops, with commas")
-    parser.add_argument("--seconds", type=count, default=10, help="of each open loop and kind (default: 10)")
-    parser.add_argument("--sessions", type=count, default=0, help="default: 100,000, over HTTP 10,000")
-    parser.add_argument("--reads", type=count, default=0, help="of each kind (default: 20,000, over HTTP 10,000)")
+    parser.add_argument(
+        "--callers", type=counts, default=[1], help="concurrent callers, separated by commas (default: 1)"
+    )
+    parser.add_argument("--rates", type=counts, default=[], help="reads per second of open loops, separated by commas")
+    parser.add_argument("--seconds", type=count, default=10, help="duration of each open loop (default: 10)")
+    parser.add_argument(
+        "--sessions", type=count, default=0, help="sessions in the store (default: 100,000, over HTTP 10,000)"
+    )
+    parser.add_argument("--reads", type=count, default=0, help="reads of each kind (default: 20,000, over HTTP 10,000)")
     parser.add_argument("--json", type=Path, help="write the figures to this file as well")
     given = parser.parse_args()
     if given.core is None and given.query is not None:
-        parser.error("--query needs --core, which takes the writes")
+        parser.error("--query needs --core, to which writes go")
     return Options(
         stores=given.store,
         server=None if given.core is None else Server(given.core, given.query, given.api_key),

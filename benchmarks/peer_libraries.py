@@ -1,7 +1,7 @@
-"""What others have for ``load_session``: ``better_auth`` and ``fastapi-users``, as their documents show them.
+"""The counterparts of ``load_session`` in ``better_auth`` and ``fastapi-users``, set up as their documentation shows.
 
-Each is filled with users and sessions, and then turns the token of a session into the session's user. Both go through
-SQLAlchemy with a connection for each caller, so nobody waits for one.
+Each is filled with users and sessions, and then looks up the user of a session by the session's token. Both use SQLAlchemy with
+one connection for each caller, so that no caller waits for a connection.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, async_sessionmaker, create_async
 from sqlalchemy.orm import DeclarativeBase
 
 from benchmarks.postgres import ACCOUNT, PostgreSQL
-from benchmarks.reads import drawn
+from benchmarks.reads import random_calls
 from benchmarks.timing import Prepare
 
 __all__ = ["in_file", "on_server", "with_better_auth", "with_fastapi_users"]
@@ -56,10 +56,10 @@ async def _engine(url: URL, connections: int) -> AsyncIterator[AsyncEngine]:
 
 @asynccontextmanager
 async def with_better_auth(url: URL, emails: list[str], each: int, connections: int) -> AsyncIterator[Prepare]:
-    """``BetterAuth.load_session``, which its dependencies for web frameworks call. ``each``: sessions of a user.
+    """Calls of ``BetterAuth.load_session``, which its dependencies for web frameworks use. ``each``: sessions of a user.
 
-    The token comes as a bearer's, which spares it the signature that a cookie has. Seeded through its internal adapter:
-    signing up would hash a password for each user.
+    The token is a bearer token, which has no signature to check, unlike a cookie. The data is written through the internal
+    adapter, because signing up hashes a password for each user.
     """
     async with _engine(url, connections) as engine:
         adapter = SQLAlchemyAdapter(engine)
@@ -79,12 +79,12 @@ async def with_better_auth(url: URL, emails: list[str], each: int, connections: 
         async def load(token: str) -> object:
             headers = {"authorization": f"Bearer {token}"}
             found = await auth.load_session(AuthRequest(method="GET", path="/get-session", headers=headers))
-            assert found is not None, "a session was not found"
+            assert found is not None, "the session was not found"
             assert found["session"]["token"] == token, "another session was found"
             assert found["user"]["id"] == owners[token], "another user was found"
             return found
 
-        yield drawn(list(owners), load)
+        yield random_calls(list(owners), load)
 
 
 class _Base(DeclarativeBase):
@@ -105,10 +105,10 @@ class _Users(UUIDIDMixin, BaseUserManager[_User, uuid.UUID]):
 
 @asynccontextmanager
 async def with_fastapi_users(url: URL, emails: list[str], each: int, connections: int) -> AsyncIterator[Prepare]:
-    """``DatabaseStrategy.read_token`` with what its dependencies make for a request: a database session, a user manager.
+    """Calls of ``DatabaseStrategy.read_token`` with what a request creates for it: a database session and a user manager.
 
-    It looks up the token's row and the user's, and gives the user. Seeded in its tables: its manager would hash a password
-    for each user, and its strategy commits each token.
+    It looks up the row of the token and the row of the user, and returns the user. The data is written to the tables, because
+    the manager hashes a password for each user and the strategy commits each token.
     """
     async with _engine(url, connections) as engine:
         async with engine.begin() as connection:
@@ -116,7 +116,7 @@ async def with_fastapi_users(url: URL, emails: list[str], each: int, connections
         sessions = async_sessionmaker(engine, expire_on_commit=False)
         owners: dict[str, uuid.UUID] = {}
         async with sessions.begin() as session:
-            users = [_User(id=uuid.uuid4(), email=email, hashed_password="no password has it") for email in emails]
+            users = [_User(id=uuid.uuid4(), email=email, hashed_password="not a hash") for email in emails]
             session.add_all(users)
             await session.flush()  # a token refers to a user's row
             owners.update({secrets.token_urlsafe(): user.id for user in users for _ in range(each)})
@@ -128,8 +128,8 @@ async def with_fastapi_users(url: URL, emails: list[str], each: int, connections
                     SQLAlchemyAccessTokenDatabase(session, _AccessToken), lifetime_seconds=WEEK
                 )
                 user = await strategy.read_token(token, _Users(SQLAlchemyUserDatabase(session, _User)))
-            assert user is not None, "a session was not found"
+            assert user is not None, "the session was not found"
             assert user.id == owners[token], "another user was found"
             return user
 
-        yield drawn(list(owners), load)
+        yield random_calls(list(owners), load)

@@ -1,20 +1,20 @@
-"""The library against what people would use instead: on the same machine, with as much data, in rounds that take turns.
+"""The library compared with its alternatives: on the same machine, with the same amount of data, in alternating rounds.
 
 ``nox -s bench_peers -- [--store core-0.27.0] [--callers 1,32] [--uvloop] [--quick] [--json FILE]``
 
-* ``reads``: the latest state of a session over HTTP from one durable Core: ``sessions.get``, and the same request with the
-  same decode by ``httpx, default settings``, ``aiohttp`` and bare ``pyreqwest`` (neither of which asks for compressed answers,
-  which are slower), and by a ``raw protocol`` on asyncio, the least that HTTP needs.
-* ``load_session``: what makes session and user of a session's token, by the library in a file and on that Core, by
-  ``better_auth`` on SQLite and on PostgreSQL, and by ``fastapi-users`` on PostgreSQL (it gives the user only). PostgreSQL is
-  that of Debian's packages, installed where it is missing, with the settings that it comes with, on a private socket.
-* ``floor``: ``sessions.get`` in a file, one caller, against a ``sqlite3`` select and a ``msgspec`` decode.
-* ``writes``: ``sessions.create`` on that Core against the very events that it appends, sent as a ``batch`` by bare pyreqwest.
+* ``reads``: the latest state of a session over HTTP from a durable Core: ``sessions.get``, and the same request and decode with
+  ``httpx, default settings``, ``aiohttp``, ``pyreqwest`` (the last two without compression, which is slower), and a
+  ``raw protocol`` on asyncio, the minimum that HTTP needs.
+* ``load_session``: session and user by the session's token: the library on a file and on that Core, ``better_auth`` on SQLite
+  and on PostgreSQL, and ``fastapi-users`` on PostgreSQL (which returns the user only). PostgreSQL is that of Debian's packages,
+  installed if it is missing, with default settings, on a private socket.
+* ``floor``: ``sessions.get`` on a file with one caller, compared with a ``sqlite3`` select and a ``msgspec`` decode.
+* ``writes``: ``sessions.create`` on that Core, compared with its events sent as a ``batch`` by pyreqwest alone.
 
-There are ten sessions for each user. Every answer is checked, and that is timed with it. CPU is what a read costs this
-process, all of its threads; servers are processes of their own. Closed loops; a read in a file takes place at once, so many
-callers wait for each other outside of what is timed, and only its reads per second compare with those of the others. A ratio
-is ours divided by theirs in one round: its median over the rounds, its least and its most.
+There are ten sessions for each user. Every reply is checked within the measured time. CPU is the time per call of all threads
+of this process; servers run in their own processes. The loops are closed. A read of a file does not suspend its task, so its
+latency does not include the wait for other callers; of its figures with several callers, compare only the reads per second. A
+ratio is the library's figure divided by the other one in a round; printed are the median, the smallest and the largest.
 """
 
 from __future__ import annotations
@@ -43,10 +43,10 @@ from benchmarks.arguments import count, counts
 from benchmarks.latest_state import SESSIONS_OF_A_USER, seed, warm
 from benchmarks.postgres import PostgresMissing, PostgreSQL, running
 from benchmarks.raw_http import RawHttp
-from benchmarks.reads import Asked, Stored, asked, bare_http, bare_sqlite, credentials, drawn
+from benchmarks.reads import Request, Stored, bare_http, bare_sqlite, credentials, random_calls, requests
 from benchmarks.results import facts, headline, save
 from benchmarks.servers import NAMES, Server, started
-from benchmarks.timing import ROUNDS, Prepare, Row, in_turns
+from benchmarks.timing import ROUNDS, Prepare, Row, closed_loops
 from benchmarks.writes import batches, sign_ins
 from tests.support.cores import CoreMissing
 
@@ -58,13 +58,13 @@ PACKAGES = {
     "asyncpg": "asyncpg",
     "aiosqlite": "aiosqlite",
 }
-"""What is compared beside the library's own dependencies: modules, and what they are called where they are installed from."""
+"""The compared packages that are no dependencies of the library: module name and distribution name."""
 
 SPARE = 10
-"""Connections of PostgreSQL beside those of the callers: for the seeding, and what it keeps for itself."""
+"""Connections of PostgreSQL for seeding and for its own use, in addition to those of the callers."""
 
-FEWER = 5
-"""Writes are synced, so there is one for so many reads."""
+READS_PER_WRITE = 5
+"""Reads for each write; writes are slower because they are synced."""
 
 FIGURES = {"per second": "per_second", "p50": "p50_us", "p99": "p99_us", "CPU": "cpu_us"}
 
@@ -73,7 +73,7 @@ Rows = dict[str, Row]
 
 @dataclass(frozen=True)
 class Options:
-    """What was asked for; ``reads``: of each kind, in ``rounds`` rounds."""
+    """The command line options; ``reads``: of each kind, in ``rounds`` rounds."""
 
     store: str
     callers: list[int]
@@ -85,62 +85,62 @@ class Options:
 
     @property
     def loop(self) -> Callable[[], asyncio.AbstractEventLoop] | None:
-        """What makes the event loop; ``None`` for asyncio's own."""
+        """The function that creates the event loop; ``None`` for the default of asyncio."""
         if not self.uvloop:
             return None
-        made: Callable[[], asyncio.AbstractEventLoop] = importlib.import_module("uvloop").new_event_loop
-        return made
+        new_event_loop: Callable[[], asyncio.AbstractEventLoop] = importlib.import_module("uvloop").new_event_loop
+        return new_event_loop
 
 
-def of_adapter(adapter: AllsourceAuthAdapter, stored: Stored) -> tuple[Prepare, Prepare]:
-    """``sessions.get`` and ``load_session``, with their answers checked."""
+def checked_reads(adapter: AllsourceAuthAdapter, stored: Stored) -> tuple[Prepare, Prepare]:
+    """``sessions.get`` and ``load_session`` with checks of their results."""
     owners = stored.owners
 
     async def get(token: str) -> Session:
         session = await adapter.sessions.get(token)
-        assert session is not None, "a session was not found"
+        assert session is not None, "the session was not found"
         assert session.token == token, "another session was found"
         return session
 
     async def load(token: str) -> SessionWithUser:
         found = await adapter.load_session(token)
-        assert found is not None, "a session was not found"
+        assert found is not None, "the session was not found"
         assert found.session.token == token, "another session was found"
         assert found.user.id == owners[token], "another user was found"
         return found
 
-    return drawn(stored.tokens, get), drawn(stored.tokens, load)
+    return random_calls(stored.tokens, get), random_calls(stored.tokens, load)
 
 
 @asynccontextmanager
 async def clients(server: Server, tenant: str, stored: Stored) -> AsyncIterator[dict[str, Prepare]]:
-    """The request of ``sessions.get`` by others."""
-    requests, headers = asked(server, tenant, stored), credentials(server)
-    session = aiohttp.ClientSession(headers={"accept-encoding": "identity"} | headers)
+    """The request of ``sessions.get``, sent by other clients."""
+    sessions, headers = requests(server, tenant, stored), credentials(server)
+    client = aiohttp.ClientSession(headers={"accept-encoding": "identity"} | headers)
     raw = RawHttp(server.reads, headers)
 
-    async def by_aiohttp(request: Asked) -> Session:
-        async with session.get(request.url) as response:
+    async def by_aiohttp(request: Request) -> Session:
+        async with client.get(request.url) as response:
             return request.session(await response.read())
 
-    async def by_raw(request: Asked) -> Session:
+    async def by_raw(request: Request) -> Session:
         return request.session(await raw.get(request.url.removeprefix(server.reads)))
 
     async with bare_http(server, tenant, stored) as bare:
         try:
             yield {
                 "httpx, default settings": bare["httpx, default settings"],
-                "aiohttp": drawn(requests, by_aiohttp),
+                "aiohttp": random_calls(sessions, by_aiohttp),
                 "pyreqwest": bare["pyreqwest"],
-                "raw protocol": drawn(requests, by_raw),
+                "raw protocol": random_calls(sessions, by_raw),
             }
         finally:
             await raw.close()
-            await session.close()
+            await client.close()
 
 
 async def compared(options: Options, folder: Path, database: PostgreSQL) -> tuple[str, dict[str, Any]]:
-    """Which server answered, and the rows of each part."""
+    """The server, and the rows of each part."""
     from benchmarks.peer_libraries import in_file, on_server, with_better_auth, with_fastapi_users
 
     tenant, path, connections = "peers", folder / "auth.db", max(options.callers)
@@ -149,48 +149,56 @@ async def compared(options: Options, folder: Path, database: PostgreSQL) -> tupl
         server = await enter(started(options.store, folder))
         over_http = AllsourceAuthAdapter(server.core_url, server.query_url, server.api_key, tenant_id=tenant)
         served = await enter(over_http)
-        there = await seed(served, options.sessions)
-        await warm(served, there)
+        on_core = await seed(served, options.sessions)
+        await warm(served, on_core)
         async with AllsourceAuthAdapter.embedded(path, durability="normal") as adapter:
-            here = await seed(adapter, options.sessions)
-        bare = stack.enter_context(bare_sqlite(path, folder / "bare.db", here))
+            on_file = await seed(adapter, options.sessions)
+        bare = stack.enter_context(bare_sqlite(path, folder / "bare.db", on_file))
         embedded = await enter(AllsourceAuthAdapter.embedded(path))
-        await warm(embedded, here)
-        get_there, load_there = of_adapter(served, there)
-        get_here, load_here = of_adapter(embedded, here)
-        reads = {"sessions.get": get_there} | await enter(clients(server, tenant, there))
+        await warm(embedded, on_file)
+        get_served, load_served = checked_reads(served, on_core)
+        get_embedded, load_embedded = checked_reads(embedded, on_file)
+        reads = {"sessions.get": get_served} | await enter(clients(server, tenant, on_core))
 
-        say("seeding the others ...")
-        emails = here.emails
-        how = (emails, SESSIONS_OF_A_USER, connections)
+        log("seeding the other libraries ...")
+        seeding = (on_file.emails, SESSIONS_OF_A_USER, connections)
         for name in ("better_auth", "fastapi_users"):
             database.create(name)
         loads = {
-            "embedded": load_here,
-            options.store: load_there,
-            "better_auth, SQLite": await enter(with_better_auth(in_file(folder / "better_auth.db"), *how)),
-            "better_auth, PostgreSQL": await enter(with_better_auth(on_server(database, "better_auth"), *how)),
-            "fastapi-users, PostgreSQL": await enter(with_fastapi_users(on_server(database, "fastapi_users"), *how)),
+            "embedded": load_embedded,
+            options.store: load_served,
+            "better_auth, SQLite": await enter(with_better_auth(in_file(folder / "better_auth.db"), *seeding)),
+            "better_auth, PostgreSQL": await enter(with_better_auth(on_server(database, "better_auth"), *seeding)),
+            "fastapi-users, PostgreSQL": await enter(
+                with_fastapi_users(on_server(database, "fastapi_users"), *seeding)
+            ),
         }
-        database.settle()
+        database.vacuum()
 
         count, rounds = options.reads, options.rounds
         info = await served.info()
         found: dict[str, Any] = {"reads": {}, "load_session": {}, "writes": {}}
         for callers in options.callers:
             for part, kinds in (("reads", reads), ("load_session", loads)):
-                say(f"{part}: {count:,} of each kind, {callers} at a time ...")
-                found[part][str(callers)] = await in_turns(kinds, count=count, callers=callers, rounds=rounds)
-            say(f"writes: {count // FEWER:,} of each kind, {callers} at a time ...")
-            writes = {"sessions.create": sign_ins(served, there), "batch": await enter(batches(server, tenant, there))}
-            found["writes"][str(callers)] = await in_turns(writes, count=count // FEWER, callers=callers, rounds=rounds)
-        say("floor ...")
-        found["floor"] = {"1": await in_turns({"sessions.get": get_here, "bare": bare}, count=2 * count, rounds=rounds)}
+                log(f"{part}: {count:,} of each kind, callers: {callers} ...")
+                found[part][str(callers)] = await closed_loops(kinds, count=count, callers=callers, rounds=rounds)
+            log(f"writes: {count // READS_PER_WRITE:,} of each kind, callers: {callers} ...")
+            writes = {
+                "sessions.create": sign_ins(served, on_core),
+                "batch": await enter(batches(server, tenant, on_core)),
+            }
+            found["writes"][str(callers)] = await closed_loops(
+                writes, count=count // READS_PER_WRITE, callers=callers, rounds=rounds
+            )
+        log("floor ...")
+        found["floor"] = {
+            "1": await closed_loops({"sessions.get": get_embedded, "bare": bare}, count=2 * count, rounds=rounds)
+        }
     return f"{info.server} {info.server_version}, engine {info.engine}", found
 
 
-def against(rows: Mapping[str, Row], subject: str, others: list[str]) -> dict[str, dict[str, list[float]]]:
-    """The subject's figures divided by those of each other one: median, least and most of the rounds."""
+def ratios_to(rows: Mapping[str, Row], subject: str, others: list[str]) -> dict[str, dict[str, list[float]]]:
+    """The figures of ``subject`` divided by those of each of ``others``: median, smallest and largest ratio of the rounds."""
 
     def spread(other: str, figure: str) -> list[float]:
         pairs = zip(rows[subject]["rounds"][figure], rows[other]["rounds"][figure], strict=True)
@@ -210,7 +218,7 @@ def show(part: str, callers: str, rows: Mapping[str, Row]) -> None:
 
 
 def show_ratios(subject: str, ratios: Mapping[str, Mapping[str, list[float]]]) -> None:
-    print(f"{f'{subject} against':30} " + " ".join(f"{title:>26}" for title in FIGURES))
+    print(f"{f'{subject}, ratio to':30} " + " ".join(f"{title:>26}" for title in FIGURES))
     for other, figures in ratios.items():
         cells = (f"{_ratio(median)} ({_ratio(least)}-{_ratio(most)})" for median, least, most in figures.values())
         print(f"{other:30} " + " ".join(f"{cell:>26}" for cell in cells))
@@ -221,7 +229,7 @@ def _ratio(value: float) -> str:
 
 
 def show_all(found: Mapping[str, Any], store: str) -> dict[str, Any]:
-    """Print every part; gives its ratios, by part, callers and subject."""
+    """Print every part and return the ratios by part, callers and subject."""
     ours = {
         "reads": ["sessions.get"],
         "load_session": ["embedded", store],
@@ -234,24 +242,28 @@ def show_all(found: Mapping[str, Any], store: str) -> dict[str, Any]:
         for callers, rows in by_callers.items():
             show(part, callers, rows)
             others = [name for name in rows if name not in ours[part]]
-            ratios[part][callers] = {subject: against(rows, subject, others) for subject in ours[part]}
+            ratios[part][callers] = {subject: ratios_to(rows, subject, others) for subject in ours[part]}
             for subject, figures in ratios[part][callers].items():
                 show_ratios(subject, figures)
     return ratios
 
 
-def say(line: str) -> None:
+def log(line: str) -> None:
     print(line, file=sys.stderr)
 
 
 def parsed() -> Options:
-    """The options. Ends the process where they are wrong."""
+    """Parse the command line. Exits if an option is invalid."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--store", choices=NAMES, default="core-0.27.0", help="started here (default: core-0.27.0)")
-    parser.add_argument("--callers", type=counts, default=[1, 32], help="how many at a time (default: 1,32)")
-    parser.add_argument("--sessions", type=count, help="in each store, ten for each user (default: 10,000)")
-    parser.add_argument("--reads", type=count, help=f"of each kind, in {ROUNDS} rounds (default: 10,000)")
-    parser.add_argument("--uvloop", action="store_true", help="on uvloop's event loop, which must be installed")
+    parser.add_argument(
+        "--store", choices=NAMES, default="core-0.27.0", help="the server to start (default: core-0.27.0)"
+    )
+    parser.add_argument(
+        "--callers", type=counts, default=[1, 32], help="concurrent callers, separated by commas (default: 1,32)"
+    )
+    parser.add_argument("--sessions", type=count, help="sessions in each store, ten for each user (default: 10,000)")
+    parser.add_argument("--reads", type=count, help=f"reads of each kind, in {ROUNDS} rounds (default: 10,000)")
+    parser.add_argument("--uvloop", action="store_true", help="use the event loop of uvloop, which must be installed")
     parser.add_argument("--quick", action="store_true", help="200 sessions, 300 reads, 3 rounds")
     parser.add_argument("--json", type=Path, help="write the figures to this file as well")
     given = parser.parse_args()
@@ -272,8 +284,8 @@ def main() -> None:
     options = parsed()
     missing = [package for module, package in PACKAGES.items() if find_spec(module) is None]
     if missing:
-        sys.exit(f"not installed: {', '.join(missing)}; nox -s bench_peers installs what is compared")
-    # So that the servers are stopped then as well.
+        sys.exit(f"not installed: {', '.join(missing)}; nox -s bench_peers installs the compared packages")
+    # SIGTERM then stops the servers like Ctrl-C.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     known = facts(
         "peers",
@@ -285,7 +297,7 @@ def main() -> None:
     )
     try:
         with tempfile.TemporaryDirectory() as name:
-            # Readable for the account that PostgreSQL runs as, which has to pass through.
+            # The account of PostgreSQL must be able to enter the folder.
             folder = Path(name)
             folder.chmod(0o711)
             with running(folder / "postgres", connections=2 * max(options.callers) + SPARE) as database:

@@ -1,4 +1,4 @@
-"""Draw results as SVG files: percentile curves of ``latest_state.py``, lines of ``scale.py``.
+"""Plot results as SVG files: percentile curves of ``latest_state.py``, times by size of ``scale.py``.
 
 ``python benchmarks/plots.py RESULT.json ... [--folder docs/plots]``; needs matplotlib.
 """
@@ -21,9 +21,9 @@ from matplotlib.ticker import LogLocator, StrMethodFormatter
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from benchmarks.results import load  # noqa: E402 - found by the line above
+from benchmarks.results import load  # noqa: E402 - needs the path above
 
-CALLERS_DRAWN = ("1", "32")
+PLOTTED_CALLERS = ("1", "32")
 NINES = (50.0, 90.0, 99.0, 99.9, 99.99)
 
 
@@ -33,22 +33,22 @@ def curves(found: dict[str, Any]) -> Iterator[tuple[str, Any]]:
         loops = [("closed", "callers"), ("open", "reads a second")]
         for loop, unit in loops:
             for number, rows in figures[loop].items():
-                if loop == "closed" and number not in CALLERS_DRAWN:
+                if loop == "closed" and number not in PLOTTED_CALLERS:
                     continue
-                what = "one caller" if (loop, number) == ("closed", "1") else f"{int(number):,} {unit}"
+                load_text = "one caller" if (loop, number) == ("closed", "1") else f"{int(number):,} {unit}"
                 figure, axes = pyplot.subplots(figsize=(7, 4.2), layout="constrained")
                 for name, row in rows.items():
                     points = [(1 / (1 - percent / 100), time) for percent, time in row["curve"] if percent < 100]
                     axes.plot(*zip(*points, strict=True), label=name, marker=".", markersize=4)
                 axes.set(xscale="log", yscale="log", xlabel="percentile", ylabel="microseconds")
                 axes.set_xticks([1 / (1 - nine / 100) for nine in NINES], [f"{nine:g}" for nine in NINES])
-                axes.set_title(f"Latest state, {figures['store']}, {what}", fontsize=10)
+                axes.set_title(f"Latest state, {figures['store']}, {load_text}", fontsize=10)
                 _finish(figure, axes, found)
                 yield f"latest_state-{store}-{loop}-{number}", figure
 
 
 def lines(found: dict[str, Any]) -> Iterator[tuple[str, Any]]:
-    """One figure for each store: the median by the number of entities, with the band of 80 % of the rounds."""
+    """One figure for each store: the median by the number of entities, with a band that contains 80 % of the rounds."""
     for store, calls in found["results"].items():
         figure, axes = pyplot.subplots(figsize=(7, 4.2), layout="constrained")
         for name, by_size in calls.items():
@@ -63,7 +63,7 @@ def lines(found: dict[str, Any]) -> Iterator[tuple[str, Any]]:
         yield f"scale-{store}", figure
 
 
-DRAWN = {"latest_state": curves, "scale": lines}
+PLOTS = {"latest_state": curves, "scale": lines}
 
 
 def _finish(figure: Any, axes: Any, found: dict[str, Any]) -> None:
@@ -78,18 +78,20 @@ def _finish(figure: Any, axes: Any, found: dict[str, Any]) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("results", nargs="+", type=Path, help="files that --json made")
-    parser.add_argument("--folder", type=Path, default=ROOT / "docs" / "plots", help="where they go (docs/plots)")
+    parser.add_argument("results", nargs="+", type=Path, help="result files written with --json")
+    parser.add_argument(
+        "--folder", type=Path, default=ROOT / "docs" / "plots", help="the folder for the plots (default: docs/plots)"
+    )
     given = parser.parse_args()
-    matplotlib.rcParams["svg.hashsalt"] = "allsource_auth"  # so that the same figures make the same file
-    matplotlib.rcParams["svg.fonttype"] = "none"  # text stays text, which keeps the files small
+    matplotlib.rcParams["svg.hashsalt"] = "allsource_auth"  # equal figures give equal files
+    matplotlib.rcParams["svg.fonttype"] = "none"  # text is not converted to paths, which keeps the files small
     given.folder.mkdir(parents=True, exist_ok=True)
     for file in given.results:
         found = load(file)
-        draw = DRAWN.get(found["benchmark"])
-        if draw is None:
-            parser.error(f"{file} is of {found['benchmark']}; {' and '.join(DRAWN)} can be drawn")
-        for name, figure in draw(found):
+        plot = PLOTS.get(found["benchmark"])
+        if plot is None:
+            parser.error(f"{file} has results of {found['benchmark']}; only {' and '.join(PLOTS)} can be plotted")
+        for name, figure in plot(found):
             figure.savefig(given.folder / f"{name}.svg", metadata={"Date": None})
             pyplot.close(figure)
             print(f"{name}.svg")

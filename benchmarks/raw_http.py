@@ -1,6 +1,6 @@
-"""The least that asyncio needs for a GET: kept connections of HTTP/1.1 on ``asyncio.Protocol``, and answers with a length.
+"""The minimum that asyncio needs for a GET: persistent HTTP/1.1 connections on ``asyncio.Protocol``.
 
-It is what the clients are held against, and no client: one server, no TLS, no time limits, nothing is sent again.
+A baseline for HTTP clients, not a client: one server, no TLS, no timeouts, no retries, only replies with a content length.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _LENGTH = re.compile(rb"\r\ncontent-length: *(\d+) *\r\n", re.IGNORECASE)
 
 
 class RawHttp:
-    """GETs from one origin, ``http://host:port``, each on a connection of its own while it lasts."""
+    """GET requests to one origin, ``http://host:port``. Concurrent requests use different connections."""
 
     def __init__(self, origin: str, headers: Mapping[str, str]) -> None:
         parts = urlsplit(origin)
@@ -28,85 +28,85 @@ class RawHttp:
         self._idle: list[_Connection] = []
 
     async def get(self, target: str) -> bytes:
-        """The body of the answer to ``GET target``. Raises ``ConnectionError`` where that is not a whole 200 with a length."""
-        connection = self._kept() or await self._connected()
+        """The body of the reply. Raises ``ConnectionError`` unless that is a complete 200 with a content length."""
+        connection = self._idle_connection() or await self._connect()
         try:
-            body = await connection.ask(b"GET " + target.encode() + self._rest)
+            body = await connection.send(b"GET " + target.encode() + self._rest)
         except BaseException:
             connection.abort()
             raise
         self._idle.append(connection)
         return body
 
-    def _kept(self) -> _Connection | None:
+    def _idle_connection(self) -> _Connection | None:
         while self._idle:
             connection = self._idle.pop()
             if connection.open:
                 return connection
         return None
 
-    async def _connected(self) -> _Connection:
+    async def _connect(self) -> _Connection:
         _, connection = await asyncio.get_running_loop().create_connection(_Connection, self._host, self._port)
         return connection
 
     async def close(self) -> None:
-        """End the idle connections, and let the loop see it."""
+        """Close the idle connections, and let the event loop process it."""
         while self._idle:
             self._idle.pop().abort()
         await asyncio.sleep(0)
 
 
 class _Connection(asyncio.Protocol):
-    """One request at a time."""
+    """A connection with one request at a time."""
 
     def __init__(self) -> None:
         self.open = False
         self._transport: asyncio.Transport
-        self._answer: asyncio.Future[bytes] | None = None
-        self._got = b""
+        self._reply: asyncio.Future[bytes] | None = None
+        self._received = b""
         self._begins = self._ends = 0
-        """Where the body of the answer begins and ends in what came; 0 until its head is complete."""
+        """The offsets of the body in the received bytes; 0 until the head is complete."""
 
-    def ask(self, request: bytes) -> asyncio.Future[bytes]:
-        self._answer = asyncio.get_running_loop().create_future()
+    def send(self, request: bytes) -> asyncio.Future[bytes]:
+        self._reply = asyncio.get_running_loop().create_future()
         self._transport.write(request)
-        return self._answer
+        return self._reply
 
     def abort(self) -> None:
         self.open = False
         self._transport.abort()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast(asyncio.Transport, transport)  # uvloop's are no subclass
+        self._transport = cast(asyncio.Transport, transport)  # the transports of uvloop are no subclass
         self.open = True
 
     def data_received(self, data: bytes) -> None:
-        got = self._got = self._got + data if self._got else data
+        received = self._received = self._received + data if self._received else data
         if not self._ends:
-            head = got.find(_END)
+            head = received.find(_END)
             if head < 0:
                 return
-            length = _LENGTH.search(got, 0, head + 2)
-            if length is None or not got.startswith(b"HTTP/1.1 200 "):
-                self._fail(f"the server answered {got[:12].decode(errors='replace')!r}, or without a length")
+            length = _LENGTH.search(received, 0, head + 2)
+            if length is None or not received.startswith(b"HTTP/1.1 200 "):
+                self._fail(f"the server sent {received[:12].decode(errors='replace')!r}, or no content length")
                 return
             self._begins = head + len(_END)
             self._ends = self._begins + int(length[1])
-        if len(got) < self._ends:
+        if len(received) < self._ends:
             return
-        answer = self._answer
-        if len(got) > self._ends or answer is None:
-            self._fail("the server sent more than an answer")
+        reply = self._reply
+        if len(received) > self._ends or reply is None:
+            self._fail("the server sent more than one reply")
             return
-        body, self._answer, self._got, self._ends = got[self._begins :], None, b"", 0
-        if not answer.done():
-            answer.set_result(body)
+        body, self._reply, self._received, self._ends = received[self._begins :], None, b"", 0
+        if not reply.done():
+            reply.set_result(body)
 
     def connection_lost(self, error: Exception | None) -> None:
-        self._fail("the connection ended before the answer was complete")
+        self._fail("the connection was closed before the reply was complete")
 
-    def _fail(self, words: str) -> None:
+    def _fail(self, message: str) -> None:
         self.abort()
-        answer, self._answer = self._answer, None
-        if answer is not None and not answer.done():
-            answer.set_exception(ConnectionError(words))
+        reply, self._reply = self._reply, None
+        if reply is not None and not reply.done():
+            reply.set_exception(ConnectionError(message))

@@ -1,4 +1,4 @@
-"""What is timed: reads of the library, and the same reads with the least that SQLite or HTTP needs for them."""
+"""The measured reads: those of the library, and the same reads with the minimum that SQLite or HTTP needs."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ from pyreqwest.client import ClientBuilder
 from allsource_auth import AllsourceAuthAdapter, Session
 from allsource_auth.store.allsource.wire import WireFormat
 from benchmarks.servers import Server
-from benchmarks.timing import Prepare, Read
+from benchmarks.timing import Call, Prepare
 
-__all__ = ["Asked", "Stored", "asked", "bare_http", "bare_sqlite", "credentials", "drawn", "of_library"]
+__all__ = ["Request", "Stored", "bare_http", "bare_sqlite", "credentials", "library_reads", "random_calls", "requests"]
 
 Key = TypeVar("Key")
 
 
 @dataclass(frozen=True)
 class Stored:
-    """What there is to read: tokens of sessions, and ids and emails of their users; ``owners``: the user of each token."""
+    """Keys of the stored entities: tokens of sessions, ids and emails of their users. ``owners``: the user of each token."""
 
     tokens: list[str]
     users: list[str]
@@ -39,30 +39,30 @@ class Stored:
         return f"Stored({len(self.tokens)} sessions, {len(self.users)} users)"
 
 
-def of_library(adapter: AllsourceAuthAdapter, stored: Stored) -> dict[str, Prepare]:
-    """The reads that applications do."""
+def library_reads(adapter: AllsourceAuthAdapter, stored: Stored) -> dict[str, Prepare]:
+    """The reads that applications make."""
     return {
-        "sessions.get": drawn(stored.tokens, adapter.sessions.get),
-        "users.get": drawn(stored.users, adapter.users.get),
-        "users.get_by_email": drawn(stored.emails, adapter.users.get_by_email),
-        "load_session": drawn(stored.tokens, adapter.load_session),
+        "sessions.get": random_calls(stored.tokens, adapter.sessions.get),
+        "users.get": random_calls(stored.users, adapter.users.get),
+        "users.get_by_email": random_calls(stored.emails, adapter.users.get_by_email),
+        "load_session": random_calls(stored.tokens, adapter.load_session),
     }
 
 
-def drawn(keys: Sequence[Key], read: Callable[[Key], Awaitable[object]]) -> Prepare:
-    """Reads of keys that are drawn at random, the same ones in each run."""
+def random_calls(keys: Sequence[Key], call: Callable[[Key], Awaitable[object]]) -> Prepare:
+    """Calls with keys in random order, which is the same in each run."""
     choice = random.Random(7).choice
 
-    def prepare() -> Read:
+    def prepare() -> Call:
         key = choice(keys)
-        return lambda: read(key)
+        return lambda: call(key)
 
     return prepare
 
 
 @contextmanager
 def bare_sqlite(path: Path, copy: Path, stored: Stored) -> Iterator[Prepare]:
-    """The payload of a session by primary key, from a table of its own with the newest payloads of the file ``path``."""
+    """Reads of a session by primary key from a table in the file ``copy``, filled with the payloads of the file ``path``."""
     with sqlite3.connect(path) as source, sqlite3.connect(copy) as target:
         target.execute("PRAGMA journal_mode=WAL")
         target.execute("CREATE TABLE session (token TEXT PRIMARY KEY, payload TEXT) WITHOUT ROWID")
@@ -83,7 +83,7 @@ def bare_sqlite(path: Path, copy: Path, stored: Stored) -> Iterator[Prepare]:
     for token in stored.tokens:  # warm: every page was read once
         connection.execute("SELECT payload FROM session WHERE token = ?", (token,)).fetchone()
     try:
-        yield drawn(stored.tokens, read)
+        yield random_calls(stored.tokens, read)
     finally:
         connection.close()
 
@@ -92,56 +92,56 @@ class _Event(msgspec.Struct):
     payload: Session
 
 
-class _Answer(msgspec.Struct):
-    """Core's envelope; ``data`` is that of older Query Services."""
+class _Reply(msgspec.Struct):
+    """The body of a reply of Core; older Query Services use ``data``."""
 
     events: list[_Event] = []
     data: list[_Event] = []
 
 
-_decode = msgspec.json.Decoder(_Answer).decode
+_decode = msgspec.json.Decoder(_Reply).decode
 
 
 @dataclass(frozen=True)
-class Asked:
-    """The store's own request for a session."""
+class Request:
+    """The request that the store sends to read a session."""
 
     url: str = field(repr=False)
     token: str = field(repr=False)
 
     def session(self, body: bytes | Bytes) -> Session:
-        """The answer to it, decoded into the library's struct and nothing else."""
-        answer = _decode(body)
-        session = (answer.events or answer.data)[0].payload
+        """Decode the body of the reply, and check that it is the requested session."""
+        reply = _decode(body)
+        session = (reply.events or reply.data)[0].payload
         assert session.token == self.token, "another session was found"
         return session
 
 
-def asked(server: Server, tenant: str, stored: Stored) -> list[Asked]:
-    """The request for each of the sessions."""
+def requests(server: Server, tenant: str, stored: Stored) -> list[Request]:
+    """The request for each session."""
     latest = WireFormat(tenant).latest
-    return [Asked(server.reads + latest(f"auth-session:{token}"), token) for token in stored.tokens]
+    return [Request(server.reads + latest(f"auth-session:{token}"), token) for token in stored.tokens]
 
 
 def credentials(server: Server) -> dict[str, str]:
-    """The headers that a server wants."""
+    """The headers that authenticate at a server."""
     return {} if server.api_key is None else {"x-api-key": server.api_key}
 
 
 @asynccontextmanager
 async def bare_http(server: Server, tenant: str, stored: Stored) -> AsyncIterator[dict[str, Prepare]]:
-    """The store's own request for a session by HTTP clients alone, with nothing around it but a ``msgspec`` decode.
+    """The store's request for a session, sent by HTTP clients alone, and a ``msgspec`` decode of the reply.
 
-    ``httpx, default settings`` has httpx's own transport, limits and headers. The other two are the engines of the library.
-    Like the library, they do not ask for compressed answers.
+    ``httpx, default settings`` uses the default transport, limits and headers of httpx. The other two are the engines of the
+    library. Like the library, they do not accept compressed replies.
     """
-    requests, headers = asked(server, tenant, stored), credentials(server)
+    sessions, headers = requests(server, tenant, stored), credentials(server)
 
     def by_httpx(client: httpx.AsyncClient) -> Prepare:
-        async def read(request: Asked) -> Session:
+        async def read(request: Request) -> Session:
             return request.session((await client.get(request.url)).content)
 
-        return drawn(requests, read)
+        return random_calls(sessions, read)
 
     builder = ClientBuilder().default_headers(headers)
     for offer in (builder.gzip, builder.brotli, builder.zstd, builder.deflate):
@@ -155,12 +155,12 @@ async def bare_http(server: Server, tenant: str, stored: Stored) -> AsyncIterato
         )
         pool = await opened.enter_async_context(builder.build())
 
-        async def by_pyreqwest(request: Asked) -> Session:
+        async def by_pyreqwest(request: Request) -> Session:
             response = await pool.get(request.url).build().send()
             return request.session(await response.bytes())
 
         yield {
             "httpx, default settings": by_httpx(plain),
             "httpx on aiohttp": by_httpx(aiohttp),
-            "pyreqwest": drawn(requests, by_pyreqwest),
+            "pyreqwest": random_calls(sessions, by_pyreqwest),
         }

@@ -1,4 +1,4 @@
-"""Result files: what was measured, on what, and the figures that the tables and plots need."""
+"""Result files: the figures that the tables and plots need, with machine, versions, commit and options."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ __all__ = ["facts", "headline", "load", "save"]
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("msgspec", "pyreqwest", "httpx", "aiohttp", "uvloop")
-DRAWN_AS_CURVES = ("latest_state",)
-"""The benchmarks whose percentile curves are kept."""
+PLOTTED_AS_CURVES = ("latest_state",)
+"""The benchmarks whose percentile curves are stored."""
 
 DIGITS = 4
 """Significant digits of a stored figure."""
 
-FEWEST_ROUNDS = 4
+MIN_ROUNDS_OF_SPREAD = 4
 
 Facts = dict[str, Any]
 
@@ -49,7 +49,7 @@ def facts(benchmark: str, **options: Any) -> Facts:
 
 
 def headline(known: Facts) -> str:
-    """One line of it, for people."""
+    """The facts in one line."""
     options = ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in known["options"].items())
     commit = "" if known["commit"] is None else f" ({known['commit']})"
     python = known["versions"]["Python"]
@@ -62,18 +62,18 @@ def headline(known: Facts) -> str:
 def save(path: Path | None, known: Facts, results: Mapping[Any, Any]) -> None:
     """Write the figures to ``path``, if one is given.
 
-    Raw samples are not stored: the file keeps the `spread` of the rounds of a row, and its curve only if the curve is drawn.
-    Every innermost mapping takes one line.
+    Figures of single rounds are not stored, only their `spread`. Curves are stored only if they are plotted. Every innermost
+    mapping is on one line.
     """
     if path is not None:
         path.parent.mkdir(parents=True, exist_ok=True)
-        curves = known["benchmark"] in DRAWN_AS_CURVES
+        curves = known["benchmark"] in PLOTTED_AS_CURVES
         path.write_text(_text(known | {"results": _stored(results, curves)}) + "\n")
 
 
 def spread(rounds: Sequence[float]) -> list[float]:
-    """The 10th, 25th, 75th and 90th percentile over the rounds of a benchmark; empty if there are too few."""
-    if len(rounds) < FEWEST_ROUNDS:
+    """The 10th, 25th, 75th and 90th percentile over the rounds of a benchmark; empty for fewer than four rounds."""
+    if len(rounds) < MIN_ROUNDS_OF_SPREAD:
         return []
     tenth = len(rounds) // 10
     ordered = sorted(rounds)
@@ -104,10 +104,10 @@ def _text(value: Any, depth: int = 0) -> str:
 
 
 def load(path: Path) -> dict[str, Any]:
-    """A file that `save` wrote. Raises ``ValueError`` for another one."""
+    """Read a file that `save` wrote. Raises ``ValueError`` if the file has another format."""
     found = json.loads(path.read_text())
     if not isinstance(found, dict) or not {"benchmark", "results"} <= found.keys():
-        raise ValueError(f"{path} holds no results of a benchmark")
+        raise ValueError(f"{path} is not a result file of a benchmark")
     return found
 
 
@@ -119,7 +119,7 @@ def _version(package: str) -> str | None:
 
 
 def _commit() -> str | None:
-    """The commit of the code that runs; with a mark if it was changed since; ``None`` outside of a checkout."""
+    """The commit of this checkout, followed by ``-dirty`` if files have changed; ``None`` outside a checkout."""
     try:
         run = ("git", "-C", str(ROOT), "describe", "--always", "--dirty", "--exclude", "*")
         done = subprocess.run(run, capture_output=True, text=True, check=True)

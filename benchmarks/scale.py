@@ -1,11 +1,11 @@
-"""Whether reads and writes get slower as a store grows: the same calls in stores of several sizes, in turns.
+"""Whether reads and writes get slower as a store grows: the same calls on stores of several sizes, in alternating rounds.
 
 ``python benchmarks/scale.py [--store embedded,core-0.23.0,core-0.27.0] [--entities 1000,10000,100000] [--json FILE]``
 
-Half of the entities are users with emails, half are sessions. They are stored by unguarded batches and read once through.
-All sizes of a store are open at the same time, so that they meet the same machine; the servers run in processes of their
-own, a Core set up as docs/how-to/running-core.md recommends. What is written is a new user each time. Ratios are those of the
-medians, against the smallest size, with the least and the most of the single rounds.
+Half of the entities are users with emails, half are sessions. They are appended in batches without guards, and all sessions are
+read once. The stores of all sizes are open at the same time. Servers run in their own processes; Core has the settings that
+docs/how-to/running-core.md recommends. Each write creates a user. Ratios are those of the medians to the smallest size, with
+the smallest and the largest ratio of a round.
 """
 
 from __future__ import annotations
@@ -25,20 +25,20 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from allsource_auth import AllsourceAuthAdapter, SqliteLog, SqliteStore
 from benchmarks.archive import opened
 from benchmarks.arguments import STORES, count, counts, stores
-from benchmarks.reads import Stored, of_library
+from benchmarks.reads import Stored, library_reads
 from benchmarks.results import facts, headline, save
-from benchmarks.seeding import pour, seed_of
+from benchmarks.seeding import append_all, seed_of
 from benchmarks.servers import started
-from benchmarks.timing import Prepare, Read, Row, in_turns
+from benchmarks.timing import Call, Prepare, Row, closed_loops
 from tests.support.cores import CoreMissing
 
-AT_ONCE = 20_000
-"""Entities that are prepared in memory at a time."""
+SEED_SIZE = 20_000
+"""Entities of one seed; a seed is prepared in memory."""
 
 
 @asynccontextmanager
 async def filled(name: str, entities: int) -> AsyncIterator[dict[str, Prepare]]:
-    """What is timed in a store of this size."""
+    """The calls to measure on a store of this size."""
     stored = Stored([], [], [])
     async with AsyncExitStack() as opening:
         folder = Path(opening.enter_context(tempfile.TemporaryDirectory()))
@@ -47,18 +47,20 @@ async def filled(name: str, entities: int) -> AsyncIterator[dict[str, Prepare]]:
         else:
             store = opened(await opening.enter_async_context(started(name, folder)))
         adapter = await opening.enter_async_context(AllsourceAuthAdapter.with_store(store))
-        for first in range(0, entities // 2, AT_ONCE // 2):
-            seed = await seed_of(min(AT_ONCE, entities - 2 * first), first=first)
-            # The settings are those of the first part; the others would only repeat them.
-            await pour(store, [event for event in seed.events if not first or not _of_settings(event.stream)])
+        for first in range(0, entities // 2, SEED_SIZE // 2):
+            seed = await seed_of(min(SEED_SIZE, entities - 2 * first), first=first)
+            # Every seed contains the settings of the store; they are appended once.
+            await append_all(store, [event for event in seed.events if not first or not _of_settings(event.stream)])
             stored.tokens.extend(seed.tokens)
             stored.users.extend(seed.users)
             stored.emails.extend(seed.emails)
-        await adapter.users.create(id="first")  # settles the settings, and calls the feed where there is one
-        for first in range(0, len(stored.tokens), AT_ONCE):
-            part = stored.tokens[first : first + AT_ONCE]
+        await adapter.users.create(
+            id="first"
+        )  # the first write of an adapter reads the settings, and the feed if there is one
+        for first in range(0, len(stored.tokens), SEED_SIZE):
+            part = stored.tokens[first : first + SEED_SIZE]
             assert len(await adapter.sessions.get_many(part)) == len(part)
-        yield of_library(adapter, stored) | {"users.create": _sign_up(adapter)}
+        yield library_reads(adapter, stored) | {"users.create": _sign_up(adapter)}
 
 
 def _of_settings(stream: str) -> bool:
@@ -66,7 +68,7 @@ def _of_settings(stream: str) -> bool:
 
 
 def _sign_up(adapter: AllsourceAuthAdapter) -> Prepare:
-    def prepare() -> Read:
+    def prepare() -> Call:
         email = f"{secrets.token_hex(8)}@example.org"
         return lambda: adapter.users.create(email=email)
 
@@ -74,31 +76,31 @@ def _sign_up(adapter: AllsourceAuthAdapter) -> Prepare:
 
 
 async def sizes(name: str, entities: list[int], count: int) -> dict[str, dict[str, Row]]:
-    """The rows of each call, by the number of entities."""
+    """The rows of each call by number of entities."""
     async with AsyncExitStack() as opening:
         kinds: dict[str, Prepare] = {}
         for size in entities:
             found = await opening.enter_async_context(filled(name, size))
             kinds |= {f"{call}|{size}": prepare for call, prepare in found.items()}
         print(f"{name}: {count:,} calls of each kind ...", file=sys.stderr)
-        rows = await in_turns(kinds, count=count)
+        rows = await closed_loops(kinds, count=count)
     calls = dict.fromkeys(kind.partition("|")[0] for kind in kinds)
-    found_rows = {call: {str(size): rows[f"{call}|{size}"] for size in entities} for call in calls}
-    for by_size in found_rows.values():
+    by_call = {call: {str(size): rows[f"{call}|{size}"] for size in entities} for call in calls}
+    for by_size in by_call.values():
         smallest = by_size[str(entities[0])]
         for row in by_size.values():
             row["against_smallest"] = _against(row, smallest)
-    return found_rows
+    return by_call
 
 
 def _against(row: Row, smallest: Row) -> list[float]:
-    """The ratio of the medians, and the least and the most in one round."""
+    """The ratio of the medians, and the smallest and the largest ratio of a round."""
     rounds = [a / b for a, b in zip(row["rounds"]["p50_us"], smallest["rounds"]["p50_us"], strict=True)]
     return [row["p50_us"] / smallest["p50_us"], min(rounds), max(rounds)]
 
 
 def show(name: str, found: Mapping[str, Mapping[str, Row]]) -> None:
-    print(f"\n{name:22} {'entities':>10} {'p50':>11} {'p99':>11}   p50 against the smallest (single rounds)")
+    print(f"\n{name:22} {'entities':>10} {'p50':>11} {'p99':>11}   p50 relative to the smallest store (rounds)")
     for call, by_size in found.items():
         for size, row in by_size.items():
             ratio, least, most = row["against_smallest"]
@@ -108,14 +110,21 @@ def show(name: str, found: Mapping[str, Mapping[str, Row]]) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--store", type=stores, default=["embedded"], help=f"of {', '.join(STORES)}, with commas")
-    parser.add_argument("--entities", type=counts, default=[1_000, 10_000, 100_000], help="with commas")
-    parser.add_argument("--calls", type=count, default=2_000, help="of each kind and size (default: 2,000)")
+    parser.add_argument(
+        "--store", type=stores, default=["embedded"], help=f"of {', '.join(STORES)}, separated by commas"
+    )
+    parser.add_argument(
+        "--entities",
+        type=counts,
+        default=[1_000, 10_000, 100_000],
+        help="sizes, separated by commas (default: 1000,10000,100000)",
+    )
+    parser.add_argument("--calls", type=count, default=2_000, help="calls of each kind and size (default: 2,000)")
     parser.add_argument("--json", type=Path, help="write the figures to this file as well")
     given = parser.parse_args()
     entities = sorted(set(given.entities))
     if entities[0] < 2:
-        parser.error("--entities: a store has a user and a session at least")
+        parser.error("--entities: the smallest number is 2, a user and a session")
     known = facts("scale", calls=given.calls, stores=",".join(given.store))
     print(headline(known), flush=True)
     results: dict[str, Any] = {}

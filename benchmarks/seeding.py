@@ -1,6 +1,7 @@
-"""What is in a store before it is measured: users with emails, each with a session, and a key that was used often.
+"""Filling a store before a measurement: users with emails, each with a session, and an API key with many uses.
 
-The library writes them into memory; then the very same events are stored in large batches that no guard holds up.
+The library writes the entities to a store in memory. The same events are then appended to the measured store in large batches
+without guards, which is faster.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import msgspec
 from allsource_auth import AllsourceAuthAdapter, EventStore, NewEvent, SqliteLog, SqliteStore
 from tests.support.wrappers import CountingStore
 
-__all__ = ["Seed", "pour", "seed_of"]
+__all__ = ["Seed", "append_all", "seed_of"]
 
 BATCH = 500
 LONG_AGO = datetime(2020, 1, 1, tzinfo=UTC)
@@ -24,7 +25,7 @@ KEY_HASH = "hash-of-a-busy-key"
 
 @dataclass(frozen=True)
 class Seed:
-    """Events of the tenant ``default``, and how to find what they tell of. ``tokens`` are those of sessions that live."""
+    """Events of the tenant ``default``, and the keys of their entities. ``tokens``: of sessions that have not expired."""
 
     events: list[NewEvent]
     entities: int
@@ -37,11 +38,12 @@ class Seed:
 
 
 async def seed_of(entities: int, *, first: int = 0, expired: int = 0, uses: int = 0) -> Seed:
-    """Half of the entities are users, half are sessions, ``expired`` of them expired; ``uses``: of one limited API key.
+    """A seed: half of the entities are users, half are sessions.
 
-    ``first``: the number in the first user's email, for whoever stores several seeds.
+    ``expired``: how many of the sessions have expired. ``uses``: how often a limited API key has been used (0: no key).
+    ``first``: the number in the first user's email, so that a store can take several seeds.
     """
-    _say(f"preparing {entities:,} entities ...")
+    _log(f"preparing {entities:,} entities ...")
     store = CountingStore(SqliteStore(SqliteLog(None)))
     in_a_week = datetime.now(UTC) + timedelta(days=7)
     users, emails, tokens = [], [], []
@@ -63,12 +65,12 @@ async def seed_of(entities: int, *, first: int = 0, expired: int = 0, uses: int 
     return Seed(events, entities, users, emails, tokens)
 
 
-async def pour(store: EventStore, events: Sequence[NewEvent]) -> None:
-    """Store the events, in their order and without guards."""
-    _say(f"storing {len(events):,} events ...")
+async def append_all(store: EventStore, events: Sequence[NewEvent]) -> None:
+    """Append the events in order, without guards."""
+    _log(f"storing {len(events):,} events ...")
     for first in range(0, len(events), BATCH):
         await store.append(events[first : first + BATCH])
 
 
-def _say(line: str) -> None:
+def _log(line: str) -> None:
     print(line, file=sys.stderr)

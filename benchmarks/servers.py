@@ -1,4 +1,4 @@
-"""Starting what is measured over HTTP: each server in a process of its own, so that it shares no event loop with the client."""
+"""Starting the measured servers, each in its own process, so that it does not share an event loop with the client."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ DOWN_SECONDS = 10.0
 _CORES = {f"core-{version}": version for version in (cores.OLDEST, cores.NEWEST)}
 
 RECOMMENDED = {"ALLSOURCE_FEED_NARROW_INDEX": "0", "ALLSOURCE_STRICT_ARCHIVE_TIMEOUT_SECONDS": "60"}
-"""The second one is for large tenants: to load 200,000 events for the feed takes about the 4 s that it has without it."""
+"""The timeout is for large tenants: loading 200,000 events for the feed takes about as long as the default timeout of 4 s."""
 
 NAMES = ("local", *_CORES)
-"""What `started` can start."""
+"""The servers that `started` can start."""
 
 
 @dataclass(frozen=True)
 class Server:
-    """Where an Allsource answers; ``query_url`` is ``None`` where Core answers everything."""
+    """The URLs of an Allsource. ``query_url`` is ``None`` if Core answers all reads."""
 
     core_url: str
     query_url: str | None = None
@@ -38,15 +38,15 @@ class Server:
 
     @property
     def reads(self) -> str:
-        """Where plain reads go."""
+        """The URL for reads that need not go to Core."""
         return self.core_url if self.query_url is None else self.query_url
 
 
 def started(name: str, folder: Path, *, recommended: bool = True) -> AbstractAsyncContextManager[Server]:
-    """The server with this name, with its events in ``folder``, old ones included.
+    """Run the server with this name on the events in ``folder``, while the block runs.
 
-    ``recommended``: use the settings of docs/how-to/running-core.md for 0.27, so that sign-ups do not get slower while
-    the store is filled. Raises ``CoreMissing`` for a Core that is not built.
+    ``recommended``: use the settings that docs/how-to/running-core.md recommends for 0.27, with which sign-ups do not get
+    slower as the store grows. Raises ``CoreMissing`` if the Core is not built.
     """
     return _local(folder) if name == "local" else _core(_CORES[name], folder, recommended)
 
@@ -74,14 +74,14 @@ async def _local(folder: Path) -> AsyncIterator[Server]:
     )
     try:
         async with asyncio.timeout(UP_SECONDS):
-            urls = await _announced(child)
+            urls = await _printed_urls(child)
         yield Server(urls["ALLSOURCE_CORE_URL"], urls["ALLSOURCE_QUERY_URL"])
     finally:
-        await _ended(child)
+        await _stop(child)
 
 
-async def _announced(child: asyncio.subprocess.Process) -> dict[str, str]:
-    """The URLs, as the server prints them for the environment."""
+async def _printed_urls(child: asyncio.subprocess.Process) -> dict[str, str]:
+    """The URLs that the server prints as environment variables."""
     assert child.stdout is not None
     found: dict[str, str] = {}
     while "ALLSOURCE_QUERY_URL" not in found:
@@ -93,7 +93,7 @@ async def _announced(child: asyncio.subprocess.Process) -> dict[str, str]:
     return found
 
 
-async def _ended(child: asyncio.subprocess.Process) -> None:
+async def _stop(child: asyncio.subprocess.Process) -> None:
     if child.returncode is None:
         child.terminate()
     try:

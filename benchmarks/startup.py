@@ -1,8 +1,9 @@
-"""How long ``import allsource_auth`` takes beyond ``import httpx``, each in a fresh interpreter, in turns; and a first read.
+"""Duration of ``import allsource_auth``, compared with ``import httpx``, and of the first read.
 
 ``python benchmarks/startup.py [--rounds 15] [--json FILE]``
 
-``first read``: from before the import until a session was read from a file, with the interpreter's own start left out.
+Each measurement is a new interpreter, and the three kinds alternate. ``first read``: the import and the read of a session from
+a file. The start of the interpreter itself is not included.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ def milliseconds(code: str, *arguments: str) -> float:
 
 
 async def seed(path: str) -> str:
-    """A file with a session; its token."""
+    """Create a file with a session and return its token."""
     async with AllsourceAuthAdapter.embedded(path) as adapter:
         user = await adapter.users.create(email="ada@example.org")
         session = await adapter.sessions.create(user_id=user.id, expires_at=datetime.now(UTC) + timedelta(days=7))
@@ -49,7 +50,7 @@ async def seed(path: str) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rounds", type=count, default=15, help="(default: 15)")
+    parser.add_argument("--rounds", type=count, default=15, help="interpreters of each kind (default: 15)")
     parser.add_argument("--json", type=Path, help="write the figures to this file as well")
     given = parser.parse_args()
     known = facts("startup", rounds=given.rounds)
@@ -62,11 +63,11 @@ def main() -> None:
             "import allsource_auth": (CODE.format("import allsource_auth"),),
             "first read": (FIRST_READ, path, token),
         }
-        for call in calls.values():  # byte code is compiled once, as after an install
+        for call in calls.values():  # compiles the byte code, which an installation has done already
             milliseconds(*call)
-        turns = [{name: milliseconds(*call) for name, call in calls.items()} for _ in range(given.rounds)]
-    found = {name: {"p50_us": 1000 * statistics.median(turn[name] for turn in turns)} for name in calls}
-    more = sorted(turn["import allsource_auth"] - turn["import httpx"] for turn in turns)
+        rounds = [{name: milliseconds(*call) for name, call in calls.items()} for _ in range(given.rounds)]
+    found = {name: {"p50_us": 1000 * statistics.median(one[name] for one in rounds)} for name in calls}
+    more = sorted(one["import allsource_auth"] - one["import httpx"] for one in rounds)
     for name, row in found.items():
         print(f"{name:22} {row['p50_us'] / 1000:7.1f} ms")
     print(f"{'beyond import httpx':22} {statistics.median(more):7.1f} ms ({more[0]:.1f} to {more[-1]:.1f})")

@@ -1,177 +1,157 @@
-"""Timing of reads, in rounds that take turns, so that all kinds meet the same machine.
+"""Closed and open loops of calls, in rounds in which the measured calls alternate.
 
-Closed loops: so many callers, each of whom asks again when it has its answer. Open loops: so many reads a second, whether or
-not earlier ones are answered; each is timed from the moment at which it was due, so a read that had to wait counts as slow.
+* Closed loop: a number of concurrent callers, each of which makes its next call after the previous one has returned.
+* Open loop: calls start at a fixed rate, whether or not earlier ones have returned. Each is timed from the moment at which it
+  was due, so waiting counts as latency.
 """
 
 from __future__ import annotations
 
 import asyncio
 import gc
-import random
 import statistics
 import threading
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Mapping
+from itertools import repeat
 from typing import Any
 
-from hdrh.histogram import HdrHistogram
+from allsource_auth.cli.measuring import Call, Latency, Round, alternating, closed_loop
 
-__all__ = ["ROUNDS", "Prepare", "Read", "Row", "Times", "at_rate", "in_turns"]
+__all__ = ["ROUNDS", "Call", "Prepare", "Row", "closed_loops", "open_loops"]
 
 ROUNDS = 20
-RATE_ROUNDS = 5
+OPEN_LOOP_ROUNDS = 5
 CURVE = (0.0, 10.0, 25.0, 50.0, 75.0, 90.0, 95.0, 99.0, 99.5, 99.9, 99.95, 99.99, 100.0)
 
-Read = Callable[[], Awaitable[object]]
-
-Prepare = Callable[[], Read]
-"""Draws what is read next; its time is not counted."""
+Prepare = Callable[[], Call]
+"""Returns the next call. The time of preparing it is not measured. The call must not return ``None``."""
 
 Row = dict[str, Any]
 
 
-def _histogram() -> HdrHistogram:
-    """Nanoseconds, up to a hundred seconds, three digits."""
-    return HdrHistogram(1, 100_000_000_000, 3)
-
-
 class Times:
-    """How long the reads of one kind took, over all rounds."""
+    """The times of one kind of call over all rounds."""
 
     def __init__(self) -> None:
-        self._all = _histogram()
+        self._all = Latency()
         self._rounds: dict[str, list[float]] = {"p50_us": [], "p99_us": [], "per_second": [], "cpu_us": []}
-        self._count = self._wall = self._cpu = 0
+        self._wall = self._cpu = 0
 
-    def add(self, took: list[int], *, wall: int, cpu: int) -> None:
-        """One round: the nanoseconds of each read, of the round by the clock, and of this process on a processor."""
-        single = _histogram()
-        for nanoseconds in took:
-            single.record_value(nanoseconds)
-        self._all.add(single)
-        self._rounds["p50_us"].append(single.get_value_at_percentile(50) / 1000)
-        self._rounds["p99_us"].append(single.get_value_at_percentile(99) / 1000)
-        self._rounds["per_second"].append(len(took) * 1e9 / wall)
-        self._rounds["cpu_us"].append(cpu / len(took) / 1000)
-        self._count += len(took)
-        self._wall += wall
-        self._cpu += cpu
+    def add(self, measured: Round) -> None:
+        """Add a round."""
+        latency = Latency()
+        for nanoseconds in measured.durations:
+            latency.add(nanoseconds)
+        self._all.merge(latency)
+        self._rounds["p50_us"].append(latency.microseconds(50))
+        self._rounds["p99_us"].append(latency.microseconds(99))
+        self._rounds["per_second"].append(latency.calls * 1e9 / measured.wall)
+        self._rounds["cpu_us"].append(measured.cpu / latency.calls / 1000)
+        self._wall += measured.wall
+        self._cpu += measured.cpu
 
     def row(self) -> Row:
-        """Percentiles in microseconds, reads per second, processor time per read; the rounds, and the whole curve."""
+        """Percentiles in microseconds, calls per second, CPU time per call; the figures of each round; the percentile curve."""
         return {
-            "p50_us": self._all.get_value_at_percentile(50) / 1000,
-            "p90_us": self._all.get_value_at_percentile(90) / 1000,
-            "p99_us": self._all.get_value_at_percentile(99) / 1000,
-            "p999_us": self._all.get_value_at_percentile(99.9) / 1000,
+            "p50_us": self._all.microseconds(50),
+            "p90_us": self._all.microseconds(90),
+            "p99_us": self._all.microseconds(99),
+            "p999_us": self._all.microseconds(99.9),
             "p99_us_median_of_rounds": statistics.median(self._rounds["p99_us"]),
-            "per_second": self._count * 1e9 / self._wall,
-            "cpu_us": self._cpu / self._count / 1000,
+            "per_second": self._all.calls * 1e9 / self._wall,
+            "cpu_us": self._cpu / self._all.calls / 1000,
             "rounds": self._rounds,
-            "curve": [[percent, self._all.get_value_at_percentile(percent) / 1000] for percent in CURVE],
+            "curve": [[percentile, self._all.microseconds(percentile)] for percentile in CURVE],
         }
 
 
-async def in_turns(
+async def closed_loops(
     kinds: Mapping[str, Prepare], *, count: int, callers: int = 1, rounds: int = ROUNDS
 ) -> dict[str, Row]:
-    """`Times.row` of each kind, about ``count`` reads of it in closed loops of ``callers``.
-
-    The order of the kinds is drawn anew for each round: what comes before a kind has an effect on it.
-    """
-    found = {name: Times() for name in kinds}
+    """`Times.row` of each kind of call: about ``count`` calls in closed loops of ``callers``."""
+    times = {name: Times() for name in kinds}
     size = max(callers, count // rounds)
-    turns = random.Random(7)
-    for _ in range(rounds):
-        for name, prepare in turns.sample(list(kinds.items()), len(kinds)):
-            gc.collect()  # so that nobody clears away what the round before has left
-            # Whoever closes idle connections makes new ones here, outside of what is timed.
-            await asyncio.gather(*(prepare()() for _ in range(callers)))
-            await _closed(found[name], [prepare() for _ in range(size)], callers)
-    return {name: times.row() for name, times in found.items()}
+    for name, prepare in alternating(list(kinds.items()), rounds):
+        gc.collect()  # else the garbage of the previous round would be collected in this one
+        # A client that closed idle connections opens new ones in these calls, which are not measured.
+        await asyncio.gather(*(prepare()() for _ in range(callers)))
+        calls = [prepare() for _ in range(size)]
+        measured = Round()
+        await closed_loop(zip(calls, repeat(_check), strict=False), callers=callers, measured=measured)
+        times[name].add(measured)
+    return {name: found.row() for name, found in times.items()}
 
 
-async def _closed(times: Times, reads: list[Read], callers: int) -> None:
-    took: list[int] = []
-    waiting = iter(reads)
-
-    async def caller() -> None:
-        for read in waiting:
-            began = time.perf_counter_ns()
-            result = await read()
-            took.append(time.perf_counter_ns() - began)
-            assert result is not None
-
-    wall, cpu = time.perf_counter_ns(), time.process_time_ns()
-    await asyncio.gather(*(caller() for _ in range(callers)))
-    times.add(took, wall=time.perf_counter_ns() - wall, cpu=time.process_time_ns() - cpu)
+def _check(result: object) -> None:
+    assert result is not None
 
 
-async def at_rate(kinds: Mapping[str, Prepare], *, rate: float, seconds: float) -> dict[str, Row]:
-    """`Times.row` of each kind, read ``rate`` times a second, for ``seconds`` in all.
+async def open_loops(kinds: Mapping[str, Prepare], *, rate: float, seconds: float) -> dict[str, Row]:
+    """`Times.row` of each kind of call: ``rate`` calls per second, for ``seconds`` in all.
 
-    ``late_p99_us``: how late a read was begun, the clock's and the loop's part of its time. ``behind``: how many were not yet
-    answered when the last one was due; a store that keeps up has few.
+    ``late_p99_us``: the delay between the moment at which a call was due and its start, which the timer and the event loop of
+    the benchmark cause. ``behind``: the number of calls that had not returned when the last one started; it is small if the
+    store keeps up.
     """
-    found = {name: _Arrivals() for name in kinds}
-    turns = random.Random(7)
-    for _ in range(RATE_ROUNDS):
-        for name, prepare in turns.sample(list(kinds.items()), len(kinds)):
-            gc.collect()
-            await prepare()()
-            await found[name].round([prepare() for _ in range(max(1, int(rate * seconds / RATE_ROUNDS)))], rate)
-    return {name: arrivals.row(rate) for name, arrivals in found.items()}
+    loops = {name: _OpenLoop() for name in kinds}
+    for name, prepare in alternating(list(kinds.items()), OPEN_LOOP_ROUNDS):
+        gc.collect()
+        await prepare()()
+        calls = [prepare() for _ in range(max(1, int(rate * seconds / OPEN_LOOP_ROUNDS)))]
+        await loops[name].run_round(calls, rate)
+    return {name: loop.row(rate) for name, loop in loops.items()}
 
 
-class _Arrivals:
-    """Reads of one kind that are begun on time. A thread watches the clock, as a loop's own timers are too coarse."""
+class _OpenLoop:
+    """Starts calls at their due times. A thread waits for them, because the timers of an event loop are too coarse."""
 
     def __init__(self) -> None:
         self._times = Times()
-        self._late = _histogram()
+        self._late = Latency()
         self._behind = 0
 
-    async def round(self, reads: list[Read], rate: float) -> None:
+    async def run_round(self, calls: list[Call], rate: float) -> None:
         loop = asyncio.get_running_loop()
         began, cpu = time.perf_counter_ns() + 1_000_000, time.process_time_ns()
-        due = [began + int(number * 1e9 / rate) for number in range(len(reads))]
-        took: list[int] = []
+        due_times = [began + int(number * 1e9 / rate) for number in range(len(calls))]
+        measured = Round()
         tasks: list[asyncio.Task[None]] = []
-        all_begun = asyncio.Event()
+        all_started = asyncio.Event()
 
-        async def one(read: Read, at: int) -> None:
-            result = await read()
-            took.append(time.perf_counter_ns() - at)
-            assert result is not None
+        async def one(call: Call, due: int) -> None:
+            result = await call()
+            measured.durations.append(time.perf_counter_ns() - due)
+            _check(result)
 
-        def begin(read: Read, at: int) -> None:
-            self._late.record_value(max(1, time.perf_counter_ns() - at))
-            tasks.append(loop.create_task(one(read, at)))
-            if len(tasks) == len(reads):
-                self._behind += len(reads) - len(took)
-                all_begun.set()
+        def start(call: Call, due: int) -> None:
+            self._late.add(time.perf_counter_ns() - due)
+            tasks.append(loop.create_task(one(call, due)))
+            if len(tasks) == len(calls):
+                self._behind += len(calls) - len(measured.durations)
+                all_started.set()
 
-        given_up = threading.Event()
+        cancelled = threading.Event()
 
-        def watch() -> None:
-            for read, at in zip(reads, due, strict=True):
-                while not given_up.is_set() and (left := at - time.perf_counter_ns()) > 0:
-                    given_up.wait(left / 1e9)
-                if given_up.is_set():
+        def schedule() -> None:
+            for call, due in zip(calls, due_times, strict=True):
+                while not cancelled.is_set() and (remaining := due - time.perf_counter_ns()) > 0:
+                    cancelled.wait(remaining / 1e9)
+                if cancelled.is_set():
                     return
-                loop.call_soon_threadsafe(begin, read, at)
+                loop.call_soon_threadsafe(start, call, due)
 
-        watcher = threading.Thread(target=watch)
-        watcher.start()
+        scheduler = threading.Thread(target=schedule)
+        scheduler.start()
         try:
-            await all_begun.wait()
+            await all_started.wait()
             await asyncio.gather(*tasks)
         finally:
-            given_up.set()
-            watcher.join()
-        self._times.add(took, wall=time.perf_counter_ns() - began, cpu=time.process_time_ns() - cpu)
+            cancelled.set()
+            scheduler.join()
+        measured.wall, measured.cpu = time.perf_counter_ns() - began, time.process_time_ns() - cpu
+        self._times.add(measured)
 
     def row(self, rate: float) -> Row:
-        late = self._late.get_value_at_percentile(99) / 1000
+        late = self._late.microseconds(99)
         return self._times.row() | {"asked_per_second": rate, "late_p99_us": late, "behind": self._behind}

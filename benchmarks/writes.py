@@ -1,4 +1,4 @@
-"""What is timed: signing in, and the events that this appends, sent by an HTTP client alone."""
+"""The measured writes: sign-ins by the library, and the events of a sign-in, sent by an HTTP client alone."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from allsource_auth import Acknowledged, AllsourceAuthAdapter, NewEvent, Session
 from allsource_auth.store.allsource.wire import WireFormat
 from benchmarks.reads import Stored, credentials
 from benchmarks.servers import Server
-from benchmarks.timing import Prepare, Read
+from benchmarks.timing import Call, Prepare
 from tests.support.wrappers import CountingStore
 
 __all__ = ["batches", "sign_ins"]
@@ -24,10 +24,10 @@ WEEK = timedelta(days=7)
 
 
 def sign_ins(adapter: AllsourceAuthAdapter, stored: Stored) -> Prepare:
-    """``sessions.create`` for users that are drawn at random."""
+    """``sessions.create`` for users in random order."""
     choice = random.Random(7).choice
 
-    def prepare() -> Read:
+    def prepare() -> Call:
         user_id = choice(stored.users)
 
         async def create() -> Session:
@@ -42,15 +42,15 @@ def sign_ins(adapter: AllsourceAuthAdapter, stored: Stored) -> Prepare:
 
 @asynccontextmanager
 async def batches(server: Server, tenant: str, stored: Stored) -> AsyncIterator[Prepare]:
-    """The events of such a sign-in, to the same lists, as one batch by bare pyreqwest; each with a token of its own."""
-    written = await _written(tenant, stored.users)
+    """The events of a sign-in with a new token, to the same index streams, sent as one batch by pyreqwest alone."""
+    written = await _sign_in_events(tenant, stored.users)
     choice, wire = random.Random(7).choice, WireFormat(tenant)
     builder = ClientBuilder().default_headers(credentials(server) | {"content-type": "application/json"})
     for offer in (builder.gzip, builder.brotli, builder.zstd, builder.deflate):
         offer(False)
     async with builder.build() as pool:
 
-        def prepare() -> Read:
+        def prepare() -> Call:
             token, events = choice(written)
             new = f"session_{secrets.token_urlsafe(32)}"
             path, body = wire.append([_renamed(event, token, new) for event in events])
@@ -64,8 +64,8 @@ async def batches(server: Server, tenant: str, stored: Stored) -> AsyncIterator[
         yield prepare
 
 
-async def _written(tenant: str, users: Sequence[str]) -> list[tuple[str, list[NewEvent]]]:
-    """What a session of each user appends, with its token."""
+async def _sign_in_events(tenant: str, users: Sequence[str]) -> list[tuple[str, list[NewEvent]]]:
+    """For each user the token of a session and the events that creating it appends."""
     store = CountingStore(SqliteStore(SqliteLog(None), tenant))
     found = []
     async with AllsourceAuthAdapter.with_store(store) as adapter:

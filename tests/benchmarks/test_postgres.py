@@ -1,4 +1,4 @@
-"""Where there is no PostgreSQL, the benchmark says so and does not go on without it."""
+"""Without PostgreSQL the benchmark ends with an error that has the reason."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from benchmarks.postgres import PostgresMissing, running
 
 @pytest.fixture
 def nothing_installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The folder where PostgreSQL would be, and a path with an ``apt-get`` that the test writes."""
+    """No PostgreSQL, and an empty folder as PATH; returns the folder, in which a test can write its ``apt-get``."""
     programs = tmp_path / "programs"
     programs.mkdir()
     monkeypatch.setattr(postgres, "INSTALLED", tmp_path / "postgresql")
@@ -31,37 +31,36 @@ def apt_get(programs: Path, script: str) -> None:
     program.chmod(0o755)
 
 
-def refused(tmp_path: Path) -> str:
+def error_of_start(tmp_path: Path) -> str:
+    """The message of the error with which the start of a server fails."""
     with pytest.raises(PostgresMissing) as caught, running(tmp_path / "server", connections=1):
         pass
     return str(caught.value)
 
 
-def test_refuses_where_only_root_could_install_it(
+def test_missing_root_rights_are_reported(
     nothing_installed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     as_root(monkeypatch, root=False)
     apt_get(nothing_installed, "exit 0")
-    assert refused(tmp_path).endswith("only root can install it: apt-get install postgresql-15")
+    assert error_of_start(tmp_path).endswith("only root can install it: apt-get install postgresql-15")
 
 
-def test_refuses_where_there_is_no_apt_get(
-    nothing_installed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_missing_apt_get_is_reported(nothing_installed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     as_root(monkeypatch, root=True)
-    assert refused(tmp_path).endswith("no apt-get to install Debian's postgresql-15")
+    assert error_of_start(tmp_path).endswith("no apt-get to install Debian's postgresql-15")
 
 
-def test_refuses_with_the_last_words_of_apt_get(
+def test_last_line_of_apt_get_is_reported(
     nothing_installed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     as_root(monkeypatch, root=True)
     apt_get(nothing_installed, 'test "$1" = update || { echo "E: Unable to locate package $3" >&2; exit 100; }')
     expected = "`apt-get install -y postgresql-15` failed: E: Unable to locate package postgresql-15"
-    assert refused(tmp_path).endswith(expected)
+    assert error_of_start(tmp_path).endswith(expected)
 
 
-def test_newest_one_is_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_newest_installed_version_is_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(postgres, "INSTALLED", tmp_path)
     for number in ("9", "15", "10"):
         (tmp_path / number / "bin").mkdir(parents=True)

@@ -1,4 +1,4 @@
-"""The raw protocol that clients are held against: it must take right answers only."""
+"""The raw HTTP protocol accepts only complete, correct replies."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ import pytest
 
 from benchmarks.raw_http import RawHttp
 
-PATIENCE = 10.0
-ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\ndate: now\r\n\r\nhello"
+TIMEOUT = 10.0
+REPLY = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\ndate: now\r\n\r\nhello"
 
 
 class Scripted:
-    """Answers each request with the next pieces, and notes which connection it came on. ``None``: the server hangs up."""
+    """Sends the next pieces as the reply to each request, and counts connections. ``None`` closes the connection."""
 
-    def __init__(self, answers: Sequence[Sequence[bytes | None]]) -> None:
-        self.answers = iter(answers)
+    def __init__(self, replies: Sequence[Sequence[bytes | None]]) -> None:
+        self.replies = iter(replies)
         self.heads: list[bytes] = []
         self.connections = 0
 
@@ -27,7 +27,7 @@ class Scripted:
         try:
             while True:
                 self.heads.append(await reader.readuntil(b"\r\n\r\n"))
-                for piece in next(self.answers):
+                for piece in next(self.replies):
                     if piece is None:
                         return
                     writer.write(piece)
@@ -40,10 +40,10 @@ class Scripted:
 
 
 @asynccontextmanager
-async def against(*answers: Sequence[bytes | None]) -> AsyncIterator[tuple[Scripted, RawHttp]]:
-    scripted = Scripted(answers)
+async def connected(*replies: Sequence[bytes | None]) -> AsyncIterator[tuple[Scripted, RawHttp]]:
+    scripted = Scripted(replies)
     server = await asyncio.start_server(scripted.serve, "127.0.0.1", 0)
-    async with asyncio.timeout(PATIENCE), server:
+    async with asyncio.timeout(TIMEOUT), server:
         port = server.sockets[0].getsockname()[1]
         raw = RawHttp(f"http://127.0.0.1:{port}", {"x-api-key": "a key"})
         yield scripted, raw
@@ -51,7 +51,7 @@ async def against(*answers: Sequence[bytes | None]) -> AsyncIterator[tuple[Scrip
 
 
 async def test_request_has_target_host_and_headers() -> None:
-    async with against([ANSWER]) as (scripted, raw):
+    async with connected([REPLY]) as (scripted, raw):
         assert await raw.get("/events?a=b%3Ac") == b"hello"
     lines = scripted.heads[0].split(b"\r\n")
     assert lines[0] == b"GET /events?a=b%3Ac HTTP/1.1"
@@ -59,16 +59,16 @@ async def test_request_has_target_host_and_headers() -> None:
     assert any(line.startswith(b"host: 127.0.0.1:") for line in lines)
 
 
-@pytest.mark.parametrize("cut", range(1, len(ANSWER)))
-async def test_answer_in_two_pieces_is_whole_and_its_connection_is_used_again(cut: int) -> None:
-    async with against([ANSWER[:cut], ANSWER[cut:]], [ANSWER]) as (scripted, raw):
+@pytest.mark.parametrize("cut", range(1, len(REPLY)))
+async def test_reply_in_two_pieces_is_complete_and_its_connection_is_reused(cut: int) -> None:
+    async with connected([REPLY[:cut], REPLY[cut:]], [REPLY]) as (scripted, raw):
         assert await raw.get("/") == b"hello"
         assert await raw.get("/") == b"hello"
         assert scripted.connections == 1
 
 
-async def test_requests_at_the_same_time_have_a_connection_each() -> None:
-    async with against(*[[ANSWER]] * 6) as (scripted, raw):
+async def test_concurrent_requests_use_different_connections() -> None:
+    async with connected(*[[REPLY]] * 6) as (scripted, raw):
         assert await asyncio.gather(*(raw.get("/") for _ in range(3))) == [b"hello"] * 3
         assert await asyncio.gather(*(raw.get("/") for _ in range(3))) == [b"hello"] * 3
         assert scripted.connections == 3
@@ -77,24 +77,24 @@ async def test_requests_at_the_same_time_have_a_connection_each() -> None:
 @pytest.mark.parametrize(
     "pieces",
     [
-        pytest.param([ANSWER.replace(b"200 OK", b"404 Not Found")], id="status"),
-        pytest.param([ANSWER.replace(b"Content-Length: 5", b"transfer-encoding: chunked")], id="no length"),
-        pytest.param([ANSWER + b"HTTP/1.1"], id="more"),
-        pytest.param([ANSWER[:-1], None], id="cut off"),
-        pytest.param([ANSWER[:20], None], id="cut off in the head"),
+        pytest.param([REPLY.replace(b"200 OK", b"404 Not Found")], id="status"),
+        pytest.param([REPLY.replace(b"Content-Length: 5", b"transfer-encoding: chunked")], id="no length"),
+        pytest.param([REPLY + b"HTTP/1.1"], id="more"),
+        pytest.param([REPLY[:-1], None], id="cut off"),
+        pytest.param([REPLY[:20], None], id="cut off in the head"),
         pytest.param([None], id="nothing"),
     ],
 )
-async def test_anything_but_a_whole_answer_is_an_error_and_its_connection_is_left(pieces: list[bytes | None]) -> None:
-    async with against(pieces, [ANSWER]) as (scripted, raw):
+async def test_incomplete_or_wrong_reply_is_an_error_and_closes_its_connection(pieces: list[bytes | None]) -> None:
+    async with connected(pieces, [REPLY]) as (scripted, raw):
         with pytest.raises(ConnectionError):
             await raw.get("/")
         assert await raw.get("/") == b"hello"
         assert scripted.connections == 2
 
 
-async def test_connection_that_was_closed_while_idle_is_not_used() -> None:
-    async with against([ANSWER, None], [ANSWER]) as (scripted, raw):
+async def test_connection_closed_while_idle_is_not_reused() -> None:
+    async with connected([REPLY, None], [REPLY]) as (scripted, raw):
         assert await raw.get("/") == b"hello"
         while raw._idle[0].open:
             await asyncio.sleep(0.001)
@@ -102,8 +102,8 @@ async def test_connection_that_was_closed_while_idle_is_not_used() -> None:
         assert scripted.connections == 2
 
 
-async def test_connection_of_a_cancelled_request_is_not_used_again() -> None:
-    async with against([ANSWER[:-1]], [ANSWER]) as (scripted, raw):
+async def test_connection_of_a_cancelled_request_is_not_reused() -> None:
+    async with connected([REPLY[:-1]], [REPLY]) as (scripted, raw):
         with pytest.raises(TimeoutError):
             async with asyncio.timeout(0.05):
                 await raw.get("/")

@@ -1,4 +1,4 @@
-"""What the loops count as the time of a read."""
+"""What closed and open loops measure."""
 
 from __future__ import annotations
 
@@ -8,40 +8,56 @@ from itertools import count
 
 import pytest
 
-from benchmarks.timing import RATE_ROUNDS, Prepare, at_rate, in_turns
+from benchmarks.timing import OPEN_LOOP_ROUNDS, Prepare, closed_loops, open_loops
 
 PAUSE = 0.1
 RATE = 200
 
 
 def pausing(every: int) -> Prepare:
-    """Reads of which one in so many holds everything up."""
+    """Reads, one of which in every ``every`` blocks the event loop."""
     numbers = count()
 
     async def read() -> int:
         number = next(numbers)
-        if number % every == 1:  # the very first one is made outside of what is timed
+        if number % every == 1:  # the first read is not measured
             time.sleep(PAUSE)
         return number
 
     return lambda: read
 
 
-async def test_open_loop_counts_the_wait_of_those_that_were_due_in_a_pause() -> None:
-    """40 reads in 0.2 s, the first of which takes 0.1 s: the five that were due first wait 0.08 s or more."""
-    of_a_round = RATE // RATE_ROUNDS
-    rows = await at_rate({"read": pausing(of_a_round + 1)}, rate=RATE, seconds=1)
+async def test_open_loop_counts_the_time_that_reads_wait_during_a_pause() -> None:
+    """40 reads in 0.2 s, the first of which blocks for 0.1 s. The five that are due next wait for 0.08 s or more."""
+    per_round = RATE // OPEN_LOOP_ROUNDS
+    rows = await open_loops({"read": pausing(per_round + 1)}, rate=RATE, seconds=1)
     slower_than = dict(rows["read"]["curve"])
     assert slower_than[90.0] >= 60_000
     assert rows["read"]["asked_per_second"] == RATE
 
 
-async def test_a_read_that_finds_nothing_ends_the_benchmark() -> None:
+async def test_read_that_finds_nothing_ends_the_benchmark() -> None:
     async def nothing() -> None:
         return None
 
     def prepare() -> Callable[[], Awaitable[object]]:
         return nothing
 
+    with pytest.raises(ExceptionGroup) as raised:
+        await closed_loops({"read": prepare}, count=20)
+    assert raised.group_contains(AssertionError)
     with pytest.raises(AssertionError):
-        await in_turns({"read": prepare}, count=20)
+        await open_loops({"read": prepare}, rate=1000, seconds=0.01)
+
+
+async def test_row_has_percentiles_rates_and_the_figures_of_each_round() -> None:
+    async def read() -> bool:
+        return True
+
+    rows = await closed_loops({"one": lambda: read, "other": lambda: read}, count=100, callers=2, rounds=5)
+    assert list(rows) == ["one", "other"]
+    for row in rows.values():
+        assert 0 < row["p50_us"] <= row["p90_us"] <= row["p99_us"] <= row["p999_us"]
+        assert [len(figures) for figures in row["rounds"].values()] == [5] * 4
+        assert [percentile for percentile, _ in row["curve"]] == sorted(percentile for percentile, _ in row["curve"])
+        assert row["per_second"] > 0
