@@ -17,20 +17,49 @@ from tests.support.canaries import Watch, email, watched
 from tests.support.clocks import ManualClock
 from tests.support.targets import TARGETS, Site, Target
 
+HERE = Path(__file__).parent
+
+STORE_DEPENDENT = (
+    "store/",
+    "test_cancellation",
+    "test_closing",
+    "test_concurrency",
+    "test_cost",
+    "test_index_streams",
+    "test_load_session",
+    "test_read_modify_write",
+    "test_restore",
+    "test_sessions",
+    "test_sweeps",
+    "test_tenants",
+    "test_transactions",
+    "test_users_create",
+)
+"""Modules whose behaviour depends on how a store reads and writes. They run on more targets than the others."""
+
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Leave the tables of operations, races apart, to one interpreter, and to fewer targets: they meet nothing new there.
+    """Choose the targets of each module; the session ``matrix`` runs all modules on all targets.
 
-    The ordinary run has them in memory, the session with the modes on the local server, the matrix everywhere.
+    The short suite runs every module in memory, and those that depend on the store on a file and on the local server, too.
+    The session ``core`` runs every module on both Cores, and those that depend on the store with the second HTTP engine, too.
+    Tables of operations that are no races run in memory only, and on one interpreter.
     """
     for item in items:
-        if item.get_closest_marker("tables") is None:
-            continue
-        item.add_marker(pytest.mark.heavy)
         callspec = getattr(item, "callspec", None)
         target = None if callspec is None else callspec.params.get("target")
-        if item.get_closest_marker("race") is None and isinstance(target, Target) and target.name != "sqlite-memory":
-            item.add_marker(pytest.mark.modes if target.name == "local" else pytest.mark.matrix)
+        if not isinstance(target, Target) or not item.path.is_relative_to(HERE):
+            continue
+        name = item.path.relative_to(HERE).as_posix()
+        table = item.get_closest_marker("tables") is not None
+        race = item.get_closest_marker("race") is not None
+        if table:
+            item.add_marker(pytest.mark.heavy)
+        everywhere = name.startswith(STORE_DEPENDENT) and not table
+        if target.name == "sqlite-memory" or (target.name in ("core-0.23.0", "core-0.27.0") and (race or not table)):
+            continue
+        if not (everywhere or race) or (race and target.name not in ("sqlite-file", "local")):
+            item.add_marker(pytest.mark.matrix)
 
 
 class MakeAdapter(Protocol):

@@ -17,6 +17,7 @@ from allsource_auth import AllsourceAuthAdapter, AllsourceAuthError, AllsourceSt
 from tests.cores.conftest import at
 from tests.cores.fatal import FatalStore
 from tests.support.cores import Core, running
+from tests.support.exploring import size
 from tests.support.families import children, living
 from tests.support.ownership import assert_sound
 from tests.support.samples import SAMPLES, Sample
@@ -25,7 +26,7 @@ from tests.support.wrappers import PatientStore
 
 pytestmark = pytest.mark.core
 
-ROUNDS = 20
+ROUNDS = size(4, 50)
 
 OF_A_KIND = 9
 """So many of each kind that a user can have several of, and a second factor: 55 children."""

@@ -16,13 +16,14 @@ from tests.cores.conftest import at
 from tests.support.clocks import START
 from tests.support.cores import Core, running
 from tests.support.events import metadata, whole_log
+from tests.support.exploring import size
 from tests.support.proxy import FaultProxy
 from tests.support.sign_ups import sign_up, signed_up
 
 pytestmark = pytest.mark.core
 
-LIVES = 20
-LOSSES = 200
+LIVES = size(8, 20)
+LOSSES = size(40, 400)
 LATER = START + timedelta(days=7)
 
 EVENTS_OF_A_LIFE = {
@@ -39,7 +40,7 @@ EVENTS_OF_A_LIFE = {
     "auth.index.removed": 2,
 }
 
-TRANSACTIONS = 50
+TRANSACTIONS = size(16, 100)
 
 EVENTS_OF_TWO_TRANSACTIONS = {
     "auth.user.created": 1,

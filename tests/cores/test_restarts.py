@@ -21,12 +21,13 @@ from tests.cores.book import Book
 from tests.cores.conftest import at
 from tests.support.clocks import START
 from tests.support.cores import NEWEST, OLDEST, Core, running
+from tests.support.exploring import size
 from tests.support.ownership import assert_sound
 from tests.support.wrappers import WrappedStore
 
 pytestmark = pytest.mark.core
 
-ROUNDS = 20
+ROUNDS = size(5, 50)
 ENDS = (signal.SIGTERM, signal.SIGKILL)
 LATER = START + timedelta(days=7)
 

@@ -18,8 +18,8 @@ _BRIEF = settings(
     deadline=None,
     suppress_health_check=_NEVER_SLOW,
 )
-_FURTHER = settings(max_examples=50, stateful_step_count=80, deadline=None, suppress_health_check=_NEVER_SLOW)
-_FAR = settings(_FURTHER, max_examples=300, print_blob=True)
+_FURTHER = settings(max_examples=20, stateful_step_count=60, deadline=None, suppress_health_check=_NEVER_SLOW)
+_FAR = settings(_FURTHER, max_examples=300, stateful_step_count=80, print_blob=True)
 
 PROFILE = _FAR if ALL else _FURTHER if SOME else _BRIEF
 

@@ -12,6 +12,7 @@ import pytest
 from allsource_auth import AllsourceAuthAdapter, EventStore, SqliteLog, SqliteStore
 from tests.processes.conftest import StartChild
 from tests.support.events import metadata, payload, whole_log
+from tests.support.exploring import size
 from tests.support.ownership import assert_sound
 
 
@@ -89,7 +90,7 @@ async def assert_no_half_plan(store: EventStore) -> None:
             assert said["stream"] in commits[metadata(event)["op"]]
 
 
-@pytest.mark.parametrize("kills", [3, pytest.param(30, marks=pytest.mark.crash)])
+@pytest.mark.parametrize("kills", [3, pytest.param(size(12, 200), marks=pytest.mark.crash)])
 async def test_killed_process_loses_nothing_that_it_acknowledged(start: StartChild, path: Path, kills: int) -> None:
     acknowledged = Acknowledged()
     drawn = random.Random(kills)

@@ -17,7 +17,7 @@ from tests.protocol.explore import explore, sample
 from tests.protocol.promises import check_promises_after_lost_versions
 from tests.protocol.scenario import Fault, Scenario
 from tests.protocol.situations import SESSIONS, SPLIT, THREE, TRANSACTIONS, USERS
-from tests.support.exploring import ALL
+from tests.support.exploring import size
 
 pytestmark = pytest.mark.heavy
 
@@ -75,17 +75,13 @@ LARGE = (
     *LARGEST,
     "restoration and sign-up as one, and a sign-up with the former email",
 )
-"""Scenarios with some ten thousand runs each if all faults are possible. So all faults are explored only in ``nox -s matrix``;
-otherwise deaths and restarts."""
+"""With faults these have tens of thousands of schedules each. ``nox -s matrix`` explores them. The gate explores them without
+faults and takes samples with faults."""
 
 
 def some(scenarios: list[Scenario], names: tuple[str, ...], mark: pytest.MarkDecorator) -> list[ParameterSet]:
     """Return the scenarios as parameters. Those in ``names`` get the mark of another session."""
     return [pytest.param(one, id=one.name, marks=[mark] if one.name in names else []) for one in scenarios]
-
-
-def faults_of(scenario: Scenario, half: str) -> frozenset[Fault]:
-    return HALVES[half] if ALL or scenario.name not in LARGE else HALVES[half] & {"death", "restart"}
 
 
 TWICE = next(scenario for scenario in TRANSACTIONS if "twice" in scenario.name)
@@ -102,7 +98,7 @@ def test_transactions_are_atomic_in_every_order(scenario: Scenario) -> None:
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("scenario", [*EVERY, *TRANSACTIONS], ids=named)
+@pytest.mark.parametrize("scenario", some([*EVERY, *TRANSACTIONS], LARGE, pytest.mark.matrix))
 def test_promises_hold_with_atomic_batches(scenario: Scenario) -> None:
     atomic_batches = replace(scenario, atomic_batches=True, versions="true", stamps=False)
     result = explore(atomic_batches, faults=1, limit=LIMIT)
@@ -112,9 +108,9 @@ def test_promises_hold_with_atomic_batches(scenario: Scenario) -> None:
 
 @pytest.mark.long
 @pytest.mark.parametrize("half", HALVES)
-@pytest.mark.parametrize("scenario", EVERY, ids=named)
+@pytest.mark.parametrize("scenario", some(EVERY, LARGE, pytest.mark.matrix))
 def test_promises_hold_with_a_fault_at_every_step(scenario: Scenario, half: str) -> None:
-    result = explore(replace(scenario, faults=faults_of(scenario, half)), faults=1, limit=LIMIT)
+    result = explore(replace(scenario, faults=HALVES[half]), faults=1, limit=LIMIT)
     print(f"{scenario.name}: {result}")
     assert result.complete
     assert result.ends > 3
@@ -122,9 +118,9 @@ def test_promises_hold_with_a_fault_at_every_step(scenario: Scenario, half: str)
 
 @pytest.mark.long
 @pytest.mark.parametrize("half", HALVES)
-@pytest.mark.parametrize("scenario", some(ONCE, LARGEST, pytest.mark.matrix))
+@pytest.mark.parametrize("scenario", some(ONCE, LARGE, pytest.mark.matrix))
 def test_transactions_are_atomic_with_a_fault_at_every_step(scenario: Scenario, half: str) -> None:
-    result = explore(replace(scenario, faults=faults_of(scenario, half)), faults=1, limit=LIMIT)
+    result = explore(replace(scenario, faults=HALVES[half]), faults=1, limit=LIMIT)
     print(f"{scenario.name}: {result}")
     assert result.complete
     assert result.ends > 3
@@ -133,9 +129,10 @@ def test_transactions_are_atomic_with_a_fault_at_every_step(scenario: Scenario, 
 @pytest.mark.long
 @pytest.mark.parametrize("scenario", [*TRANSACTIONS, *(one for one in EVERY if one.name in LARGE)], ids=named)
 def test_promises_hold_in_a_sample_with_two_faults(scenario: Scenario) -> None:
-    result = sample(scenario, seed=20261125, runs=1000, faults=2, chance=0.05)
+    runs = size(250, 1000)
+    result = sample(scenario, seed=20261125, runs=runs, faults=2, chance=0.05)
     print(f"{scenario.name}: {result}")
-    assert result.schedules == 1000
+    assert result.schedules == runs
 
 
 @pytest.mark.parametrize("scenario", TRANSACTIONS, ids=named)
@@ -200,9 +197,10 @@ def test_read_back_keeps_one_owner_on_a_server_that_loses_versions() -> None:
 def test_promises_hold_in_a_sample_of_three_with_two_faults(
     scenario: Scenario, versions: Literal["ones", "true"]
 ) -> None:
-    result = sample(replace(scenario, versions=versions), seed=20261123, runs=1500, faults=2, chance=0.05)
+    runs = size(300, 1500)
+    result = sample(replace(scenario, versions=versions), seed=20261123, runs=runs, faults=2, chance=0.05)
     print(f"{scenario.name}: {result}")
-    assert result.schedules == 1500
+    assert result.schedules == runs
 
 
 @pytest.mark.parametrize("scenario", THREE, ids=named)
@@ -226,7 +224,7 @@ def test_promises_hold_with_late_visibility_in_a_small_sample(scenario: Scenario
 def test_promises_hold_with_late_visibility_in_a_sample_with_two_faults(
     scenario: Scenario, versions: Literal["ones", "true"]
 ) -> None:
-    runs = 3000 if ALL else 100
+    runs = size(50, 3000)
     result = sample(replace(scenario, versions=versions), seed=20261126, runs=runs, faults=2)
     print(f"{scenario.name}: {result}")
     assert result.schedules == runs

@@ -1,10 +1,13 @@
-"""How far the explorations go: ``ALLSOURCE_AUTH_EXPLORE`` is ``some`` in ``nox -s protocol``, ``all`` in ``nox -s matrix``."""
+"""How far the explorations, soaks and kills go.
+
+``ALLSOURCE_AUTH_EXPLORE`` is ``some`` in ``nox -s protocol`` and ``all`` in ``nox -s matrix`` and ``nox -s campaign``.
+"""
 
 from __future__ import annotations
 
 import os
 
-__all__ = ["ALL", "SOME"]
+__all__ = ["ALL", "SOME", "size"]
 
 _EXTENT = os.environ.get("ALLSOURCE_AUTH_EXPLORE", "")
 
@@ -13,3 +16,8 @@ ALL = _EXTENT == "all"
 
 SOME = _EXTENT == "some"
 """More than in the ordinary run, in minutes."""
+
+
+def size(gate: int, campaign: int) -> int:
+    """The number of repetitions: ``campaign`` at full size, else ``gate``, which takes at most 20 seconds."""
+    return campaign if ALL else gate

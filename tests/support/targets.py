@@ -17,6 +17,7 @@ import pytest
 from allsource_auth import AllsourceStore, EventStore, SqliteLog, SqliteStore, Tls
 from tests.support import cores
 from tests.support.clocks import ManualClock
+from tests.support.exploring import ALL
 from tests.support.local import local_allsource
 
 __all__ = ["TARGETS", "Site", "Target"]
@@ -117,11 +118,11 @@ def _local(generation: Literal["0.23", "0.27"], tls: Tls | None = None) -> Start
     return start
 
 
-TARGETS = (
+ALL_TARGETS = (
     Target("sqlite-memory", _memory, dates_events=True, keeps_text=True, crowd=100_000),
     Target("sqlite-file", _file, dates_events=True, keeps_text=True, crowd=20_000),
     Target("local", _local("0.27"), marks=(pytest.mark.heavy,)),
-    Target("local-0.23", _local("0.23"), numbers_events=False, marks=(pytest.mark.modes,)),
+    Target("local-0.23", _local("0.23"), numbers_events=False, marks=(pytest.mark.matrix,)),
     Target("local-httpx", _local("0.27", SECOND_ENGINE), marks=(pytest.mark.matrix,)),
     Target("local-0.23-httpx", _local("0.23", SECOND_ENGINE), numbers_events=False, marks=(pytest.mark.matrix,)),
     Target("core-0.23.0", _core(cores.OLDEST), numbers_events=False, marks=(pytest.mark.core,)),
@@ -129,3 +130,8 @@ TARGETS = (
     Target("core-0.23.0-httpx", _core(cores.OLDEST, SECOND_ENGINE), numbers_events=False, marks=(pytest.mark.matrix,)),
     Target("core-0.27.0-httpx", _core(cores.NEWEST, SECOND_ENGINE), marks=(pytest.mark.core,)),
 )
+
+ONLY_IN_MATRIX = ("local-0.23", "local-httpx", "local-0.23-httpx", "core-0.23.0-httpx")
+
+TARGETS = tuple(target for target in ALL_TARGETS if ALL or target.name not in ONLY_IN_MATRIX)
+"""The targets of this run. Those of the matrix only are not even collected elsewhere: they are two thirds of all items."""
