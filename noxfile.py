@@ -103,12 +103,29 @@ def _install(session: nox.Session, *tools: str) -> None:
     session.install("-q", ".[all]", *tools)
 
 
-@nox.session(python=PYTHONS)
+STARTED_WITH = f"{sys.version_info.major}.{sys.version_info.minor}"
+
+
+def _test(session: nox.Session, marked: str, *args: str, env: dict[str, str] | None = None) -> None:
+    session.run("pytest", *RUN, "-m", marked, *args, *session.posargs, env=env)
+
+
+@nox.session(python=STARTED_WITH)
 def tests(session: nox.Session) -> None:
-    """All tests but the long ones, on each interpreter that is found; the heavy ones on the oldest."""
+    """The test suite, on the interpreter that nox was started with: about three minutes on two cores. Needs no Rust."""
+    session.log("The tests take about three minutes on two cores.")
     _install(session, *TEST_TOOLS)
-    left = ELSEWHERE if session.python == PYTHONS[0] else f"{ELSEWHERE} and not heavy"
-    session.run("pytest", "-n", "2", "--dist", "worksteal", "-m", left, *session.posargs)
+    _test(session, ELSEWHERE)
+
+
+OTHERS = [version for version in PYTHONS if version != STARTED_WITH]
+
+
+@nox.session(python=OTHERS)
+def tests_all(session: nox.Session) -> None:
+    """The test suite on the other supported interpreters that are found, without what does not depend on the interpreter."""
+    _install(session, *TEST_TOOLS)
+    _test(session, f"{ELSEWHERE} and not heavy")
 
 
 @nox.session(python=NEWEST)
@@ -123,13 +140,22 @@ def coverage(session: nox.Session) -> None:
     session.run("coverage", "report")
 
 
+BOUND = (
+    "tests/contract/store",
+    "tests/contract/test_load_session.py",
+    "tests/contract/test_wire.py",
+    "tests/store",
+    "tests/cli",
+)
+"""The tests that meet every dependency."""
+
+
 @nox.session(python=PYTHONS[:1])
 def lowest(session: nox.Session) -> None:
-    """The contract suite with the oldest dependencies that are allowed."""
+    """The tests that meet the dependencies, with the oldest versions that are allowed."""
     session.install("-q", *LOWEST, *TEST_TOOLS)
     session.install("-q", "--no-deps", ".")
-    light = f"{ELSEWHERE} and not heavy"
-    session.run("pytest", "-n", "2", "-m", light, "tests/contract", "tests/store", "tests/cli", *session.posargs)
+    _test(session, f"{ELSEWHERE} and not heavy", *BOUND)
 
 
 @nox.session(python=PYTHONS[:1])
@@ -140,7 +166,7 @@ def core(session: nox.Session) -> None:
     """
     _install(session, *TEST_TOOLS)
     session.run("python", "-m", "tests.support.cores", "build")
-    session.run("pytest", "-n", "2", "--dist", "worksteal", "-m", CORES, *session.posargs)
+    _test(session, CORES)
     session.run("python", "tests/docs/commands.py", "--core")
 
 
@@ -149,8 +175,7 @@ def integrations(session: nox.Session) -> None:
     """Frameworks on the library, as published and over HTTP, on every store; on real Cores as well, which are built once."""
     _install(session, *INTEGRATED, *TEST_TOOLS)
     session.run("python", "-m", "tests.support.cores", "build")
-    run = ("pytest", "-n", "2", "--dist", "worksteal", "--ignore", "tests/docs")
-    session.run(*run, "-m", "integrations", *session.posargs)
+    _test(session, "integrations", "--ignore", "tests/docs")
 
 
 @nox.session(python=PYTHONS[:1])
@@ -163,39 +188,46 @@ def alone(session: nox.Session, extra: str) -> None:
 
 @nox.session(python=PYTHONS)
 def matrix(session: nox.Session) -> None:
-    """The contract suite in the full product of stores, servers and HTTP engines, on each interpreter that is found.
+    """The full product of stores, servers, HTTP engines and interpreters for the contract suite; the large explorations.
 
-    What does not depend on the interpreter is done on the oldest one only, which then makes the large explorations with every
-    fault, and the longest random sequences.
+    What does not depend on the interpreter runs on the oldest one only: the explorations with every fault, the longest random
+    sequences, and the planted bugs. Takes hours.
     """
     _install(session, *TEST_TOOLS)
     session.run("python", "-m", "tests.support.cores", "build")
-    run = ("pytest", "-n", "2", "--dist", "worksteal", *session.posargs)
     if session.python != PYTHONS[0]:
-        session.run(*run, "-m", "not heavy and not tables", "tests/contract")
+        _test(session, "not heavy and not tables", "tests/contract", env=EXPLORE_ALL)
         return
-    session.run(*run, "tests/contract")
-    session.run(*run, "-m", "long", "tests/protocol", env=EXPLORE_ALL)
-    session.run(*run, "tests/model", env=EXPLORE_ALL)
+    _test(session, "not crash", "tests/contract", env=EXPLORE_ALL)
+    _test(session, "long", "tests/protocol", env=EXPLORE_ALL)
+    _test(session, "not crash", "tests/model", env=EXPLORE_ALL)
+    session.run("python", "-m", "tests.mutants")
+
+
+@nox.session(python=PYTHONS[:1])
+def campaign(session: nox.Session) -> None:
+    """Kills, restarts, lost replies and contention at full size, on files and on real Cores: up to two hours."""
+    _install(session, *TEST_TOOLS)
+    session.run("python", "-m", "tests.support.cores", "build")
+    _test(session, "crash or core", "tests/processes", "tests/cores", env=EXPLORE_ALL)
 
 
 @nox.session(python=PYTHONS[:1])
 def crash(session: nox.Session) -> None:
     """Processes that are killed again and again while they write."""
     _install(session, *TEST_TOOLS)
-    session.run("pytest", "-m", "crash", *session.posargs)
+    _test(session, "crash")
 
 
 @nox.session(python=PYTHONS[:1])
 def protocol(session: nox.Session) -> None:
     """Every interleaving of two mutations with a fault at every step, samples of three; longer random sequences.
 
-    The largest of them are explored with some kinds of faults here, and with all in the session ``matrix``.
+    The session ``matrix`` explores the largest of them with faults.
     """
     _install(session, *TEST_TOOLS)
-    run = ("pytest", "-n", "2", "--dist", "worksteal", "--durations", "25", *session.posargs)
-    session.run(*run, "-m", "long and not matrix", env=EXPLORE_SOME)
-    session.run(*run, "--hypothesis-seed=20261123", "tests/model", env=EXPLORE_SOME)
+    _test(session, "long and not matrix", "tests/protocol", env=EXPLORE_SOME)
+    _test(session, "not matrix", "--hypothesis-seed=20261123", "tests/model", env=EXPLORE_SOME)
 
 
 @nox.session(python=PYTHONS[:1])
