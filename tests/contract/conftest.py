@@ -24,7 +24,6 @@ STORE_DEPENDENT = (
     "test_cancellation",
     "test_closing",
     "test_concurrency",
-    "test_cost",
     "test_index_streams",
     "test_load_session",
     "test_read_modify_write",

@@ -5,7 +5,8 @@ They are drawn from small pools of ids and values, so that they often meet one a
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import inspect
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Any
@@ -95,7 +96,7 @@ class Operation:
             case "scan":
                 return [entity async for entity in repository.scan()]
             case "history":
-                return [change.state for change in await repository.history(**given)]
+                return [change.state for change in await repository.history(given.pop("key"), **given)]
             case "revert" | "as_of":
                 changes = await repository.history(given["key"])
                 moment = "to" if self.name == "revert" else "when"
@@ -103,13 +104,23 @@ class Operation:
             case "list":
                 page = await repository.list(**given)
                 return page.items, page.total
-        return await getattr(repository, self.name)(**given)
+        if not hasattr(repository, self.name):
+            repository = repository._collection  # it refuses to restore what cannot be restored
+        method = getattr(repository, self.name)
+        keys = [given.pop(name) for name in _positional(method) if name in given]
+        return await method(*keys, **given)
 
     def asked_of(self, register: Register) -> Any:
         return Answers(register).call(self.repository, self.name, self.given)
 
     def __str__(self) -> str:
         return f"{self.repository}.{self.name}({', '.join(f'{name}={value!r}' for name, value in self.given.items())})"
+
+
+def _positional(method: Callable[..., Any]) -> list[str]:
+    """The leading parameters of a method that may be passed by position, such as the key of an entity."""
+    parameters = inspect.signature(method).parameters.values()
+    return [parameter.name for parameter in parameters if parameter.kind is not parameter.KEYWORD_ONLY]
 
 
 UNIQUE = {

@@ -21,7 +21,7 @@ from allsource_auth import AllsourceAuthAdapter, AllsourceAuthError, AllsourceSt
 from allsource_auth.engine.queries import Queries
 from allsource_auth.engine.repository import Repository
 
-__all__ = ["CANARY", "email", "revealed", "token", "watched"]
+__all__ = ["CANARY", "email", "repository_classes", "revealed", "token", "watched"]
 
 CANARY = "c4n4ry"
 
@@ -87,13 +87,21 @@ def _chain_reveals(shown: traceback.TracebackException) -> bool:
     return cause is not None and (revealed("".join(cause.format_exception_only())) or _chain_reveals(cause))
 
 
+def repository_classes() -> list[type]:
+    """The base classes of the repositories and the ten repositories."""
+    found: list[type] = [Repository]
+    for owner in found:
+        found += owner.__subclasses__()
+    return found
+
+
 @contextmanager
 def watched(monkeypatch: pytest.MonkeyPatch) -> Iterator[Watch]:
     """Watch everything that the package logs, returns and raises inside the block; fails at its end if a canary shows."""
     watch = Watch()
-    for owner in (AllsourceAuthAdapter, Queries, Repository, *Repository.__subclasses__(), AllsourceStore, SqliteStore):
+    for owner in (AllsourceAuthAdapter, Queries, *repository_classes(), AllsourceStore, SqliteStore):
         for name, call in list(vars(owner).items()):
-            if not name.startswith("_") and (inspect.iscoroutinefunction(call) or inspect.isasyncgenfunction(call)):
+            if not name.startswith("_") and _is_asynchronous(call):
                 monkeypatch.setattr(owner, name, _looked_at(watch, f"{owner.__name__}.{name}", call))
     monkeypatch.setattr(AllsourceAuthError, "__new__", _remembered(watch))
     logger = logging.getLogger(LOGGER)
@@ -108,6 +116,13 @@ def watched(monkeypatch: pytest.MonkeyPatch) -> Iterator[Watch]:
         logger.setLevel(level)
         logger.removeHandler(watch)
     watch.settle()
+
+
+def _is_asynchronous(call: Any) -> bool:
+    """Whether a function returns an awaitable or an asynchronous iterator."""
+    if inspect.iscoroutinefunction(call) or inspect.isasyncgenfunction(call):
+        return True
+    return inspect.isfunction(call) and "AsyncIterator" in str(call.__annotations__.get("return"))
 
 
 def _looked_at(watch: Watch, where: str, call: Any) -> Any:

@@ -17,7 +17,9 @@ from tests.support.proxy import FaultProxy
 from tests.support.targets import SECOND_ENGINE
 
 
-@pytest.fixture(params=[None, SECOND_ENGINE], ids=["pyreqwest", "httpx"])
+@pytest.fixture(
+    params=[pytest.param(None, id="pyreqwest"), pytest.param(SECOND_ENGINE, id="httpx", marks=pytest.mark.modes)]
+)
 def engine(request: pytest.FixtureRequest) -> Tls | None:
     """The option that chooses the HTTP engine."""
     found: Tls | None = request.param
