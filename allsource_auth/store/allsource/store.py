@@ -247,7 +247,7 @@ class AllsourceStore:
             try:
                 return latest, await linked
             except Overloaded:
-                return latest, None  # the caller reads the second stream by itself
+                return latest, None  # the caller then reads the second stream separately
         finally:
             if not linked.done():
                 linked.cancel()

@@ -1,1 +1,1 @@
-"""What is promised of an `EventStore` itself."""
+"""Contract tests of `EventStore`, for every implementation."""

@@ -1,4 +1,4 @@
-"""Appending: order, guards, versions, acknowledgements."""
+"""`EventStore.append`: order, guards, versions, acknowledgements."""
 
 import json
 

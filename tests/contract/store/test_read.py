@@ -1,4 +1,4 @@
-"""Reading one stream: its newest event, and pages of it."""
+"""`EventStore.latest` and `read`: the newest event and pages of one stream."""
 
 import pytest
 
@@ -12,7 +12,7 @@ A = "auth-user:a"
 
 @pytest.fixture
 async def five(store: EventStore) -> list[Event]:
-    """Five events of one stream among those of another."""
+    """Five events of one stream, interleaved with another stream."""
     for n in range(5):
         await store.append([new_event(A, {"n": n}), new_event("auth-user:other", {"n": n})])
     events = await store.read(A)

@@ -1,4 +1,4 @@
-"""Reading across streams: scans by type and by time, and the newest event of every stream."""
+"""`EventStore.scan` and `heads`: reads over all streams, by type and time."""
 
 import pytest
 
@@ -82,7 +82,7 @@ async def test_heads_are_the_newest_event_of_every_stream_once(store: EventStore
 
 
 async def test_head_of_a_fenced_stream_has_the_newest_state(store: EventStore) -> None:
-    """A fence repeats the state; stores that search by type do not meet it."""
+    """A fence repeats the state; stores that search by type do not return the fence."""
     await store.append([new_event("auth-user:a", {"n": 0}), new_event("auth-user:a", {"n": 1})])
     await store.append([new_event("auth-user:a", {"n": 1}, type="auth.index.fenced")])
     (head,) = await heads(store, "auth-user:", "auth.user.")

@@ -1,4 +1,4 @@
-"""The times of events: the store's, in stored order, whatever its clock does."""
+"""Times of events: assigned by the store, in stored order, independent of steps of its clock."""
 
 from datetime import UTC, datetime, timedelta
 

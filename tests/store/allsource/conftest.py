@@ -1,4 +1,4 @@
-"""Local Allsources of either age, reached through either HTTP engine; and what is looked through for secrets."""
+"""Local Allsource servers of both generations, reached with both HTTP engines; fake clocks and pauses."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tests.support.targets import SECOND_ENGINE
     params=[pytest.param(None, id="pyreqwest"), pytest.param(SECOND_ENGINE, id="httpx", marks=pytest.mark.modes)]
 )
 def engine(request: pytest.FixtureRequest) -> Tls | None:
-    """The option that chooses the HTTP engine."""
+    """The option ``tls``, which selects the HTTP engine."""
     found: Tls | None = request.param
     return found
 
@@ -47,14 +47,14 @@ async def either(request: pytest.FixtureRequest, engine: Tls | None) -> AsyncIte
 
 @pytest.fixture
 async def proxy(newer: Local) -> AsyncIterator[FaultProxy]:
-    """What goes wrong on the way to `newer`; a store that shall meet it is opened on its URL."""
+    """A proxy with faults in front of `newer`. A test opens a store with its URL."""
     async with FaultProxy(newer.core_url) as opened:
         yield opened
 
 
 @pytest.fixture(params=["pyreqwest", "httpx-on-aiohttp", "own-client"])
 async def options(request: pytest.FixtureRequest) -> AsyncIterator[dict[str, Any]]:
-    """The options of a store on each engine, the caller's own client among them."""
+    """Options that select each engine, including a client of the caller."""
     async with httpx.AsyncClient() as client:
         engines: dict[str, dict[str, Any]] = {
             "pyreqwest": {},
@@ -72,7 +72,7 @@ class Time:
 
 @pytest.fixture
 def time(monkeypatch: pytest.MonkeyPatch) -> Time:
-    """What the store, its rotation of read URLs and its engine take the time from."""
+    """Replaces the monotonic clock of the store, of the read routing and of the HTTP engine."""
     found = Time()
     for module in (allsource, read_routing, http):
         monkeypatch.setattr(module, "monotonic", lambda: found.now)
@@ -81,7 +81,7 @@ def time(monkeypatch: pytest.MonkeyPatch) -> Time:
 
 @pytest.fixture
 def pauses(monkeypatch: pytest.MonkeyPatch) -> Pauses:
-    """The client does not wait between two attempts."""
+    """Replaces the pauses between attempts: they are recorded and take no time."""
     found = Pauses()
     monkeypatch.setattr(allsource_client, "asyncio", found)
     monkeypatch.setattr(allsource_client, "monotonic", found.monotonic)

@@ -1,4 +1,4 @@
-"""Bodies of answers that are no success: Core's, and the page of a gateway that quotes what it was sent."""
+"""Bodies of error replies: those of Core, and the page of a gateway that quotes the request."""
 
 from __future__ import annotations
 

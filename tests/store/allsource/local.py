@@ -1,4 +1,4 @@
-"""A local Allsource with faults on real sockets, and the stores and adapters that a test opens on it."""
+"""A local Allsource server with faults on real sockets, and the stores and adapters that a test opens on it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ KEY = f"ask_{CANARY}"
 
 
 class Arrived(NamedTuple):
-    """A request as the application got it. ``port`` is ``core`` or ``query``."""
+    """A received request. ``port`` is ``core`` or ``query``."""
 
     port: str
     method: str
@@ -33,7 +33,7 @@ class Arrived(NamedTuple):
 
 
 class Local:
-    """A local Allsource that runs. The stores that it hands out are closed with it."""
+    """A running local Allsource server. It closes the stores that were opened on it."""
 
     def __init__(
         self,
@@ -48,12 +48,12 @@ class Local:
         self.log = log
         self.faults = faults
         self.arrived = arrived
-        """Every request, on both ports, in order."""
+        """All requests to both ports, in order."""
         self._tls = tls
         self._stores = stores
 
     def store(self, **options: Any) -> AllsourceStore:
-        """A store with a pool of its own, on the engine that the test is about."""
+        """A store with its own connection pool, on the HTTP engine of the test."""
         usual: dict[str, Any] = {"core_url": self.core_url, "query_url": self.query_url, "api_key": KEY}
         if "http_client" not in options:
             usual["tls"] = self._tls
@@ -65,11 +65,11 @@ class Local:
         return AllsourceAuthAdapter.with_store(store or self.store(**options))
 
     async def append(self, *events: NewEvent, tenant: str = "default") -> None:
-        """Store events without a request."""
+        """Store events without an HTTP request."""
         await SqliteStore(self.log, tenant, owns_log=False).append(events)
 
     async def events(self, prefix: str = "", *, tenant: str = "default") -> list[Event]:
-        """What is stored in the streams that start with ``prefix``, whatever the server says."""
+        """The stored events of the streams that start with ``prefix``, read without the server."""
         found = await whole_log(SqliteStore(self.log, tenant, owns_log=False))
         return [event for event in found if event.stream.startswith(prefix)]
 
@@ -77,16 +77,16 @@ class Local:
         return [event.type for event in await self.events(prefix)]
 
     def requests(self) -> list[str]:
-        """The requests so far as ``"METHOD port"``, and forget them."""
+        """Return the requests so far as ``"METHOD port"``, and clear the list."""
         found = [f"{request.method} {request.port}" for request in self.arrived]
         self.arrived.clear()
         return found
 
 
-def _noting(port: str, app: ASGIApp, arrived: list[Arrived]) -> ASGIApp:
-    """``app``, with every request noted before it is looked at."""
+def _recording(port: str, app: ASGIApp, arrived: list[Arrived]) -> ASGIApp:
+    """Wrap ``app`` to record every request before it is processed."""
 
-    async def note(scope: Scope, receive: Receive, send: Send) -> None:
+    async def record(scope: Scope, receive: Receive, send: Send) -> None:
         messages = [await receive()]
         while messages[-1].get("more_body"):
             messages.append(await receive())
@@ -95,24 +95,24 @@ def _noting(port: str, app: ASGIApp, arrived: list[Arrived]) -> ASGIApp:
         body = b"".join(message.get("body", b"") for message in messages)
         arrived.append(Arrived(port, scope["method"], scope["path"], parameters, headers, body))
 
-        async def again() -> Message:
+        async def replayed() -> Message:
             return messages.pop(0) if messages else await receive()
 
-        await app(scope, again, send)
+        await app(scope, replayed, send)
 
-    return note
+    return record
 
 
 @asynccontextmanager
 async def running_local(
     generation: Literal["0.23", "0.27"], tls: Tls | None = None, **options: Any
 ) -> AsyncIterator[Local]:
-    """Serve an empty log; ``options`` are those of `LocalAllsource`."""
+    """Serve an empty log. ``options``: see `LocalAllsource`."""
     log, faults = SqliteLog(None), Faults()
     arrived: list[Arrived] = []
     server = LocalAllsource(log, generation=generation, middleware=faults, **options)
-    server.core = _noting("core", server.core, arrived)
-    server.query_service = _noting("query", server.query_service, arrived)
+    server.core = _recording("core", server.core, arrived)
+    server.query_service = _recording("query", server.query_service, arrived)
     try:
         async with serving(server) as running, AsyncExitStack() as stores:
             yield Local(running, log, faults, arrived, tls, stores)
@@ -121,7 +121,7 @@ async def running_local(
 
 
 class Pauses:
-    """Stands in for `asyncio` and for the clock in the client: notes the pauses between attempts instead of making them."""
+    """Replaces `asyncio` and the clock in the client: pauses between attempts are recorded and take no time."""
 
     def __init__(self) -> None:
         self.made: list[float] = []
@@ -131,7 +131,7 @@ class Pauses:
         await asyncio.sleep(0)
 
     def monotonic(self) -> float:
-        """A clock that only the pauses move."""
+        """A clock that only pauses advance."""
         return sum(self.made)
 
     def __getattr__(self, name: str) -> Any:

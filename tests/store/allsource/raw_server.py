@@ -1,4 +1,4 @@
-"""Servers on a socket that answer every request in one way, right or wrong."""
+"""Servers on a socket that give every request the same reply, which may be malformed or missing."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Answer = Callable[[asyncio.StreamWriter], Awaitable[None]]
 
 
 class Server:
-    """A server that answers every request in one way."""
+    """A running server, with the requests that it has received."""
 
     def __init__(self, scheme: str, port: int) -> None:
         self.url = f"{scheme}://127.0.0.1:{port}"
@@ -33,7 +33,7 @@ class Server:
 
 @asynccontextmanager
 async def answering(answer: Answer, *, context: ssl.SSLContext | None = None) -> AsyncIterator[Server]:
-    """``answer`` gets the connection when a whole request was read; it is closed afterwards if ``answer`` raises."""
+    """Run a server that calls ``answer`` after each complete request. The connection is closed if ``answer`` raises."""
     tasks: set[asyncio.Task[None]] = set()
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -77,7 +77,7 @@ async def right(writer: asyncio.StreamWriter) -> None:
 
 
 def ending(*parts: bytes) -> Answer:
-    """Send some of an answer, or none, then end the connection."""
+    """Send ``parts``, if any, then close the connection."""
 
     async def answer(writer: asyncio.StreamWriter) -> None:
         for part in parts:

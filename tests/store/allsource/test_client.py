@@ -1,4 +1,4 @@
-"""Answers that are no success, on the way: what is sent again, how often and after which pause, and what is not."""
+"""Retries: which requests are sent again, how often and after which pause, and which are not."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ URL = "http://localhost:3900"
 
 
 async def changed(adapter: AllsourceAuthAdapter) -> None:
-    """One of each kind of mutation; raises if it did not come out right."""
+    """Perform one mutation of each kind and check the results."""
     user = await adapter.users.create(email=email("Ada"), username="ada")
     session = await adapter.sessions.create(user_id=user.id, expires_at=START)
     await adapter.users.update(user.id, email=email("new"))
@@ -44,7 +44,7 @@ CHANGES = ["auth.user.created", "auth.user.updated", "auth.user.deleted"]
 
 
 async def test_mutations_succeed_if_every_third_request_is_rejected(either: Local, pauses: Pauses) -> None:
-    # Not every second: an older server may be read before each attempt to write, and then no write would ever pass.
+    # Not every second one: before each write an older server may be read, so that the write would always be the rejected one.
     either.faults.refuse(429, headers={"Retry-After": "1"}, count=10_000, every=3)
     await changed(either.adapter())
     assert await either.types("auth-user:") == CHANGES
@@ -127,7 +127,7 @@ async def test_write_with_ambiguous_outcome_has_one_effect(
 
 @pytest.mark.parametrize(("status", "body"), [(500, b""), (502, PAGE), (503, UNCERTAIN), (503, PAGE), (504, b"")])
 async def test_append_with_ambiguous_outcome_is_not_retried(newer: Local, status: int, body: bytes) -> None:
-    """Whoever appended must look for it first."""
+    """The mutation must look for the event first."""
     newer.faults.refuse(status, body, stored=True, on="POST")
     with pytest.raises(Api) as caught:
         await newer.store().append([new_event("auth-user:ada")])
@@ -142,7 +142,7 @@ async def test_reads_survive_gateway_errors(newer: Local, pauses: Pauses, status
     user = await adapter.users.create(email=email("Ada"))
     newer.faults.refuse(status, PAGE, count=6, on="GET")
     assert await adapter.users.get(user.id) == user
-    assert len(pauses.made) == 5, "Core is asked at once where the Query Service fails"
+    assert len(pauses.made) == 5, "Core answers at once if the Query Service fails"
 
 
 @pytest.mark.parametrize(
@@ -205,7 +205,7 @@ async def test_permanent_error_is_raised_without_retry(
 
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
 async def test_redirect_is_not_followed(newer: Local, status: int) -> None:
-    """It would carry the credential and what is stored to wherever it points."""
+    """It could send the credential and the events to another server."""
     adapter = newer.adapter()
     await adapter.users.create(id="first")
     newer.arrived.clear()
@@ -230,7 +230,7 @@ async def test_mutation_is_ambiguous_if_every_append_fails_with_500(newer: Local
 
 
 async def test_version_conflict_of_a_batch_names_the_stream(httpx_mock: HTTPXMock) -> None:
-    """Core's answer names both versions and not the stream."""
+    """The reply of Core contains both versions but not the stream."""
     httpx_mock.add_response(
         method="POST",
         status_code=409,

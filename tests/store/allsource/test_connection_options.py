@@ -1,4 +1,4 @@
-"""The options of a store over HTTP: each wrong one is refused when the adapter is built, by its name and without a secret."""
+"""Options of the HTTP store: an invalid one is refused at construction, with its name and without secrets."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ URL = "http://localhost:3900"
 
 
 def refused(field: str, *args: Any, **options: Any) -> str:
-    """The reason why a store cannot be built; an adapter and a store say the same."""
+    """The reason for refusing these options, which is the same for an adapter and a store."""
     reasons = set()
     for build in (AllsourceStore, AllsourceAuthAdapter):
         with pytest.raises(InvalidInput) as caught:
@@ -33,7 +33,7 @@ def refused(field: str, *args: Any, **options: Any) -> str:
     return reason
 
 
-# Where it is
+# URLs
 
 
 @pytest.mark.parametrize("option", ["core_url", "query_url"])
@@ -152,7 +152,7 @@ def test_tenant_id_that_core_would_refuse_is_refused(tenant: object) -> None:
     refused("tenant_id", URL, tenant_id=tenant)
 
 
-# Time limits
+# Timeouts
 
 
 @pytest.mark.parametrize(
@@ -197,7 +197,7 @@ def test_timeout_as_number_is_the_total_timeout(timeout: Any, found: Timeouts) -
 
 @pytest.fixture
 def files(tmp_path: Path) -> dict[str, Path]:
-    """An authority, a client certificate and its key; another key; a text."""
+    """Paths of an authority, a client certificate and its key, another key, and a text file."""
     ca = trustme.CA()
     issued, other = ca.issue_cert("client@example.org"), ca.issue_cert("other@example.org")
     found = {name: tmp_path / f"{name}.pem" for name in ("ca", "cert", "key", "other", "text", "empty")}
@@ -262,7 +262,7 @@ def test_every_combination_of_tls_options_works(files: dict[str, Path]) -> None:
         AllsourceStore("https://localhost", tls=tls)
 
 
-# A client of the caller's
+# The caller's client
 
 
 @pytest.mark.parametrize("client", [httpx.Client, httpx.AsyncClient, httpx, object(), "client", URL])
@@ -275,7 +275,7 @@ async def test_client_and_tls_together_are_refused() -> None:
         assert "http_client" in refused("tls", URL, http_client=client, tls=Tls())
 
 
-# How many
+# Limits
 
 
 @pytest.mark.parametrize(
@@ -309,7 +309,7 @@ def test_clock_without_a_time_zone_is_refused() -> None:
     assert caught.value.field == "clock"
 
 
-# Plain http
+# Plain HTTP
 
 
 @pytest.mark.parametrize(
@@ -356,7 +356,7 @@ def test_refused_options_do_not_warn(caplog: pytest.LogCaptureFixture) -> None:
     assert caplog.records == []
 
 
-# From the environment
+# Environment variables
 
 
 async def test_environment_sets_urls_key_and_tenant(newer: Local, watch: Watch) -> None:
@@ -422,7 +422,7 @@ def test_error_names_the_invalid_variable(environment: dict[str, str], variable:
     assert not revealed(f"{caught.value!r} {caught.value}")
 
 
-# Nothing shows the key
+# Secrets
 
 
 def test_no_repr_shows_the_api_key(files: dict[str, Path]) -> None:

@@ -1,4 +1,4 @@
-"""Closing a store ends what its pool still does in the interpreter."""
+"""Closing a store waits for the thread of the connection pool."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from tests.store.allsource.local import Local
 async def test_close_waits_for_the_thread_of_the_pool(
     newer: Local, engine: Tls | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The thread that hands an answer over loses the interpreter's lock when it wakes the loop; here for long.
+    """The pool's thread releases the interpreter's lock while it wakes the event loop; here that takes long.
 
-    Were the process to end then, the thread would come back into an interpreter that is gone, and abort the process.
+    If the interpreter ended meanwhile, the thread would abort the process.
     """
     loop = asyncio.get_running_loop()
     wake = loop._write_to_self  # type: ignore[attr-defined]
@@ -44,7 +44,7 @@ async def test_close_waits_for_the_thread_of_the_pool(
 
 
 async def test_inherited_store_can_be_closed_in_a_forked_process(newer: Local, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The pool refuses to make another client there."""
+    """The pool cannot create another client in the child process."""
 
     def refused() -> None:
         raise RuntimeError("A pyreqwest runtime was initialized before fork().")

@@ -1,4 +1,4 @@
-"""Connections that break: no read fails for it, and a mutation whose reply is lost has one effect, which its caller gets."""
+"""Broken connections: reads do not fail, and a mutation whose reply is lost has one effect, which its caller gets."""
 
 from __future__ import annotations
 
@@ -21,98 +21,98 @@ pytestmark = [pytest.mark.usefixtures("watch"), pytest.mark.heavy]
 
 T = TypeVar("T")
 
-PLACES = 16
+SLOTS = 16
 
 
 @pytest.fixture
 def adapter(newer: Local, proxy: FaultProxy) -> AllsourceAuthAdapter:
-    """An adapter that reaches everything through the proxy."""
+    """An adapter that sends all requests through the proxy."""
     return newer.adapter(core_url=proxy.url, query_url=proxy.url)
 
 
 @pytest.fixture
-async def people(adapter: AllsourceAuthAdapter) -> list[User]:
-    return [await adapter.users.create(id=f"u{number}", email=email(f"u{number}")) for number in range(PLACES)]
+async def users(adapter: AllsourceAuthAdapter) -> list[User]:
+    return [await adapter.users.create(id=f"u{number}", email=email(f"u{number}")) for number in range(SLOTS)]
 
 
-async def at_once(call: Callable[[int], Awaitable[T]]) -> list[T]:
-    return list(await asyncio.gather(*(call(number) for number in range(PLACES))))
+async def gathered(call: Callable[[int], Awaitable[T]]) -> list[T]:
+    return list(await asyncio.gather(*(call(number) for number in range(SLOTS))))
 
 
 async def fill_the_pool(adapter: AllsourceAuthAdapter, proxy: FaultProxy) -> None:
-    """Have as many idle connections as there are places."""
+    """Open as many idle connections as there are slots."""
     gate = asyncio.Event()
     proxy.delay(gate)
-    reads = asyncio.create_task(at_once(lambda number: adapter.users.get(f"u{number}")))
-    await proxy.held(PLACES)
+    reads = asyncio.create_task(gathered(lambda number: adapter.users.get(f"u{number}")))
+    await proxy.held(SLOTS)
     gate.set()
     await reads
     proxy.delay(None)
 
 
 async def test_connection_may_be_closed_after_each_reply(
-    newer: Local, adapter: AllsourceAuthAdapter, proxy: FaultProxy, people: list[User]
+    newer: Local, adapter: AllsourceAuthAdapter, proxy: FaultProxy, users: list[User]
 ) -> None:
     proxy.close_after_reply()
     for turn in range(3):
-        assert await at_once(lambda number: adapter.users.get(f"u{number}")) == people
-        people = await at_once(lambda number: adapter.users.update(f"u{number}", name=f"turn {turn}"))  # noqa: B023
+        assert await gathered(lambda number: adapter.users.get(f"u{number}")) == users
+        users = await gathered(lambda number: adapter.users.update(f"u{number}", name=f"turn {turn}"))  # noqa: B023
     user = await adapter.users.create(email=email("Ada"))
     session = await adapter.sessions.create(user_id=user.id, expires_at=START)
     await adapter.sessions.delete(session.token)
     await adapter.users.delete(user.id)
     assert Counter(await newer.types("auth-user:u")) == {
-        "auth.user.created": PLACES,
-        "auth.user.updated": 3 * PLACES,
+        "auth.user.created": SLOTS,
+        "auth.user.updated": 3 * SLOTS,
     }
     assert await newer.types(f"auth-session:{session.token}") == ["auth.session.created", "auth.session.deleted"]
 
 
 async def test_reads_survive_idle_connections_closed_by_the_server(
-    newer: Local, adapter: AllsourceAuthAdapter, proxy: FaultProxy, people: list[User]
+    newer: Local, adapter: AllsourceAuthAdapter, proxy: FaultProxy, users: list[User]
 ) -> None:
     for turn in range(3):
         await fill_the_pool(adapter, proxy)
-        assert proxy.close_idle() >= PLACES
-        assert await at_once(lambda number: adapter.users.get(f"u{number}")) == people
+        assert proxy.close_idle() >= SLOTS
+        assert await gathered(lambda number: adapter.users.get(f"u{number}")) == users
         await fill_the_pool(adapter, proxy)
-        assert proxy.close_idle() >= PLACES
-        people = await at_once(lambda number: adapter.users.update(f"u{number}", name=f"turn {turn}"))  # noqa: B023
-    assert Counter(await newer.types("auth-user:u"))["auth.user.updated"] == 3 * PLACES
+        assert proxy.close_idle() >= SLOTS
+        users = await gathered(lambda number: adapter.users.update(f"u{number}", name=f"turn {turn}"))  # noqa: B023
+    assert Counter(await newer.types("auth-user:u"))["auth.user.updated"] == 3 * SLOTS
 
 
 async def test_reads_survive_connections_that_close_on_use(
-    newer: Local, adapter: AllsourceAuthAdapter, proxy: FaultProxy, people: list[User]
+    newer: Local, adapter: AllsourceAuthAdapter, proxy: FaultProxy, users: list[User]
 ) -> None:
-    """The worst moment: the client has begun to send, and cannot know what the server got."""
+    """The client has begun to send, so it cannot know what the server received."""
     for _ in range(3):
         await fill_the_pool(adapter, proxy)
-        proxy.close_idle_on_next_request(PLACES)
-        assert await at_once(lambda number: adapter.users.get(f"u{number}")) == people
+        proxy.close_idle_on_next_request(SLOTS)
+        assert await gathered(lambda number: adapter.users.get(f"u{number}")) == users
 
 
 async def test_mutations_survive_connections_that_close_on_use(
-    newer: Local, adapter: AllsourceAuthAdapter, proxy: FaultProxy, people: list[User]
+    newer: Local, adapter: AllsourceAuthAdapter, proxy: FaultProxy, users: list[User]
 ) -> None:
     await fill_the_pool(adapter, proxy)
-    proxy.close_idle_on_next_request(PLACES)
-    updated = await at_once(lambda number: adapter.users.update(f"u{number}", name="x"))
+    proxy.close_idle_on_next_request(SLOTS)
+    updated = await gathered(lambda number: adapter.users.update(f"u{number}", name="x"))
     await fill_the_pool(adapter, proxy)
-    proxy.close_idle_on_next_request(PLACES)
-    sessions = await at_once(lambda number: adapter.sessions.create(user_id=f"u{number}", expires_at=START))
+    proxy.close_idle_on_next_request(SLOTS)
+    sessions = await gathered(lambda number: adapter.sessions.create(user_id=f"u{number}", expires_at=START))
     await fill_the_pool(adapter, proxy)
-    proxy.close_idle_on_next_request(PLACES)
-    created = await at_once(lambda number: adapter.users.create(email=email(f"new{number}")))
-    assert await at_once(lambda number: adapter.users.get(f"u{number}")) == updated
-    assert await at_once(lambda number: adapter.users.get_by_email(email(f"new{number}"))) == created
+    proxy.close_idle_on_next_request(SLOTS)
+    created = await gathered(lambda number: adapter.users.create(email=email(f"new{number}")))
+    assert await gathered(lambda number: adapter.users.get(f"u{number}")) == updated
+    assert await gathered(lambda number: adapter.users.get_by_email(email(f"new{number}"))) == created
     for number, session in enumerate(sessions):
         assert await adapter.sessions.list_for_user(f"u{number}") == [session]
     kinds = Counter(await newer.types("auth-user:"))
-    assert kinds == {"auth.user.created": 2 * PLACES, "auth.user.updated": PLACES}
-    assert Counter(await newer.types("auth-session:"))["auth.session.created"] == PLACES
+    assert kinds == {"auth.user.created": 2 * SLOTS, "auth.user.updated": SLOTS}
+    assert Counter(await newer.types("auth-session:"))["auth.session.created"] == SLOTS
 
 
-# Replies that are lost
+# Lost replies
 
 
 @pytest.mark.heavy
@@ -122,8 +122,8 @@ async def test_two_hundred_lost_replies_have_one_effect_each(
     await adapter.users.create(id="first")
     proxy.lose_reply(200)
 
-    async def live(number: int) -> tuple[User, Session, Session]:
-        """Five mutations, each of which loses its reply."""
+    async def perform_mutations(number: int) -> tuple[User, Session, Session]:
+        """Perform five mutations, each of which loses its reply."""
         user = await adapter.users.create(email=email(f"u{number}"), name="old")
         changed = await adapter.users.update(user.id, name="new")
         made = await adapter.sessions.create(user_id=user.id, expires_at=START)
@@ -134,11 +134,11 @@ async def test_two_hundred_lost_replies_have_one_effect_each(
             await adapter.sessions.delete(given.token)
         return changed, made, given
 
-    lives = []
+    results = []
     for first in range(0, 40, 8):
-        lives += await asyncio.gather(*(live(number) for number in range(first, first + 8)))
+        results += await asyncio.gather(*(perform_mutations(number) for number in range(first, first + 8)))
     assert [method for method, _ in proxy.requests].count("POST") > 200
-    for number, (user, made, given) in enumerate(lives):
+    for number, (user, made, given) in enumerate(results):
         assert (user.email, user.name) == (email(f"u{number}"), "new")
         deleted = bool(number % 2)
         assert await adapter.users.get(user.id) == (None if deleted else user)
@@ -150,8 +150,8 @@ async def test_two_hundred_lost_replies_have_one_effect_each(
             "auth.user.updated",
             *["auth.user.deleted"] * deleted,
         ]
-    told = Counter((event.stream, event.type) for event in await newer.events("auth-session:"))
-    assert set(told.values()) == {1}
+    counts = Counter((event.stream, event.type) for event in await newer.events("auth-session:"))
+    assert set(counts.values()) == {1}
     assert Counter(await newer.types("auth-session:"))["auth.session.created"] == 80
     assert Counter(await newer.types("auth-idx:user.email"))["auth.index.claimed"] == 40
     await assert_sound(adapter)
@@ -159,9 +159,9 @@ async def test_two_hundred_lost_replies_have_one_effect_each(
 
 @pytest.mark.parametrize("fault", ["reset_before", "truncate"])
 async def test_truncated_request_or_reply_has_one_effect(
-    newer: Local, adapter: AllsourceAuthAdapter, proxy: FaultProxy, people: list[User], fault: str
+    newer: Local, adapter: AllsourceAuthAdapter, proxy: FaultProxy, users: list[User], fault: str
 ) -> None:
-    """Now the request did not arrive, now it was carried out."""
+    """The request either does not arrive or is carried out without a reply."""
     for _ in range(10):
         getattr(proxy, fault)(1)
         user = await adapter.users.create(email=email("Ada"))
@@ -181,7 +181,7 @@ async def test_truncated_request_or_reply_has_one_effect(
 async def test_append_whose_reply_was_lost_is_not_retried(
     newer: Local, adapter: AllsourceAuthAdapter, proxy: FaultProxy
 ) -> None:
-    """Whoever appended must look for it first."""
+    """The mutation must look for the event first."""
     store = newer.store(core_url=proxy.url, query_url=proxy.url)
     proxy.lose_reply(1)
     with pytest.raises(Http) as caught:
@@ -193,12 +193,12 @@ async def test_append_whose_reply_was_lost_is_not_retried(
     assert len(await newer.events("auth-user:ada")) == 1
 
 
-GONE = "http://127.0.0.1:1"
+UNREACHABLE = "http://127.0.0.1:1"
 
 
 @pytest.mark.parametrize("call", ["get", "create", "create-without-a-value", "sign-in", "update", "delete"])
 async def test_error_names_the_unreachable_server(newer: Local, call: str) -> None:
-    adapter = newer.adapter(core_url=GONE, query_url=GONE)
+    adapter = newer.adapter(core_url=UNREACHABLE, query_url=UNREACHABLE)
     users, sessions = adapter.users, adapter.sessions
     calls: dict[str, Callable[[], Awaitable[object]]] = {
         "get": lambda: users.get("ada"),
@@ -210,12 +210,15 @@ async def test_error_names_the_unreachable_server(newer: Local, call: str) -> No
     }
     with pytest.raises(Http) as caught:
         await calls[call]()
-    assert str(caught.value) == f"cannot connect to {GONE}: the connection was refused; is the server running there?"
+    assert (
+        str(caught.value)
+        == f"cannot connect to {UNREACHABLE}: the connection was refused; is the server running there?"
+    )
     assert (caught.value.ambiguous, caught.value.timeout) == (False, None)
 
 
 async def test_batch_is_ambiguous_if_the_server_vanishes_after_a_503(newer: Local) -> None:
-    """Of a batch that it puts off a server has stored what comes before the event in question (section 5.2)."""
+    """A 503 to a batch is about one event; the events before it may be stored."""
     store = newer.store()
     events = [new_event("a"), new_event("b", guard=0)]
     newer.faults.refuse(503, b'{"error":"Queue full: Conditional archive admission timed out"}', on="batch")
@@ -230,12 +233,12 @@ async def test_batch_is_ambiguous_if_the_server_vanishes_after_a_503(newer: Loca
 
 
 async def test_store_reconnects_to_a_restarted_server(
-    newer: Local, adapter: AllsourceAuthAdapter, proxy: FaultProxy, people: list[User]
+    newer: Local, adapter: AllsourceAuthAdapter, proxy: FaultProxy, users: list[User]
 ) -> None:
     await fill_the_pool(adapter, proxy)
     newer.faults.restart(cold=False)
-    assert await at_once(lambda number: adapter.users.get(f"u{number}")) == people
+    assert await gathered(lambda number: adapter.users.get(f"u{number}")) == users
     proxy.reset_before(3)
-    assert await adapter.users.get("u1") == people[1]
+    assert await adapter.users.get("u1") == users[1]
     with pytest.raises(Conflict):
         await adapter.users.create(email=email("u1"))

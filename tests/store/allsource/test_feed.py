@@ -1,4 +1,4 @@
-"""The feed, which is called so that guards stay quick (section 2 of the contract of 0.27, "Three ways out")."""
+"""Calls of the event feed, which keep guarded appends fast on 0.27."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ FEED = "/api/v1/event-feed"
 
 @pytest.fixture
 async def local(engine: Tls | None) -> AsyncIterator[Local]:
-    """One whose keys are known, so that the feed can be read."""
+    """A server that knows the API key, so that the store can read the feed."""
     async with running_local("0.27", engine, api_keys={KEY: "default"}) as opened:
         yield opened
 
 
-async def appended(local: Local, store: AllsourceStore) -> int:
-    """Append an event with a guard; how often the feed was called for it."""
+async def feed_calls_of_an_append(local: Local, store: AllsourceStore) -> int:
+    """Append a guarded event; return how often the feed was called for it."""
     guard = len(await local.events("s"))
     local.arrived.clear()
     await store.append([new_event("s", guard=guard)])
@@ -35,31 +35,31 @@ async def appended(local: Local, store: AllsourceStore) -> int:
     return [request.path for request in local.arrived].count(FEED)
 
 
-async def after_a_failed_connection(local: Local, store: AllsourceStore) -> None:
-    local.faults.lose_replies(2, on="GET")  # aiohttp passes over the first by itself
+async def fail_a_connection(local: Local, store: AllsourceStore) -> None:
+    local.faults.lose_replies(2, on="GET")  # aiohttp retries the first one by itself
     await store.latest("s", require_leader=True)
 
 
 async def test_feed_is_called_once_per_interval(local: Local, time: Time) -> None:
     store = local.store()
-    assert await appended(local, store) == 1
+    assert await feed_calls_of_an_append(local, store) == 1
     (call,) = [request for request in local.arrived if request.path == FEED]
     assert call.parameters == {"tenant_id": ["default"], "limit": ["0"]}
     assert (call.port, call.headers["x-api-key"]) == ("core", KEY)
     for _ in range(3):
-        assert await appended(local, store) == 0
+        assert await feed_calls_of_an_append(local, store) == 0
     for _ in range(2):
         time.now += allsource.FEED_INTERVAL + 1
-        assert await appended(local, store) == 1
-        assert await appended(local, store) == 0
+        assert await feed_calls_of_an_append(local, store) == 1
+        assert await feed_calls_of_an_append(local, store) == 0
 
 
 async def test_feed_is_called_after_a_reconnect(local: Local, time: Time) -> None:
     store = local.store()
-    assert await appended(local, store) == 1
-    await after_a_failed_connection(local, store)
-    assert await appended(local, store) == 1
-    assert await appended(local, store) == 0
+    assert await feed_calls_of_an_append(local, store) == 1
+    await fail_a_connection(local, store)
+    assert await feed_calls_of_an_append(local, store) == 1
+    assert await feed_calls_of_an_append(local, store) == 0
 
 
 async def test_unguarded_append_does_not_call_the_feed(local: Local) -> None:
@@ -73,26 +73,26 @@ async def test_unguarded_append_does_not_call_the_feed(local: Local) -> None:
 async def test_refused_feed_is_not_called_before_a_reconnect(local: Local, time: Time, status: int) -> None:
     store = local.store()
     local.faults.refuse(status, b'{"error":"tenant_forbidden"}', on=FEED)
-    assert await appended(local, store) == 1
+    assert await feed_calls_of_an_append(local, store) == 1
     for _ in range(3):
         time.now += allsource.FEED_INTERVAL + 1
-        assert await appended(local, store) == 0
-    await after_a_failed_connection(local, store)
-    assert await appended(local, store) == 1
+        assert await feed_calls_of_an_append(local, store) == 0
+    await fail_a_connection(local, store)
+    assert await feed_calls_of_an_append(local, store) == 1
     time.now += allsource.FEED_INTERVAL + 1
-    assert await appended(local, store) == 1
+    assert await feed_calls_of_an_append(local, store) == 1
 
 
 async def test_forbidden_feed_is_not_called_again(newer: Local, time: Time) -> None:
-    """In dev mode the feed serves one tenant of its own."""
+    """In development mode the feed serves only the tenant of the developer."""
     store = newer.store()
-    assert await appended(newer, store) == 1
+    assert await feed_calls_of_an_append(newer, store) == 1
     time.now += allsource.FEED_INTERVAL + 1
-    assert await appended(newer, store) == 0
+    assert await feed_calls_of_an_append(newer, store) == 0
 
 
 async def test_feed_is_not_called_on_older_servers(older: Local) -> None:
-    assert await appended(older, older.store()) == 0
+    assert await feed_calls_of_an_append(older, older.store()) == 0
 
 
 @pytest.mark.parametrize(
@@ -113,10 +113,10 @@ async def test_failing_feed_neither_fails_nor_delays_appends(
 ) -> None:
     store = local.store()
     local.faults.refuse(**fault, count=1000, on=FEED)
-    assert await appended(local, store) == 1
-    assert await appended(local, store) == 0
+    assert await feed_calls_of_an_append(local, store) == 1
+    assert await feed_calls_of_an_append(local, store) == 0
     time.now += allsource.FEED_INTERVAL + 1
-    assert await appended(local, store) == 1
+    assert await feed_calls_of_an_append(local, store) == 1
     assert pauses.made == []
 
 
@@ -125,14 +125,14 @@ async def test_lost_reply_of_the_feed_is_no_reconnect_and_fails_no_append(
 ) -> None:
     store = local.store()
     local.faults.lose_replies(1000, on=FEED)
-    assert await appended(local, store) in (1, 2)  # aiohttp asks once more by itself
-    assert await appended(local, store) == 0
+    assert await feed_calls_of_an_append(local, store) in (1, 2)  # aiohttp retries once by itself
+    assert await feed_calls_of_an_append(local, store) == 0
     time.now += allsource.FEED_INTERVAL + 1
-    assert await appended(local, store) in (1, 2)  # aiohttp asks once more by itself
+    assert await feed_calls_of_an_append(local, store) in (1, 2)  # aiohttp retries once by itself
     assert pauses.made == []
 
 
 async def test_malformed_reply_of_the_feed_fails_no_append(local: Local) -> None:
     store = local.store()
     local.faults.garble(b"<html>", "text/html", on=FEED)
-    assert await appended(local, store) == 1
+    assert await feed_calls_of_an_append(local, store) == 1

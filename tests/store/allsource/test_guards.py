@@ -1,4 +1,4 @@
-"""When a guard can be trusted: reads that warm a server, servers that change, versions that a server misreports."""
+"""Guards: reads before guarded appends, replaced servers, versions that a server misreports."""
 
 from __future__ import annotations
 
@@ -29,18 +29,18 @@ async def test_guarded_append_is_sent_directly_after_a_read(older: Local, time: 
         return older.requests()
 
     assert (await append(guard=0))[-2:] == [CORE, APPEND]
-    assert await append(guard=1) == [APPEND], "the server was read in this moment"
+    assert await append(guard=1) == [APPEND], "the server was read just before"
     time.now += allsource.TENANT_LOADED_FOR / 2
     assert await append(guard=2) == [APPEND]
     time.now += allsource.TENANT_LOADED_FOR
     assert await append(guard=3) == [CORE, APPEND]
     time.now += 60
-    assert await append() == [APPEND], "without a guard there is nothing to forget"
+    assert await append() == [APPEND], "an unguarded append needs no versions"
     assert await append(guard=5) == [CORE, APPEND]
     time.now += 60
     await store.latest("s")
     assert older.requests() == [QUERY]
-    assert await append(guard=6) == [CORE, APPEND], "the read went elsewhere"
+    assert await append(guard=6) == [CORE, APPEND], "the read went to another server"
     time.now += 60
     await store.latest("s", require_leader=True)
     assert older.requests() == [CORE]
@@ -68,12 +68,12 @@ async def test_features_are_detected_again_after_a_failed_connection(older: Loca
     store = older.store()
     await store.append([new_event("s", guard=0)])
     assert store.loses_versions_on_restart
-    older.faults.lose_replies(2, on="GET")  # aiohttp passes over the first by itself
+    older.faults.lose_replies(2, on="GET")  # aiohttp retries the first one by itself
     await store.latest("s", require_leader=True)
     older.arrived.clear()
     await store.append([new_event("s", guard=1)])
-    asked, read, append = older.arrived
-    assert asked.parameters["integrity"] == ["retained-entity-v1"]
+    strict_read, read, append = older.arrived
+    assert strict_read.parameters["integrity"] == ["retained-entity-v1"]
     assert (read.method, read.parameters["entity_id"]) == ("GET", ["s"])
     assert append.method == "POST"
 
@@ -91,7 +91,7 @@ async def test_newer_server_is_not_read_before_each_append(newer: Local, time: T
 
 @pytest.mark.parametrize("generation", ["0.23", "0.27"])
 async def test_replacement_by_another_server_version_is_detected(generation: str, time: Time) -> None:
-    """An upgrade, or the way back, behind one address and without a connection that failed."""
+    """An upgrade or a downgrade behind the same address, without a failed connection."""
     log = SqliteLog(None)
     both = {"0.23": LocalAllsource(log, generation="0.23").core, "0.27": LocalAllsource(log, generation="0.27").core}
     order = ["0.23", "0.27"] if generation == "0.23" else ["0.27", "0.23"]
@@ -111,11 +111,11 @@ async def test_replacement_by_another_server_version_is_detected(generation: str
     await log.close()
 
 
-# Versions that a server misreports
+# Misreported versions
 
 
 def all_ones(answer: Any) -> Any:
-    """As after an upgrade: every event says version 1, and so does the counter (section 3 of the contract of 0.27)."""
+    """As after an upgrade from 0.23: queries report version 1 for every event and for the stream."""
     if "events" not in answer or "entity_version" not in answer:
         return answer
     events = [event | {"version": 1} for event in answer["events"]]

@@ -1,4 +1,4 @@
-"""What fails on the way to a server, on every engine: what is said of it, and whether a write is left open."""
+"""Failures of connections, on every engine: error messages, and whether a write is ambiguous."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ pytestmark = pytest.mark.usefixtures("watch", "pauses")
 STREAM = f"auth-session:{token('a')}"
 
 
-# What fails on the way
+# Broken connections
 
 BROKEN: dict[str, Answer] = {
     "closed": ending(),
@@ -75,7 +75,7 @@ async def test_read_on_breaking_connections_fails_unambiguously(options: dict[st
 
 
 async def test_error_says_that_the_host_does_not_resolve(options: dict[str, Any]) -> None:
-    # The resolver of the system may take its time to say so.
+    # The resolver of the system may be slow.
     store = AllsourceStore("http://no-such-host.invalid:3900/base", timeout=Timeouts(connect=60), **options)
     for call in (store.latest(STREAM), store.append([new_event(STREAM)])):
         with pytest.raises(Http) as caught:
@@ -111,11 +111,11 @@ async def test_proxy_of_the_environment_is_not_used(newer: Local, monkeypatch: p
         assert proxy.requests == []
 
 
-# Time limits
+# Timeouts
 
 
 async def drip(writer: asyncio.StreamWriter) -> None:
-    """Bytes come for ever, and soon enough for the read timeout."""
+    """Send bytes without end, fast enough for the read timeout."""
     writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 1000000\r\n\r\n")
     while True:
         writer.write(b" ")
@@ -145,11 +145,11 @@ async def test_error_names_the_timeout_of_a_missing_reply(
             server.requests.clear()
             with pytest.raises(Http) as caught:
                 await call()
-            # On a slow machine the time may be over before the request has arrived.
-            assert server.methods in ([], [method]), "asking again would take as long"
+            # On a slow machine the timeout may expire before the request has arrived.
+            assert server.methods in ([], [method]), "a retry would take as long"
             named = {caught.value.timeout, str(caught.value).rpartition(" (")[2].removesuffix(" timeout)")}
             if isinstance(timeout, float):
-                # All of them are over at once; any of them may be the one that is seen.
+                # All timeouts expire at once; any of them may be reported.
                 assert named <= {"read", "total"}
             else:
                 assert named == {name}
@@ -159,7 +159,7 @@ async def test_error_names_the_timeout_of_a_missing_reply(
 
 
 async def test_error_names_the_connect_timeout(options: dict[str, Any]) -> None:
-    """A server that takes the connection and says nothing to the offer of TLS."""
+    """A server that accepts the connection but never answers the TLS handshake."""
     taken: list[asyncio.StreamWriter] = []
     server = await asyncio.start_server(lambda reader, writer: taken.append(writer), "127.0.0.1", 0)
     url = f"https://127.0.0.1:{server.sockets[0].getsockname()[1]}"
@@ -198,7 +198,7 @@ async def test_read_timeout_restarts_with_each_received_byte(options: dict[str, 
         await store.close()
 
 
-# What the libraries beneath are told
+# Logging of the HTTP libraries
 
 
 async def test_http_libraries_log_no_token_and_no_key(newer: Local, caplog: pytest.LogCaptureFixture) -> None:

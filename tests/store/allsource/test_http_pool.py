@@ -1,4 +1,4 @@
-"""The pool as httpx users know it, and a client of the caller's own."""
+"""The connection pool as an ``httpx.AsyncClient``, and a client of the caller."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ async def test_http_is_closed_with_the_adapter(newer: Local) -> None:
         await client.get("/health")
 
 
-# A client of the caller's
+# The caller's client
 
 
 async def test_callers_client_sends_everything_and_stays_open(newer: Local) -> None:

@@ -1,4 +1,4 @@
-"""TLS: whom a store trusts, and what it says of a server that it does not."""
+"""TLS: trusted authorities, client certificates, and error messages."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def ca_file(ca: trustme.CA, tmp_path: Path) -> Path:
 
 @pytest.fixture(params=[False, True], ids=["added", "only"])
 def trusting(request: pytest.FixtureRequest, ca_file: Path) -> Tls:
-    """Our own authority beside those of the system, and alone; each is another engine."""
+    """The given authority in addition to those of the system, and alone; each selects another engine."""
     return Tls(ca_file=ca_file, ca_only=request.param)
 
 
@@ -60,13 +60,13 @@ async def test_given_authority_is_trusted(ca: trustme.CA, trusting: Tls) -> None
 
 
 def without(monkeypatch: pytest.MonkeyPatch, *packages: str) -> None:
-    """Have these packages not be installed, as far as the choice of the engine goes."""
+    """Hide these packages from the choice of the engine."""
     monkeypatch.setattr(http, "find_spec", lambda name: None if name in packages else find_spec(name))
 
 
 @pytest.fixture(params=["pyreqwest", "httpx on aiohttp"])
 def system_engine(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Each engine for the authorities of the system; the second one is taken where the first is not installed."""
+    """Each engine with the authorities of the system; the second one is used if the first is not installed."""
     engine: str = request.param
     if engine != "pyreqwest":
         without(monkeypatch, "pyreqwest")
@@ -76,13 +76,13 @@ def system_engine(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatc
 async def test_authorities_of_the_system_are_trusted(
     ca: trustme.CA, ca_file: Path, system_engine: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """Also beside one's own, and not where only one's own shall be."""
+    """Also in addition to a given authority, but not with ``ca_only``."""
     trustme.CA().cert_pem.write_to_path(tmp_path / "other.pem")
     async with answering(right, context=shown_by(ca)) as server:
         before = AllsourceStore(server.url)
         await refused(before, server.url, UNTRUSTED)
         assert server.requests == []
-        monkeypatch.setenv("SSL_CERT_FILE", str(ca_file))  # where the system keeps them
+        monkeypatch.setenv("SSL_CERT_FILE", str(ca_file))  # the authorities of the system
         for tls in (None, Tls(ca_file=tmp_path / "other.pem")):
             store = AllsourceStore(server.url, tls=tls)
             assert (await store.latest(STREAM)).event is None
@@ -170,7 +170,7 @@ async def test_ca_only_trusts_no_other_authority(tmp_path: Path, ca: trustme.CA)
 
 
 async def test_error_says_that_tls_failed_with_a_plain_http_server(options: dict[str, Any]) -> None:
-    """A server for plain http, and a URL with https."""
+    """A plain HTTP server with an https URL."""
 
     async def accepted(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.read(1)

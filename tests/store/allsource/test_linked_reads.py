@@ -68,7 +68,7 @@ async def test_one_slot_and_no_queue_are_enough(newer: Local) -> None:
 
 
 def under_way() -> list[str]:
-    """Reads that go on in tasks of their own."""
+    """Reads that run in separate tasks."""
     names = (str(task.get_coro()) for task in asyncio.all_tasks())
     return [name for name in names if "latest" in name or "crowded" in name]
 

@@ -1,4 +1,4 @@
-"""Paging: answers that are too large, any number of events of one time, times that change between two pages."""
+"""Paging: replies that are too large, events with equal times, times that change between two pages."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ pytestmark = pytest.mark.usefixtures("watch")
 
 SECOND = 1_000_000_000
 
-# Answers that are too large
+# Replies that are too large
 
 
 async def busy(local: Local, count: int, size: int) -> None:
@@ -28,8 +28,8 @@ async def busy(local: Local, count: int, size: int) -> None:
     )
 
 
-def asked(local: Local) -> list[int]:
-    """The page sizes that were asked for of the stream or the types."""
+def requested(local: Local) -> list[int]:
+    """The requested page sizes, of streams or of types."""
     return [
         int(r.parameters["limit"][0]) for r in local.arrived if "settings" not in str(r) and "order" in r.parameters
     ]
@@ -44,9 +44,9 @@ async def test_pages_are_halved_until_they_fit(newer: Local, monkeypatch: pytest
     changes = await adapter.users.history("busy")
     names = [change.state.name.split()[0] for change in changes if change.state and change.state.name]
     assert names == [str(number) for number in range(300)]
-    sizes = asked(newer)
+    sizes = requested(newer)
     assert sizes[:6] == [1000, 500, 250, 125, 62, 31]
-    assert max(sizes[6:]) == 31, "what did not fit once is not asked for again"
+    assert max(sizes[6:]) == 31, "a size that was too large is not requested again"
     newest = await adapter.users.history("busy", newest_first=True, limit=3)
     assert [change.event_id for change in newest] == [change.event_id for change in changes[:-4:-1]]
 
@@ -75,7 +75,7 @@ async def test_single_event_that_is_too_large_is_an_error(
     with pytest.raises(Api) as caught:
         await calls[call]()
     assert (caught.value.status, caught.value.ambiguous) == (413, False)
-    assert asked(newer)[-1] == 1
+    assert requested(newer)[-1] == 1
     assert len(newer.arrived) <= 12
 
 
@@ -94,7 +94,7 @@ async def test_other_413_does_not_halve_the_page(newer: Local) -> None:
 
 @asynccontextmanager
 async def simultaneous(count: int) -> AsyncIterator[Local]:
-    """Users whose events all have one time."""
+    """Users whose events all have the same time."""
     moment = "2020-02-02T02:02:02.020202020Z"
 
     def at_once(answer: Any) -> Any:
@@ -119,17 +119,17 @@ async def test_events_with_equal_times_are_read_once_each(count: int) -> None:
 
 
 class Archiving:
-    """A Core that moves its events into the archive after its first answer; they lose what is below the microsecond."""
+    """A Core that archives its events after the first reply, which cuts their times to microseconds."""
 
     def __init__(self, times: list[int]) -> None:
         self.times = times
         self.sizes: list[int] = []
 
     def __call__(self, request: httpx.Request) -> httpx.Response:
-        asked = request.url.params
-        since = parse_time(asked["since"]) if "since" in asked else 0
+        requested = request.url.params
+        since = parse_time(requested["since"]) if "since" in requested else 0
         matching = sorted((time, place) for place, time in enumerate(self.times) if time >= since)
-        offset, limit = int(asked.get("offset", 0)), int(asked["limit"])
+        offset, limit = int(requested.get("offset", 0)), int(requested["limit"])
         found = matching[offset : offset + limit]
         self.sizes.append(len(found))
         self.times = [time // 1000 * 1000 for time in self.times]
@@ -157,7 +157,7 @@ async def scanned(core: Callable[[httpx.Request], httpx.Response]) -> list[str]:
 @pytest.mark.parametrize("step", [1, 7, 100, 999, 1000, 1001, 50_000])
 @pytest.mark.parametrize("latest_first", [False, True])
 async def test_events_archived_between_two_pages_are_read_once_each(step: int, latest_first: bool) -> None:
-    # The first page ends in the middle of a microsecond, if it has several.
+    # If a microsecond has several events, the first page ends within it.
     times = [1_700_000_000 * SECOND + 501 + number * step for number in range(2500)]
     core = Archiving(times[::-1] if latest_first else times)
     found = await scanned(core)
@@ -166,7 +166,7 @@ async def test_events_archived_between_two_pages_are_read_once_each(step: int, l
 
 
 async def test_scan_continues_from_the_last_time_without_offset(newer: Local) -> None:
-    """An offset would cost more with every page."""
+    """The cost of an offset would grow with every page."""
     await newer.append(*(new_event(f"auth-user:u{number}", stored_user(f"u{number}")) for number in range(3500)))
     assert len(await whole_log(newer.store())) == 3500
     pages = [request.parameters for request in newer.arrived]

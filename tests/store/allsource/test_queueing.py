@@ -1,4 +1,4 @@
-"""The line: a bounded number of requests at a time, the others in order; and calls that are cancelled in it."""
+"""Queueing of a store's requests: bounded concurrency, FIFO order, coalescing, closing, cancellation."""
 
 from __future__ import annotations
 
@@ -21,22 +21,22 @@ from tests.support.proxy import FaultProxy
 pytestmark = [pytest.mark.usefixtures("watch"), pytest.mark.heavy]
 
 
-async def people(local: Local, count: int) -> list[User]:
+async def create_users(local: Local, count: int) -> list[User]:
     adapter = local.adapter()
     return list(await asyncio.gather(*(adapter.users.create(id=f"u{number}") for number in range(count))))
 
 
-def asked_for(request: Arrived) -> str:
-    """The key of the user that a request is about."""
+def user_key(request: Arrived) -> str:
+    """The key of the user whose stream is requested."""
     return request.parameters["entity_id"][0].removeprefix("auth-user:")
 
 
-def behind(proxy: FaultProxy, local: Local, **options: Any) -> AllsourceAuthAdapter:
+def adapter_through(proxy: FaultProxy, local: Local, **options: Any) -> AllsourceAuthAdapter:
     return local.adapter(core_url=proxy.url, query_url=proxy.url, **options)
 
 
 class Gate(asyncio.Event):
-    """Holds replies from the moment it is hung into the proxy."""
+    """Makes the proxy hold all replies until it is set."""
 
     def __init__(self, proxy: FaultProxy) -> None:
         super().__init__()
@@ -47,23 +47,23 @@ def started(*calls: Awaitable[object]) -> list[asyncio.Future[object]]:
     return [asyncio.ensure_future(call) for call in calls]
 
 
-# How many, and in which order
+# Concurrency and order
 
 
 @pytest.mark.heavy
-@pytest.mark.parametrize("places", [1, 16])
-async def test_requests_in_flight_never_exceed_max_in_flight(newer: Local, proxy: FaultProxy, places: int) -> None:
-    users = await people(newer, 20)
-    adapter = behind(proxy, newer, max_in_flight=places)
+@pytest.mark.parametrize("slots", [1, 16])
+async def test_requests_in_flight_never_exceed_max_in_flight(newer: Local, proxy: FaultProxy, slots: int) -> None:
+    users = await create_users(newer, 20)
+    adapter = adapter_through(proxy, newer, max_in_flight=slots)
     found = await asyncio.gather(*(adapter.users.get(f"u{number % 20}") for number in range(500)))
     assert found == [users[number % 20] for number in range(500)]
-    assert proxy.most_in_flight <= places
+    assert proxy.most_in_flight <= slots
     assert newer.faults.most_at_once <= 16
 
 
 async def test_all_slots_are_used(newer: Local, proxy: FaultProxy) -> None:
-    await people(newer, 1)
-    adapter = behind(proxy, newer)
+    await create_users(newer, 1)
+    adapter = adapter_through(proxy, newer)
     await adapter.users.get("u0")
     gate = Gate(proxy)
     calls = started(*(adapter.users.get("u0") for _ in range(500)))
@@ -74,17 +74,17 @@ async def test_all_slots_are_used(newer: Local, proxy: FaultProxy) -> None:
     assert proxy.most_in_flight == 16
 
 
-@pytest.mark.parametrize("places", [1, 4])
-async def test_callers_are_served_in_fifo_order(newer: Local, places: int) -> None:
-    adapter = newer.adapter(max_in_flight=places)
+@pytest.mark.parametrize("slots", [1, 4])
+async def test_callers_are_served_in_fifo_order(newer: Local, slots: int) -> None:
+    adapter = newer.adapter(max_in_flight=slots)
     await adapter.users.get("nobody")
     newer.arrived.clear()
     await asyncio.gather(*(adapter.users.get(f"u{number}") for number in range(200)))
-    numbers = [int(asked_for(request)[1:]) for request in newer.arrived]
+    numbers = [int(user_key(request)[1:]) for request in newer.arrived]
     assert sorted(numbers) == list(range(200))
-    # Those that are out together may overtake each other on the way.
-    assert all(abs(number - place) < 2 * places for place, number in enumerate(numbers))
-    assert numbers == list(range(200)) or places > 1
+    # Requests in flight at the same time may overtake each other.
+    assert all(abs(number - position) < 2 * slots for position, number in enumerate(numbers))
+    assert numbers == list(range(200)) or slots > 1
 
 
 async def test_reads_and_appends_share_one_queue(newer: Local) -> None:
@@ -100,8 +100,8 @@ async def test_reads_and_appends_share_one_queue(newer: Local) -> None:
 
 
 async def test_slow_server_gets_at_most_max_in_flight_requests(newer: Local, proxy: FaultProxy) -> None:
-    users = await people(newer, 4)
-    adapter = behind(proxy, newer, max_in_flight=4)
+    users = await create_users(newer, 4)
+    adapter = adapter_through(proxy, newer, max_in_flight=4)
     await adapter.users.get("u0")
     proxy.requests.clear()
     for _ in range(3):
@@ -120,17 +120,17 @@ async def test_slow_server_gets_at_most_max_in_flight_requests(newer: Local, pro
     assert proxy.most_in_flight == 4
 
 
-# Too many
+# A full queue
 
 
 @pytest.mark.parametrize("queued", [0, 5])
 async def test_caller_beyond_max_queued_is_refused_at_once(newer: Local, proxy: FaultProxy, queued: int) -> None:
-    await people(newer, 1)
-    adapter = behind(proxy, newer, max_in_flight=2, max_queued=queued)
+    await create_users(newer, 1)
+    adapter = adapter_through(proxy, newer, max_in_flight=2, max_queued=queued)
     await adapter.users.get("u0")
     proxy.requests.clear()
     gate = Gate(proxy)
-    out = started(*(adapter.users.get("u0") for _ in range(2)))
+    in_flight = started(*(adapter.users.get("u0") for _ in range(2)))
     await proxy.held(2)
     waiting = started(*(adapter.users.get("u0") for _ in range(queued)))
     await asyncio.sleep(0)
@@ -144,19 +144,19 @@ async def test_caller_beyond_max_queued_is_refused_at_once(newer: Local, proxy: 
         assert not caught.value.ambiguous
     assert len(proxy.requests) == 2
     gate.set()
-    assert None not in await asyncio.gather(*out, *waiting)
-    assert len(proxy.requests) == 2 + min(queued, 1)  # those who wait ask the same: one request answers them all
+    assert None not in await asyncio.gather(*in_flight, *waiting)
+    assert len(proxy.requests) == 2 + min(queued, 1)  # the queued calls are equal, so one request answers all of them
     assert await adapter.users.get("u0") is not None
     assert await newer.types("auth-idx:user.") == []
 
 
 async def test_cancelled_caller_leaves_room_in_the_queue(newer: Local, proxy: FaultProxy) -> None:
-    await people(newer, 3)
-    adapter = behind(proxy, newer, max_in_flight=1, max_queued=2)
+    await create_users(newer, 3)
+    adapter = adapter_through(proxy, newer, max_in_flight=1, max_queued=2)
     await adapter.users.get("u0")
     proxy.requests.clear()
     gate = Gate(proxy)
-    (out,) = started(adapter.users.get("u0"))
+    (in_flight,) = started(adapter.users.get("u0"))
     await proxy.held(1)
     first, second = started(adapter.users.get("u1"), adapter.users.get("u2"))
     await asyncio.sleep(0)
@@ -168,12 +168,12 @@ async def test_cancelled_caller_leaves_room_in_the_queue(newer: Local, proxy: Fa
     with pytest.raises(Overloaded):
         await adapter.users.get("u0")
     gate.set()
-    assert None not in await asyncio.gather(out, second, third)
+    assert None not in await asyncio.gather(in_flight, second, third)
     assert [unquote(target).rpartition(":")[2] for _, target in proxy.requests] == ["u0", "u2", "u0"]
 
 
 async def test_time_in_the_queue_does_not_count_for_timeouts(newer: Local, proxy: FaultProxy) -> None:
-    adapter = behind(proxy, newer, max_in_flight=1, timeout=Timeouts(read=60, total=60))
+    adapter = adapter_through(proxy, newer, max_in_flight=1, timeout=Timeouts(read=60, total=60))
     await adapter.users.get("u0")
     gate = Gate(proxy)
     calls = started(*(adapter.users.get("u0") for _ in range(3)))
@@ -187,12 +187,12 @@ async def test_time_in_the_queue_does_not_count_for_timeouts(newer: Local, proxy
 
 
 async def test_close_completes_requests_in_flight_and_rejects_queued(newer: Local, proxy: FaultProxy) -> None:
-    users = await people(newer, 2)
-    adapter = behind(proxy, newer, max_in_flight=2)
+    users = await create_users(newer, 2)
+    adapter = adapter_through(proxy, newer, max_in_flight=2)
     await adapter.users.get("u0")
     proxy.requests.clear()
     gate = Gate(proxy)
-    out = started(adapter.users.get("u0"), adapter.users.get("u1"))
+    in_flight = started(adapter.users.get("u0"), adapter.users.get("u1"))
     await proxy.held(2)
     waiting = started(
         *(adapter.users.get("u0") for _ in range(5)),
@@ -206,7 +206,7 @@ async def test_close_completes_requests_in_flight_and_rejects_queued(newer: Loca
         await adapter.users.get("u0")
     assert not closing.done()
     gate.set()
-    assert await asyncio.gather(*out) == users
+    assert await asyncio.gather(*in_flight) == users
     await asyncio.gather(closing, again)
     for outcome in await asyncio.gather(*waiting, return_exceptions=True):
         assert isinstance(outcome, StoreClosed)
@@ -217,10 +217,10 @@ async def test_close_completes_requests_in_flight_and_rejects_queued(newer: Loca
 
 
 async def test_cancelled_close_can_be_repeated(newer: Local, proxy: FaultProxy) -> None:
-    adapter = behind(proxy, newer)
+    adapter = adapter_through(proxy, newer)
     await adapter.users.get("u0")
     gate = Gate(proxy)
-    (out,) = started(adapter.users.get("u0"))
+    (in_flight,) = started(adapter.users.get("u0"))
     await proxy.held(1)
     (closing,) = started(adapter.aclose())
     await asyncio.sleep(0)
@@ -230,7 +230,7 @@ async def test_cancelled_close_can_be_repeated(newer: Local, proxy: FaultProxy) 
     with pytest.raises(StoreClosed):
         await adapter.users.get("u0")
     gate.set()
-    assert await out is None
+    assert await in_flight is None
     await adapter.aclose()
 
 
@@ -245,15 +245,17 @@ async def test_unused_adapter_can_be_closed(newer: Local) -> None:
     assert newer.arrived == []
 
 
-# Cancelled
+# Cancellation
 
 
-async def all_places_work(adapter: AllsourceAuthAdapter, proxy: FaultProxy, users: list[User], places: int) -> None:
-    """All places are taken at once, and no reply reaches another caller."""
+async def assert_all_slots_work(
+    adapter: AllsourceAuthAdapter, proxy: FaultProxy, users: list[User], slots: int
+) -> None:
+    """Check that all slots can be used at once, and that no reply reaches another caller."""
     gate = Gate(proxy)
     calls = started(*(adapter.users.get(user.id) for user in users))
-    await proxy.held(places)
-    assert proxy.in_flight == places
+    await proxy.held(slots)
+    assert proxy.in_flight == slots
     gate.set()
     proxy.delay(None)
     assert await asyncio.gather(*calls) == users
@@ -261,14 +263,14 @@ async def all_places_work(adapter: AllsourceAuthAdapter, proxy: FaultProxy, user
 
 @pytest.mark.heavy
 async def test_random_cancellations_leak_no_slot_and_no_task(newer: Local, proxy: FaultProxy) -> None:
-    users = await people(newer, 40)
-    adapter = behind(proxy, newer, max_in_flight=10)
-    drawn = random.Random(20261123)
+    users = await create_users(newer, 40)
+    adapter = adapter_through(proxy, newer, max_in_flight=10)
+    rng = random.Random(20261123)
     outcomes: Counter[str] = Counter()
 
     async def one(number: int) -> None:
         user = users[number % len(users)]
-        kind = drawn.choice(["get", "get", "get_by_email", "create", "update", "session"])
+        kind = rng.choice(["get", "get", "get_by_email", "create", "update", "session"])
         call: Awaitable[object]
         if kind == "get":
             call = adapter.users.get(user.id)
@@ -281,7 +283,7 @@ async def test_random_cancellations_leak_no_slot_and_no_task(newer: Local, proxy
         else:
             call = adapter.sessions.create(user_id=user.id, expires_at=START)
         task = asyncio.ensure_future(call)
-        for _ in range(drawn.choice([0, 1, 3, 10, 30, 100])):
+        for _ in range(rng.choice([0, 1, 3, 10, 30, 100])):
             await asyncio.sleep(0)
         task.cancel()
         (outcome,) = await asyncio.gather(task, return_exceptions=True)
@@ -297,15 +299,15 @@ async def test_random_cancellations_leak_no_slot_and_no_task(newer: Local, proxy
     known = [user for user in now if user is not None]
     assert [user.id for user in known] == [user.id for user in users]
     for _ in range(3):
-        await all_places_work(adapter, proxy, known, 10)
+        await assert_all_slots_work(adapter, proxy, known, 10)
     await assert_sound(adapter)
     await assert_sound(newer.adapter())
 
 
 async def test_cancelled_reads_do_not_mix_up_replies(newer: Local, proxy: FaultProxy) -> None:
-    """Each is cancelled while its reply is on the way."""
-    users = await people(newer, 30)
-    adapter = behind(proxy, newer, max_in_flight=3)
+    """Each read is cancelled while its reply is in transit."""
+    users = await create_users(newer, 30)
+    adapter = adapter_through(proxy, newer, max_in_flight=3)
     for turn in range(10):
         gate = Gate(proxy)
         calls = started(*(adapter.users.get(user.id) for user in users))
@@ -318,11 +320,11 @@ async def test_cancelled_reads_do_not_mix_up_replies(newer: Local, proxy: FaultP
         outcomes = await asyncio.gather(*calls, return_exceptions=True)
         assert outcomes[3 + turn :] == users[3 + turn :]
         assert all(isinstance(outcome, asyncio.CancelledError) for outcome in outcomes[: 3 + turn])
-    await all_places_work(adapter, proxy, users, 3)
+    await assert_all_slots_work(adapter, proxy, users, 3)
 
 
 async def test_cancelled_sign_up_is_stored_completely_or_not_at_all(newer: Local, proxy: FaultProxy) -> None:
-    adapter = behind(proxy, newer)
+    adapter = adapter_through(proxy, newer)
     await adapter.users.create(id="first")
     proxy.requests.clear()
     gate = Gate(proxy)

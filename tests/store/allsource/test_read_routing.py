@@ -1,4 +1,4 @@
-"""Several read URLs: plain reads in turn over those that answer, past those that do not, and at Core when none is left."""
+"""Several read URLs: round-robin over the healthy ones, failover, probes, Core as the last resort."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ URLS = ("http://a.example", "http://b.example", "http://c.example")
 
 @pytest.fixture
 async def services(newer: Local) -> AsyncIterator[list[FaultProxy]]:
-    """Three ways to the Query Service of `newer`, each with faults of its own."""
+    """Three proxies in front of the Query Service of `newer`, each with its own faults."""
     async with AsyncExitStack() as opened:
         yield [await opened.enter_async_context(FaultProxy(newer.query_url)) for _ in range(3)]
 
 
 @pytest.fixture
-def gone() -> Iterator[str]:
+def dead_url() -> Iterator[str]:
     """A URL at which every connection is refused."""
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
@@ -49,8 +49,8 @@ def urls(services: list[FaultProxy]) -> list[str]:
     return [service.url for service in services]
 
 
-def asked(services: list[FaultProxy]) -> list[int]:
-    """How many requests each has got since this was last asked."""
+def new_requests(services: list[FaultProxy]) -> list[int]:
+    """How many requests each proxy has received since the last call."""
     found = [len(service.requests) for service in services]
     for service in services:
         service.requests.clear()
@@ -58,7 +58,7 @@ def asked(services: list[FaultProxy]) -> list[int]:
 
 
 async def adapter_on(local: Local, query_urls: list[str], **options: Any) -> AllsourceAuthAdapter:
-    """An adapter that has met Core, and knows the user ``ada``; what was asked for that is forgotten."""
+    """An adapter that has detected the features of Core and created the user ``ada``. The recorded requests are cleared."""
     adapter = local.adapter(query_url=query_urls, **options)
     await adapter.users.create(id="ada")
     local.requests()
@@ -72,39 +72,39 @@ async def reads(adapter: AllsourceAuthAdapter, count: int) -> None:
         assert user.id == "ada"
 
 
-# In turn
+# Round-robin
 
 
 async def test_reads_are_spread_evenly(newer: Local, services: list[FaultProxy]) -> None:
     adapter = await adapter_on(newer, urls(services))
     await reads(adapter, 30)
-    assert asked(services) == [10, 10, 10]
+    assert new_requests(services) == [10, 10, 10]
     await asyncio.gather(*(adapter.users.get(f"u{number}") for number in range(60)))
-    assert asked(services) == [20, 20, 20]
+    assert new_requests(services) == [20, 20, 20]
     assert set(newer.requests()) == {"GET query"}
 
 
 async def test_reads_are_spread_evenly_over_the_healthy_urls(
-    newer: Local, services: list[FaultProxy], gone: str, time: Time
+    newer: Local, services: list[FaultProxy], dead_url: str, time: Time
 ) -> None:
-    adapter = await adapter_on(newer, [*urls(services), gone])
+    adapter = await adapter_on(newer, [*urls(services), dead_url])
     await reads(adapter, 4)
-    asked(services)
+    new_requests(services)
     await reads(adapter, 30)
-    assert asked(services) == [10, 10, 10]
+    assert new_requests(services) == [10, 10, 10]
 
 
 def test_first_read_goes_to_a_random_url() -> None:
-    begun = Counter(ReadRouter(URLS, CORE).next_url() for _ in range(300))
-    assert set(begun) == set(URLS)
+    first_urls = Counter(ReadRouter(URLS, CORE).next_url() for _ in range(300))
+    assert set(first_urls) == set(URLS)
 
 
-# Past those that fail
+# Failover
 
 Arm = Callable[[FaultProxy], None]
 
 ONCE = 2
-"""How often a connection breaks, so that one read fails on every engine: aiohttp sends a query once more by itself."""
+"""How often a connection must break to fail one read on every engine: aiohttp retries a query once by itself."""
 
 FAULTS: dict[str, Arm] = {
     "reset": lambda service: service.reset_before(ONCE),
@@ -126,19 +126,19 @@ async def test_failed_read_fails_over_without_a_pause(
     adapter = await adapter_on(newer, urls(services))
     FAULTS[fault](services[1])
     await reads(adapter, 3)
-    assert 1 <= asked(services)[1] <= ONCE
+    assert 1 <= new_requests(services)[1] <= ONCE
     await reads(adapter, 30)
-    assert asked(services) == [15, 0, 15], "the one that failed is left out"
+    assert new_requests(services) == [15, 0, 15], "the failed URL is skipped"
     assert pauses.made == []
     assert set(newer.requests()) == {"GET query"}
 
 
 async def test_refused_connection_fails_over_without_a_pause(
-    newer: Local, services: list[FaultProxy], gone: str, time: Time, pauses: Pauses
+    newer: Local, services: list[FaultProxy], dead_url: str, time: Time, pauses: Pauses
 ) -> None:
-    adapter = await adapter_on(newer, [gone, services[0].url])
+    adapter = await adapter_on(newer, [dead_url, services[0].url])
     await reads(adapter, 20)
-    assert asked(services[:1]) == [20]
+    assert new_requests(services[:1]) == [20]
     assert pauses.made == []
 
 
@@ -168,7 +168,7 @@ async def test_every_engine_fails_over_after_a_break_and_a_timeout(
 async def test_every_engine_fails_over_after_a_connect_timeout(
     options: dict[str, Any], time: Time, pauses: Pauses
 ) -> None:
-    """A server that takes the connection and says nothing to the offer of TLS."""
+    """A server that accepts the connection but never answers the TLS handshake."""
     taken: list[asyncio.StreamWriter] = []
     server = await asyncio.start_server(lambda reader, writer: taken.append(writer), "127.0.0.1", 0)
     bad = f"https://127.0.0.1:{server.sockets[0].getsockname()[1]}"
@@ -196,13 +196,13 @@ async def test_error_of_the_request_itself_does_not_fail_over(
         with pytest.raises(Api) as caught:
             await adapter.users.get("ada")
         assert caught.value.status == status
-    assert asked(services) == [1, 1, 1]
+    assert new_requests(services) == [1, 1, 1]
     await reads(adapter, 30)
-    assert asked(services) == [10, 10, 10]
+    assert new_requests(services) == [10, 10, 10]
     assert (pauses.made, newer.requests()) == ([], ["GET query"] * 30)
 
 
-# Back again
+# Probes
 
 
 async def test_one_read_probes_after_a_pause_that_doubles(newer: Local, services: list[FaultProxy], time: Time) -> None:
@@ -218,36 +218,36 @@ async def test_one_read_probes_after_a_pause_that_doubles(newer: Local, services
         assert len(bad.requests) == 1 + turn, "too early"
         time.now += 0.02
         await reads(adapter, 6)
-        assert len(bad.requests) == 2 + turn, "one read asks, and the others do not"
+        assert len(bad.requests) == 2 + turn, "one read probes the URL, the others skip it"
     assert pause == MAX_PAUSE
     time.now += MAX_PAUSE
     await reads(adapter, 1)
-    asked(services)
+    new_requests(services)
     await reads(adapter, 30)
-    assert asked(services) == [10, 10, 10], "it has answered"
+    assert new_requests(services) == [10, 10, 10], "it has answered"
     bad.answer(503, {}, b"", count=1)
     await reads(adapter, 3)
     time.now += FIRST_PAUSE + 0.01
     await reads(adapter, 1)
-    asked(services)
+    new_requests(services)
     await reads(adapter, 30)
-    assert asked(services) == [10, 10, 10], "the next time begins with a short pause"
+    assert new_requests(services) == [10, 10, 10], "the next failure begins with the first pause again"
 
 
-@pytest.mark.parametrize(("asked_for", "kept"), [("20", 20.0), ("3000", MAX_PAUSE)])
+@pytest.mark.parametrize(("retry_after", "pause"), [("20", 20.0), ("3000", MAX_PAUSE)])
 async def test_retry_after_postpones_the_probe_up_to_a_limit(
-    newer: Local, services: list[FaultProxy], time: Time, asked_for: str, kept: float
+    newer: Local, services: list[FaultProxy], time: Time, retry_after: str, pause: float
 ) -> None:
     adapter = await adapter_on(newer, urls(services))
-    services[0].answer(429, {"Retry-After": asked_for}, b"", count=1)
+    services[0].answer(429, {"Retry-After": retry_after}, b"", count=1)
     await reads(adapter, 3)
-    asked(services)
-    time.now += kept - 0.1
+    new_requests(services)
+    time.now += pause - 0.1
     await reads(adapter, 10)
-    assert asked(services) == [0, 5, 5]
+    assert new_requests(services) == [0, 5, 5]
     time.now += 0.2
     await reads(adapter, 1)
-    assert asked(services) == [1, 0, 0]
+    assert new_requests(services) == [1, 0, 0]
 
 
 async def test_other_reads_do_not_wait_for_the_probe(newer: Local, services: list[FaultProxy], time: Time) -> None:
@@ -257,16 +257,16 @@ async def test_other_reads_do_not_wait_for_the_probe(newer: Local, services: lis
     time.now += FIRST_PAUSE + 0.01
     gate = asyncio.Event()
     services[0].delay(gate)
-    asks = asyncio.ensure_future(reads(adapter, 1))
+    probe = asyncio.ensure_future(reads(adapter, 1))
     await services[0].held(1)
-    asked(services)
+    new_requests(services)
     await reads(adapter, 10)
-    assert asked(services) == [0, 5, 5]
+    assert new_requests(services) == [0, 5, 5]
     gate.set()
     services[0].delay(None)
-    await asks
+    await probe
     await reads(adapter, 30)
-    assert asked(services) == [10, 10, 10]
+    assert new_requests(services) == [10, 10, 10]
 
 
 async def test_cancelled_probe_is_repeated_by_a_later_read(
@@ -278,21 +278,21 @@ async def test_cancelled_probe_is_repeated_by_a_later_read(
     time.now += FIRST_PAUSE + 0.01
     gate = asyncio.Event()
     services[0].delay(gate)
-    asks = asyncio.ensure_future(reads(adapter, 1))
+    probe = asyncio.ensure_future(reads(adapter, 1))
     await services[0].held(1)
-    asks.cancel()
+    probe.cancel()
     with pytest.raises(asyncio.CancelledError):
-        await asks
+        await probe
     gate.set()
     services[0].delay(None)
-    asked(services)
+    new_requests(services)
     await reads(adapter, 10)
-    assert asked(services) == [0, 5, 5]
+    assert new_requests(services) == [0, 5, 5]
     time.now += 2 * FIRST_PAUSE + 0.01
     await reads(adapter, 1)
-    asked(services)
+    new_requests(services)
     await reads(adapter, 30)
-    assert asked(services) == [10, 10, 10]
+    assert new_requests(services) == [10, 10, 10]
 
 
 async def test_concurrent_failures_count_as_one(newer: Local, services: list[FaultProxy], time: Time) -> None:
@@ -300,15 +300,15 @@ async def test_concurrent_failures_count_as_one(newer: Local, services: list[Fau
     gate = asyncio.Event()
     services[0].answer(503, {}, b"", count=5)
     services[0].delay(gate)
-    out = [asyncio.ensure_future(reads(adapter, 1)) for _ in range(15)]
+    calls = [asyncio.ensure_future(reads(adapter, 1)) for _ in range(15)]
     await services[0].held(5)
     gate.set()
     services[0].delay(None)
-    await asyncio.gather(*out)
-    asked(services)
+    await asyncio.gather(*calls)
+    new_requests(services)
     time.now += FIRST_PAUSE + 0.01
     await reads(adapter, 1)
-    assert asked(services) == [1, 0, 0]
+    assert new_requests(services) == [1, 0, 0]
 
 
 def test_late_failures_and_successes_of_an_open_circuit(time: Time) -> None:
@@ -319,22 +319,22 @@ def test_late_failures_and_successes_of_an_open_circuit(time: Time) -> None:
     time.now += 0.9
     assert router.fail_over((a,), lost) in (b, c)
     time.now += 0.9
-    assert {router.next_url() for _ in range(4)} == {b, c}, "it was seen to fail less than a second ago"
+    assert {router.next_url() for _ in range(4)} == {b, c}, "it failed less than a second ago"
     router.succeeded(a)
     assert not router.open_circuits
     assert {router.next_url() for _ in range(3)} == set(URLS)
     router.fail_over((CORE,), lost)
-    assert not router.open_circuits, "Core is none of the read URLs"
+    assert not router.open_circuits, "Core is not a read URL"
     router.fail_over((a,), RateLimited("busy"), 20.0)
     router.fail_over((a,), lost)
     time.now += 19.0
-    assert {router.next_url() for _ in range(4)} == {b, c}, "the longer pause holds"
+    assert {router.next_url() for _ in range(4)} == {b, c}, "the longer pause applies"
     time.now += 1.1
     assert router.next_url() == a
 
 
 def test_read_tries_each_url_once_although_other_reads_succeed_there() -> None:
-    """It would go round for as long as they do."""
+    """Otherwise it could circle between the URLs without end."""
     router = ReadRouter(URLS, CORE)
     tried: list[str] = [router.next_url()]
     while (url := router.fail_over(tried, Http("lost"))) is not None:
@@ -344,7 +344,7 @@ def test_read_tries_each_url_once_although_other_reads_succeed_there() -> None:
     assert (sorted(tried[:3]), tried[3:]) == (list(URLS), [CORE])
 
 
-# Core, when none is left
+# Core as the last resort
 
 
 @pytest.mark.parametrize("count", [1, 3])
@@ -355,7 +355,7 @@ async def test_core_answers_when_no_read_url_does(
     for service in services:
         service.answer(503, {}, PAGE, count=1)
     await reads(adapter, 20)
-    assert asked(services)[:count] == [1] * count, "each was found out once"
+    assert new_requests(services)[:count] == [1] * count, "each URL was tried once"
     assert newer.requests() == ["GET core"] * 20
     assert pauses.made == []
     time.now += FIRST_PAUSE + 0.01
@@ -372,10 +372,10 @@ async def test_open_circuits_are_tried_if_core_fails(
     for service in services[:2]:
         service.answer(503, {}, PAGE, count=1)
     await reads(adapter, 1)
-    asked(services)
+    new_requests(services)
     proxy.answer(502, {}, PAGE, count=1)
     await reads(adapter, 1)
-    assert sorted(asked(services)) == [0, 0, 1]
+    assert sorted(new_requests(services)) == [0, 0, 1]
     assert pauses.made == []
 
 
@@ -392,11 +392,11 @@ async def test_retry_after_a_pause_chooses_the_url_again(
     proxy.answer(502, {}, PAGE, count=10_000)
     await reads(adapter, 1)
     assert FIRST_PAUSE <= sum(pauses.made) <= 4 * FIRST_PAUSE
-    assert asked(services) == [2, 0, 0]
+    assert new_requests(services) == [2, 0, 0]
 
 
-async def test_sign_in_works_without_the_query_service(newer: Local, gone: str, pauses: Pauses) -> None:
-    adapter = newer.adapter(query_url=gone)
+async def test_sign_in_works_without_the_query_service(newer: Local, dead_url: str, pauses: Pauses) -> None:
+    adapter = newer.adapter(query_url=dead_url)
     user = await adapter.users.create(email=email("Ada"))
     assert await adapter.users.get_by_email(email("Ada")) == user
     session = await adapter.sessions.create(user_id=user.id, expires_at=START.replace(year=2999))
@@ -413,16 +413,16 @@ async def test_core_gets_no_reads_of_overloaded_query_services(
     for service in services:
         service.answer(429, {"Retry-After": "1"}, b"", count=2)
     await reads(adapter, 1)
-    assert asked(services) == [2, 2, 2] or 1.0 <= pauses.made[0] <= 1.5
+    assert new_requests(services) == [2, 2, 2] or 1.0 <= pauses.made[0] <= 1.5
     await reads(adapter, 5)
     assert pauses.made
     assert set(newer.requests()) == {"GET query"}
 
 
 async def test_core_gets_no_reads_if_one_url_is_overloaded_and_one_is_down(
-    newer: Local, services: list[FaultProxy], gone: str, time: Time, pauses: Pauses
+    newer: Local, services: list[FaultProxy], dead_url: str, time: Time, pauses: Pauses
 ) -> None:
-    adapter = await adapter_on(newer, [gone, services[0].url])
+    adapter = await adapter_on(newer, [dead_url, services[0].url])
     await reads(adapter, 2)
     newer.requests()
     services[0].answer(429, {"Retry-After": "2"}, b"", count=10_000)
@@ -439,11 +439,11 @@ async def test_core_may_be_one_of_the_read_urls(newer: Local, services: list[Fau
     assert Counter(newer.requests()) == {"GET core": 10, "GET query": 10}
 
 
-# When nothing answers
+# No URL answers
 
 
 async def test_number_of_attempts_is_bounded(options: dict[str, Any], time: Time, pauses: Pauses) -> None:
-    """As many as with one URL, and one for each further place."""
+    """As many attempts as with one URL, and one more for each further URL."""
     async with AsyncExitStack() as opened:
         bad = [await opened.enter_async_context(answering(ending())) for _ in range(3)]
         core = await opened.enter_async_context(answering(ending()))
@@ -458,14 +458,15 @@ async def test_number_of_attempts_is_bounded(options: dict[str, Any], time: Time
         await store.close()
 
 
-async def test_connection_error_names_every_tried_url(newer: Local, gone: str, pauses: Pauses) -> None:
+async def test_connection_error_names_every_tried_url(newer: Local, dead_url: str, pauses: Pauses) -> None:
     other = "http://127.0.0.1:1"
-    store = newer.store(core_url="http://127.0.0.1:2", query_url=[gone, other])
+    store = newer.store(core_url="http://127.0.0.1:2", query_url=[dead_url, other])
     with pytest.raises(Http) as caught:
         await store.latest("s")
     last = "cannot connect to http://127.0.0.1:2: the connection was refused; is the server running there?"
     both = {
-        f"{last}; the read failed at {first}, http://127.0.0.1:2" for first in (f"{gone}, {other}", f"{other}, {gone}")
+        f"{last}; the read failed at {first}, http://127.0.0.1:2"
+        for first in (f"{dead_url}, {other}", f"{other}, {dead_url}")
     }
     assert str(caught.value) in both
     assert (caught.value.ambiguous, caught.value.timeout) == (False, None)
@@ -478,9 +479,9 @@ async def test_error_reply_names_every_tried_url(
     newer.faults.refuse(502, PAGE, count=10_000)
     with pytest.raises(Unavailable) as caught:
         await adapter.users.get("ada")
-    said = f"a gateway could not reach the server (502); the read failed at {services[0].url}, {newer.core_url}"
-    assert (str(caught.value), caught.value.message) == (said, said)
-    assert asked(services) == [1, 0, 0]
+    message = f"a gateway could not reach the server (502); the read failed at {services[0].url}, {newer.core_url}"
+    assert (str(caught.value), caught.value.message) == (message, message)
+    assert new_requests(services) == [1, 0, 0]
     assert sum(pauses.made) <= allsource_client.MAX_RETRY_TIME * 2
 
 
@@ -496,7 +497,7 @@ async def test_each_url_may_time_out_once(options: dict[str, Any], time: Time, p
         await store.close()
 
 
-# What stays at Core
+# Requests for Core only
 
 
 async def test_writes_and_leader_reads_never_go_to_a_read_url(newer: Local, services: list[FaultProxy]) -> None:
@@ -511,13 +512,13 @@ async def test_writes_and_leader_reads_never_go_to_a_read_url(newer: Local, serv
     plain = {(method, target.partition("?")[0]) for service in services for method, target in service.requests}
     assert plain <= {("GET", "/api/v1/events/query")}
     assert {request.port for request in newer.arrived if request.method == "POST"} == {"core"}
-    asked(services)
+    new_requests(services)
     store = newer.store(core_url="http://127.0.0.1:1", query_url=urls(services))
     for call in (store.latest("s", require_leader=True), store.append([new_event("s")]), store.info()):
         with pytest.raises(Http) as caught:
             await call
         assert "the read failed at" not in str(caught.value)
-    assert asked(services) == [0, 0, 0]
+    assert new_requests(services) == [0, 0, 0]
 
 
 async def test_reads_carry_key_tenant_and_consistency_to_every_url(
@@ -530,7 +531,7 @@ async def test_reads_carry_key_tenant_and_consistency_to_every_url(
     users = [await adapter.users.create() for adapter in adapters]
     await asyncio.gather(*(adapter.users.get("nobody") for adapter in adapters))
     newer.arrived.clear()
-    asked(services)
+    new_requests(services)
 
     async def read(times: int) -> None:
         for _ in range(times):
@@ -539,7 +540,7 @@ async def test_reads_carry_key_tenant_and_consistency_to_every_url(
                 assert await other.users.get(user.id) is None
 
     await read(3)
-    assert asked(services) == [4, 4, 4]
+    assert new_requests(services) == [4, 4, 4]
     for service in services:
         service.answer(502, {}, b"", count=2)
     await read(3)
@@ -564,22 +565,22 @@ async def test_failing_read_url_does_not_reset_the_features_of_core(
 
 
 async def test_failure_of_core_as_last_resort_resets_its_features(
-    newer: Local, proxy: FaultProxy, gone: str, time: Time, pauses: Pauses
+    newer: Local, proxy: FaultProxy, dead_url: str, time: Time, pauses: Pauses
 ) -> None:
-    adapter = await adapter_on(newer, [gone], core_url=proxy.url)
+    adapter = await adapter_on(newer, [dead_url], core_url=proxy.url)
     proxy.reset_before(ONCE)
     await reads(adapter, 1)
     newer.arrived.clear()
     await adapter.users.update("ada", name="Ada")
-    assert "integrity" in newer.arrived[1].parameters, "what it can do is asked again"
+    assert "integrity" in newer.arrived[1].parameters, "its features are detected again"
     assert newer.requests() == ["GET core", "GET core", "GET core", "POST core"]
 
 
 async def test_read_answered_by_core_as_last_resort_does_not_count_as_leader_read(
-    older: Local, gone: str, time: Time
+    older: Local, dead_url: str, time: Time
 ) -> None:
-    """Which server is behind a read URL is not known, and who answered is not noted; so no such answer counts."""
-    store = older.store(query_url=gone)
+    """The store does not record which URL answered a plain read, so no plain read proves that Core has loaded the tenant."""
+    store = older.store(query_url=dead_url)
     await store.append([new_event("first", guard=0)])
     time.now += 60
     older.requests()
@@ -600,29 +601,29 @@ async def test_core_as_the_only_read_url_counts_as_core(older: Local, time: Time
         assert older.requests() == ["GET core", "POST core"]
 
 
-# The line
+# The request queue
 
 
 async def test_caller_cancelled_during_failover_releases_its_slot(
-    newer: Local, services: list[FaultProxy], gone: str
+    newer: Local, services: list[FaultProxy], dead_url: str
 ) -> None:
-    adapter = await adapter_on(newer, [gone, services[0].url], max_in_flight=2)
+    adapter = await adapter_on(newer, [dead_url, services[0].url], max_in_flight=2)
     for _ in range(5):
         gate = asyncio.Event()
         services[0].delay(gate)
-        out = [asyncio.ensure_future(adapter.users.get("ada")) for _ in range(4)]
+        calls = [asyncio.ensure_future(adapter.users.get("ada")) for _ in range(4)]
         await services[0].held(2)
-        for call in out:
+        for call in calls:
             call.cancel()
-        assert {type(end) for end in await asyncio.gather(*out, return_exceptions=True)} == {asyncio.CancelledError}
+        assert {type(end) for end in await asyncio.gather(*calls, return_exceptions=True)} == {asyncio.CancelledError}
         gate.set()
         services[0].delay(None)
     gate = asyncio.Event()
     services[0].delay(gate)
-    out = [asyncio.ensure_future(adapter.users.get("ada")) for _ in range(4)]
+    calls = [asyncio.ensure_future(adapter.users.get("ada")) for _ in range(4)]
     await services[0].held(2)
     gate.set()
-    assert None not in await asyncio.gather(*out)
+    assert None not in await asyncio.gather(*calls)
     await adapter.aclose()
 
 
@@ -636,7 +637,7 @@ async def test_read_keeps_its_slot_during_failover(newer: Local, services: list[
     assert ids == [f"u{number}" for number in range(20)]
 
 
-# What is said of it
+# Logging
 
 
 async def test_log_reports_an_open_and_a_closed_circuit_once(
@@ -649,13 +650,13 @@ async def test_log_reports_an_open_and_a_closed_circuit_once(
         await reads(adapter, 6)
         time.now += 10
     await reads(adapter, 6)
-    said = [
+    logged = [
         (record.levelno, record.getMessage())
         for record in watch.records
         if record.levelno > logging.DEBUG and "read URL" in record.getMessage()
     ]
     url = services[0].url
-    assert said == [
+    assert logged == [
         (logging.WARNING, f"read URL {url} is skipped for now: the server cannot serve this now (503)"),
         (logging.INFO, f"read URL {url} is healthy again"),
     ]

@@ -1,7 +1,4 @@
-"""Answers that are no success: what each means, whether it is asked again, and what of it is repeated.
-
-The kinds are those of section 12 of the contract and of section 2 of that of 0.27.
-"""
+"""Error replies: the error of each, whether the request is retried, and which text is repeated."""
 
 from __future__ import annotations
 
@@ -24,7 +21,7 @@ def reply(status: int, body: bytes = b"", headers: Mapping[str, str] | None = No
     return Reply(status, body, (headers or {}).get, 0.0)
 
 
-# What an answer means
+# Classification
 
 
 @pytest.mark.parametrize("writes", [False, True])
@@ -160,7 +157,7 @@ def test_any_other_status_is_an_api_error(status: int, body: bytes) -> None:
         assert error.message == str(error)
 
 
-# What is repeated of an answer
+# Messages
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""A server short of memory answers with less than it has acknowledged (section 4 of the contract of 0.27)."""
+"""Incomplete answers: a 0.27 server that is short of memory omits acknowledged events."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ async def session(adapter: AllsourceAuthAdapter, ada: User) -> Session:
 
 
 async def seen(local: Local, stream: str) -> list[str]:
-    """The types of the events that an ordinary query finds in a stream."""
+    """The event types that an ordinary query of the stream returns."""
     async with httpx.AsyncClient(base_url=local.core_url) as client:
         parameters = {"tenant_id": "default", "entity_id": stream}
         answer = await client.get("/api/v1/events/query", params=parameters)
@@ -135,7 +135,7 @@ async def test_history_and_past_states_are_complete(newer: Local, adapter: Allso
 async def test_past_state_before_the_shortage_needs_no_strict_read(
     newer: Local, adapter: AllsourceAuthAdapter, ada: User
 ) -> None:
-    """That later events are left out does not make an answer suspicious."""
+    """An answer is not suspicious because ``until`` excludes later events."""
     await adapter.users.update(ada.id, name="two")
     changes = await adapter.users.history(ada.id)
     newer.arrived.clear()
@@ -170,7 +170,7 @@ async def test_unverifiable_answer_is_unavailable(newer: Local, ada: User, throu
 
 @pytest.mark.parametrize("count", [1001, 1002, 2100])
 async def test_long_stream_is_complete_or_unavailable(newer: Local, count: int) -> None:
-    """A strict read has 1,001 events at most; a longer stream is believed where the tenant is loaded."""
+    """A strict read returns 1,001 events at most. For a longer stream the answer is used if the tenant is loaded."""
     await newer.append(*(new_event("auth-user:busy", stored_user("busy", name=str(number))) for number in range(count)))
     newer.faults.stale()
     await newer.append(new_event("auth-user:busy", stored_user("busy", name="newest")))
@@ -195,11 +195,11 @@ async def test_stream_of_the_maximum_length_of_a_strict_read(newer: Local, count
     assert len(await adapter.users.history("busy")) == count
 
 
-# A counter that other tenants moved
+# A version counter that other tenants increased
 
 
 async def test_stream_used_only_by_another_tenant_is_absent(either: Local) -> None:
-    """Its counter says that there are events, and an empty answer is right all the same."""
+    """Its version counter is not 0, but the empty answer is correct."""
     theirs = either.adapter(tenant_id="theirs")
     await theirs.users.create(id="ada", email=email("Ada"))
     await theirs.sessions.create(user_id="ada", expires_at=LATER, token=token("shared"))
@@ -223,7 +223,7 @@ async def test_stream_used_only_by_another_tenant_is_absent(either: Local) -> No
 
 
 async def test_server_without_strict_reads_is_asked_once(older: Local) -> None:
-    """0.23 cannot prove that an answer is complete, so it is asked once."""
+    """0.23 cannot prove that an answer is complete, so the stream is read once only."""
     await older.append(new_event("auth-user:ada", stored_user("ada")), tenant="theirs")
     adapter = older.adapter()
     assert await adapter.users.get("nobody") is None

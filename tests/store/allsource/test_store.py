@@ -1,4 +1,4 @@
-"""The store over HTTP when nothing goes wrong: which requests it sends, how it pages, what it says of itself."""
+"""The HTTP store without faults: the requests of each operation, the server's clock, `info` and ``repr``."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ SECOND = 1_000_000_000
 
 @pytest.fixture
 async def session(either: Local, monkeypatch: pytest.MonkeyPatch) -> Session:
-    """Of the user ``ada``, whose claims are settled; on 0.23 every moment counts as right after a read."""
+    """A session of the user ``ada``, whose claims are settled. On 0.23 the tenant counts as loaded at any time."""
     monkeypatch.setattr(allsource, "TENANT_LOADED_FOR", 3600.0)
     adapter = either.adapter()
     await adapter.users.create(id="ada", email=email("Ada"))
@@ -38,7 +38,7 @@ async def session(either: Local, monkeypatch: pytest.MonkeyPatch) -> Session:
 
 @pytest.fixture
 async def adapter(either: Local, session: Session) -> AllsourceAuthAdapter:
-    """An adapter after its first mutation, which has found out what the server can do."""
+    """An adapter after its first mutation, which has detected the features of the server."""
     adapter = either.adapter()
     await adapter.users.create(id="warm")
     either.requests()
@@ -103,12 +103,12 @@ async def test_requests_of_the_first_read_and_the_first_mutation(either: Local, 
     either.requests()
     reader, writer = either.adapter(), either.adapter()
     await reader.users.get("ada")
-    assert either.requests() == [CORE, QUERY], "the settings of the store are held against the adapter's"
+    assert either.requests() == [CORE, QUERY], "the settings of the store are compared with the adapter's"
     await writer.sessions.create(user_id="ada", expires_at=START)
     assert either.requests() == [CORE, APPEND]
 
 
-# What each request carries
+# Contents of requests
 
 
 def sent_events(request: Arrived) -> list[dict[str, Any]]:
@@ -163,7 +163,7 @@ async def test_core_answers_reads_without_a_query_service(newer: Local) -> None:
 
 
 async def test_path_of_a_gateway_is_kept(newer: Local) -> None:
-    """The query goes where a gateway routes it by its path."""
+    """A gateway may route queries by the path of the URL."""
     store = newer.store(core_url=f"{newer.core_url}/some/gateway/", query_url=f"{newer.query_url}/other")
     for require_leader in (True, False):
         with pytest.raises(Api, match="404"):
@@ -183,7 +183,7 @@ async def test_appending_nothing_sends_nothing(newer: Local) -> None:
 
 
 async def answering(date: str | None, time: int | None = None) -> int:
-    """How far, in seconds, the server's time is taken to be ahead after one answer with this date and this event."""
+    """The estimated lead of the server's clock, in seconds, after one reply with this date and this event."""
     event = {
         "id": "1",
         "event_type": "auth.user.created",
@@ -210,7 +210,7 @@ async def test_server_time_is_estimated_from_replies() -> None:
     assert 4998 <= await answering(httpx_date(ahead)) <= 5000
     assert 4998 <= await answering(None, ahead * SECOND) <= 5000
     assert 8998 <= await answering(httpx_date(ahead), (ahead + 4000) * SECOND) <= 9000
-    assert 4998 <= await answering(httpx_date(ahead), 0) <= 5000, "an old event does not set it back"
+    assert 4998 <= await answering(httpx_date(ahead), 0) <= 5000, "an old event does not set the clock back"
 
 
 def httpx_date(seconds: int) -> str:
@@ -224,7 +224,7 @@ async def test_invalid_date_header_is_ignored(date: str) -> None:
     assert await answering(date) == 0
 
 
-# What it says of itself
+# info and repr
 
 
 async def test_info_reports_urls_and_server(either: Local) -> None:

@@ -1,4 +1,4 @@
-"""Answers that are not what was asked for: they are an error, never "absent"; and the times on the wire."""
+"""Decoding of replies: one that does not match its request is an error and is never taken for "absent". Time formats."""
 
 from __future__ import annotations
 
@@ -137,7 +137,7 @@ async def whole_scan(store: AllsourceStore, prefix: str) -> list[Any]:
 
 
 async def test_optional_members_may_be_missing(store: AllsourceStore, httpx_mock: HTTPXMock) -> None:
-    """The older Query Services leave out all that a reader can do without."""
+    """Older Query Services omit all optional members."""
     bare = json.dumps({"data": [event(metadata=..., version=...) | {"_links": {}}], "_links": {}}).encode()
     httpx_mock.add_response(content=bare)
     latest = await store.latest(STREAM)
@@ -146,7 +146,7 @@ async def test_optional_members_may_be_missing(store: AllsourceStore, httpx_mock
 
 
 async def test_large_reply_is_decoded_like_a_small_one(store: AllsourceStore, httpx_mock: HTTPXMock) -> None:
-    """It is decoded in a thread."""
+    """It is decoded in a worker thread."""
     large = event(payload={"text": "x" * 200_000})
     httpx_mock.add_response(content=page(large))
     latest = await store.latest(STREAM)
@@ -157,7 +157,7 @@ async def test_large_reply_is_decoded_like_a_small_one(store: AllsourceStore, ht
         await store.latest(STREAM)
 
 
-# Writes
+# Replies to appends
 
 NOT_ACKNOWLEDGED = {
     "empty": b"",
@@ -239,7 +239,7 @@ async def test_read_with_a_malformed_reply_fails_on_each_engine(newer: Local, bo
     assert await newer.types("auth-user:") == ["auth.user.created"]
 
 
-# The older Query Service
+# Query Services
 
 
 @pytest.mark.parametrize("envelope", ["data", "events"])
@@ -342,7 +342,7 @@ def test_formatted_time_is_parsed_to_the_same_value(moment: datetime, below: int
     assert parse_time(text) == nanoseconds
 
 
-# What is sent
+# Requests
 
 
 @pytest.mark.parametrize("key", ["a b", "a&b=c", "a/b?c#d", "ä", "😀", "a+b", "a%20b", '"'])

@@ -1,4 +1,4 @@
-"""What goes wrong with an embedded file that is open: the error says so, and what was stored before is still there."""
+"""Failures of an open SQLite file: the reported error, and that stored events remain."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ async def store(path: Path) -> AsyncIterator[SqliteStore]:
 
 
 def files(folder: Path) -> dict[str, bytes]:
-    """What is in a folder, but for the shared memory of SQLite, which holds locks and no content."""
+    """The contents of a directory, without the shared memory of SQLite, which has locks but no content."""
     return {entry.name: entry.read_bytes() for entry in folder.iterdir() if not entry.name.endswith("-shm")}
 
 
@@ -52,7 +52,7 @@ async def test_permanent_lock_is_an_error_and_stores_nothing(store: SqliteStore,
         assert isinstance(outcome, Storage)
         assert (outcome.reason, outcome.ambiguous) == ("locked", False)
         assert str(path) in str(outcome)
-    assert (await store.latest("s")).version == 1  # readers are not held up
+    assert (await store.latest("s")).version == 1  # readers are not blocked
     other.execute("ROLLBACK")
     other.close()
     assert (await store.append([event(guard=1)]))[0].version == 2
@@ -120,13 +120,13 @@ async def test_undamaged_parts_can_still_be_read(path: Path) -> None:
 
 @pytest.fixture
 def open_to_all() -> Iterator[Path]:
-    """A folder that any user can enter, unlike those of ``tmp_path``."""
+    """A directory that any user can enter, unlike ``tmp_path``."""
     with tempfile.TemporaryDirectory() as name:
         Path(name).chmod(0o777)
         yield Path(name)
 
 
-# Runs in a process of its own: the uid and the limit on file sizes cannot be taken back or would hit the other tests.
+# Runs in a separate process, because its user id and its limit on file sizes would affect the other tests.
 CHILD = """
 import asyncio, os, resource, sys, urllib.parse  # now: later the interpreter's own files may be out of reach
 from allsource_auth.errors import Storage
@@ -166,7 +166,7 @@ asyncio.run(main())
 
 
 def child(what: str, path: Path) -> list[str]:
-    # The child is not measured: without privileges it could not write its coverage data.
+    # No coverage in the child process: without privileges it could not write the data.
     environment = {name: value for name, value in os.environ.items() if not name.startswith("COVERAGE_")}
     done = subprocess.run(
         [sys.executable, "-W", "error", "-c", CHILD, what, str(path)],

@@ -1,4 +1,4 @@
-"""The embedded file: how it is made and opened, and which files are refused."""
+"""The SQLite file: creation, opening, and files that are refused."""
 
 from __future__ import annotations
 
@@ -42,12 +42,12 @@ async def store(path: Path) -> AsyncIterator[SqliteStore]:
 
 
 def files(folder: Path) -> dict[str, bytes]:
-    """What is in a folder, but for the shared memory of SQLite, which holds locks and no content."""
+    """The contents of a directory, without the shared memory of SQLite, which has locks but no content."""
     return {entry.name: entry.read_bytes() for entry in folder.iterdir() if not entry.name.endswith("-shm")}
 
 
 async def refused(path: Path, reason: str, **options: Any) -> Storage:
-    """Every way into the file is refused for ``reason``; the message names the file and nothing that is in it."""
+    """Check that every operation fails with ``reason``, and that the message names the file but shows no content."""
     store = SqliteStore(SqliteLog(path, busy_timeout=0.05, **options))
     uses: list[Callable[[], Any]] = [
         lambda: store.latest("s"),

@@ -1,4 +1,4 @@
-"""How a `SqliteLog` shares commits, deals with callers that go away, and closes."""
+"""`SqliteLog`: group commit, cancelled callers, closing, event loops, busy files."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def event(stream: str, *, guard: int | None = None, payload: bytes = b"{}") -> N
 
 
 class Gate:
-    """A clock that holds the commit that asks it, until told otherwise."""
+    """A clock that blocks the commit that reads it, until the test opens the gate."""
 
     def __init__(self) -> None:
         self.entered = threading.Event()
@@ -46,7 +46,7 @@ def gate() -> Gate:
 
 @pytest.fixture
 async def held(tmp_path: Path, gate: Gate) -> AsyncIterator[SqliteStore]:
-    """A store on a file whose commits wait at the gate."""
+    """A store whose commits wait at the gate."""
     store = SqliteStore(SqliteLog(tmp_path / "events.db", clock_ns=gate))
     yield store
     gate.opened.set()
@@ -61,7 +61,7 @@ async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator
 
 
 async def ready() -> None:
-    """Give every task that can run a turn."""
+    """Let every task that is ready run once."""
     for _ in range(3):
         await asyncio.sleep(0)
 
@@ -275,7 +275,7 @@ async def test_closing_an_unused_store_creates_no_file(tmp_path: Path) -> None:
         await store.latest("s")
 
 
-async def test_a_borrowed_log_stays_open(store: SqliteStore) -> None:
+async def test_log_that_the_store_does_not_own_stays_open(store: SqliteStore) -> None:
     other = SqliteStore(store._log, "other", owns_log=False)
     task = asyncio.ensure_future(other.append([event("s")]))
     await ready()
@@ -294,7 +294,7 @@ async def test_close_releases_files_and_threads(tmp_path: Path) -> None:
         links = [Path(f"/proc/self/fd/{fd}") for fd in os.listdir("/proc/self/fd")]  # noqa: PTH208
         return [str(link.readlink()) for link in links if link.is_symlink() and str(tmp_path) in str(link.readlink())]
 
-    others = set(threading.enumerate())  # of a log that a test before this one left to the garbage collector
+    others = set(threading.enumerate())  # includes threads of logs that earlier tests left to the garbage collector
 
     def ours() -> list[threading.Thread]:
         return [
@@ -327,12 +327,12 @@ def test_event_loops_can_use_a_log_in_sequence(tmp_path: Path, where: str) -> No
     asyncio.run(store.close())
 
 
-@pytest.mark.parametrize("tidy", [True, False], ids=["tasks cancelled", "tasks forgotten"])
-def test_loop_closed_during_a_commit_does_not_block_the_next_loop(tmp_path: Path, tidy: bool) -> None:
+@pytest.mark.parametrize("cancelled", [True, False], ids=["tasks cancelled", "tasks pending"])
+def test_loop_closed_during_a_commit_does_not_block_the_next_loop(tmp_path: Path, cancelled: bool) -> None:
     gate = Gate()
     store = SqliteStore(SqliteLog(tmp_path / "events.db", clock_ns=gate))
 
-    async def leave() -> list[asyncio.Task[list[Acknowledged]]]:
+    async def abandon() -> list[asyncio.Task[list[Acknowledged]]]:
         first = asyncio.create_task(store.append([event("s")]))
         await gate.reached()
         second = asyncio.create_task(store.append([event("t")]))
@@ -341,17 +341,17 @@ def test_loop_closed_during_a_commit_does_not_block_the_next_loop(tmp_path: Path
         assert not second.done()
         return [first, second]
 
-    if tidy:
-        asyncio.run(leave())
+    if cancelled:
+        asyncio.run(abandon())
     else:
         loop = asyncio.new_event_loop()
-        lost = loop.run_until_complete(leave())
+        lost = loop.run_until_complete(abandon())
         loop.run_until_complete(loop.shutdown_default_executor())
         loop.close()
         for task in lost:
             task._log_destroy_pending = False  # type: ignore[attr-defined]
 
-    async def arrive() -> None:
+    async def continue_on_next_loop() -> None:
         task = asyncio.create_task(store.append([event("s", guard=1)]))
         await ready()
         gate.opened.set()
@@ -359,7 +359,7 @@ def test_loop_closed_during_a_commit_does_not_block_the_next_loop(tmp_path: Path
         assert (await store.latest("t")).version == 0
         await store.close()
 
-    asyncio.run(arrive())
+    asyncio.run(continue_on_next_loop())
 
 
 async def test_concurrent_first_calls_open_one_file(tmp_path: Path) -> None:
@@ -384,7 +384,7 @@ async def test_read_of_a_busy_file_is_retried(tmp_path: Path) -> None:
 
 
 class BusyOnce:
-    """A cursor whose first reads meet a lock, as those of SQLite do while another process recovers the file."""
+    """A cursor whose first reads fail with a lock, as in SQLite while another process recovers the file."""
 
     def __init__(self, cursor: sqlite3.Cursor) -> None:
         self.cursor = cursor

@@ -1,4 +1,4 @@
-"""Several streams in one statement of SQLite: what lists read."""
+"""`SqliteStore.latest_many`: several streams in one statement."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def adapter(store: SqliteStore) -> AllsourceAuthAdapter:
 
 
 async def statements(log: SqliteLog, found: list[str]) -> None:
-    """Have every statement that reads written down from now on."""
+    """Record every statement of the reader from now on."""
     (await log.open()).connection.set_trace_callback(found.append)
 
 

@@ -14,7 +14,7 @@ from allsource_auth.store.base import Event, NewEvent
 from allsource_auth.store.sqlite.log import SqliteLog
 from allsource_auth.store.sqlite.store import SqliteStore
 
-# Says "ready", waits for a line, and then does what the first argument says.
+# Prints "ready", waits for a line of input, and then runs the command in the first argument.
 WORKER = """
 import asyncio, sys
 from allsource_auth.errors import VersionConflict
@@ -69,13 +69,13 @@ def start(role: str, path: Path, name: str) -> subprocess.Popen[str]:
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        # Without asyncio's debug mode, which would report the wait for "go" as a slow callback.
+        # Without the debug mode of asyncio, which would report the wait for input as a slow callback.
         env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "PYTHONASYNCIODEBUG": ""},
     )
 
 
 def go(processes: list[subprocess.Popen[str]]) -> None:
-    """Let all begin at once, when all are ready."""
+    """Start the work of all processes at once, when all are ready."""
     for process in processes:
         assert process.stdout is not None
         assert process.stdout.readline() == "ready\n"
@@ -135,7 +135,7 @@ async def test_killed_process_loses_no_acknowledged_event(tmp_path: Path) -> Non
         assert process.stdout is not None
         lines = [process.stdout.readline() for _ in range(50 + 37 * attempt)]
         process.kill()
-        # Through the same reader, which holds a part of what comes next; the last line may be torn.
+        # Continue with the same reader, which has buffered output. The last line may be incomplete.
         lines += process.stdout.readlines()
         process.communicate(timeout=60)
         for line in lines:

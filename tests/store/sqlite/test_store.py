@@ -1,4 +1,4 @@
-"""What a `SqliteStore` promises about events, in a file and in memory."""
+"""`SqliteStore` in a file and in memory: appends, guards, tenants, times, reads, scans."""
 
 from __future__ import annotations
 
@@ -166,7 +166,7 @@ async def test_latest_does_not_walk_over_another_tenants_events(log: SqliteLog) 
     assert latest.event is not None
     assert bytes(latest.event.payload) == b"1"
     assert latest.version == 10_001
-    assert steps < 5  # in hundreds of SQLite's instructions
+    assert steps < 5  # in units of 100 SQLite instructions
 
 
 @pytest.mark.parametrize("clock", [lambda: 1_000, iter(range(5_000, 0, -7)).__next__], ids=["frozen", "stepping back"])
@@ -327,7 +327,7 @@ async def test_heads_shows_each_stream_once_at_its_newest(store: SqliteStore) ->
     async for page in store.heads("auth-user:", "auth.user."):
         assert {bytes(item.payload) for item in page} == {b"2"}
         seen += [item.stream for item in page]
-        if rounds == 0:  # behind what was read
+        if rounds == 0:  # before the events that were read
             await store.append([event("auth-user:0000x")])
         rounds += 1
     assert rounds == 4
@@ -341,7 +341,7 @@ async def test_abandoned_scan_leaves_nothing_open(store: SqliteStore, log: Sqlit
             assert len(page) == 1_000
             break
         await pages.aclose()
-    # A snapshot that was still open would keep the write-ahead log from being folded back whole.
+    # An open snapshot would prevent a complete checkpoint of the write-ahead log.
     reader = await log.open()
     await store.append([event("s")])
     busy, _, _ = reader.connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
