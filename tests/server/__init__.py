@@ -1,1 +1,1 @@
-"""The local Allsource. What it answers is asked of real Cores, too, so that it stays like them."""
+"""The local Allsource. Many of these tests also run on real Cores (``-m core``), so that it stays equal to them."""

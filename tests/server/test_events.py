@@ -1,4 +1,4 @@
-"""Appending: acknowledgements, bodies that are refused, versions and guards, batches (sections 5 and 6)."""
+"""Appending: acknowledgements, invalid bodies, versions and guards, batches."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ RANDOM_ID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-
 INSTANT = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6,9}Z")
 
 
-async def test_an_append_is_acknowledged_with_id_time_and_version(api: ApiClient) -> None:
+async def test_append_is_acknowledged_with_id_time_and_version(api: ApiClient) -> None:
     answer = await api.client.post(EVENTS, json=EVENT)
     assert answer.status_code == 200
     assert answer.headers["content-type"] == "application/json"
@@ -26,7 +26,7 @@ async def test_an_append_is_acknowledged_with_id_time_and_version(api: ApiClient
     assert answer.json()["version"] == 1
 
 
-async def test_what_was_acknowledged_is_read_under_other_names(api: ApiClient) -> None:
+async def test_acknowledged_event_is_returned_by_a_query(api: ApiClient) -> None:
     acknowledged = (await api.client.post(EVENTS, json=EVENT | {"metadata": {"op": "x"}})).json()
     page = await api.page(entity_id="user:1")
     assert page["events"] == [
@@ -43,12 +43,12 @@ async def test_what_was_acknowledged_is_read_under_other_names(api: ApiClient) -
     ]
 
 
-async def test_an_event_without_metadata_reads_null(api: ApiClient) -> None:
+async def test_event_without_metadata_has_null(api: ApiClient) -> None:
     await api.appended()
     assert (await api.page())["events"][0]["metadata"] is None
 
 
-async def test_ids_and_times_of_the_client_are_ignored(api: ApiClient) -> None:
+async def test_id_and_time_sent_by_the_client_are_ignored(api: ApiClient) -> None:
     own = {"id": "0" * 36, "event_id": "0" * 36, "timestamp": "2001-01-01T00:00:00Z", "idempotency_key": "k"}
     first = await api.appended(**own)
     second = await api.appended(**own)
@@ -57,19 +57,19 @@ async def test_ids_and_times_of_the_client_are_ignored(api: ApiClient) -> None:
     assert second["version"] == 2
 
 
-async def test_an_append_without_tenant_goes_to_default(api: ApiClient) -> None:
+async def test_append_without_tenant_goes_to_default(api: ApiClient) -> None:
     await api.client.post(EVENTS, json={key: value for key, value in EVENT.items() if key != "tenant_id"})
     assert (await api.page())["events"] == []
     assert [event["tenant_id"] for event in (await api.page(tenant_id="default"))["events"]] == ["default"]
 
 
-async def test_keys_are_sorted_and_numbers_keep_their_kind(api: ApiClient) -> None:
+async def test_keys_are_sorted_and_numbers_keep_their_type(api: ApiClient) -> None:
     await api.appended(payload={"z": 1, "a": {"c": 1.0, "b": 18446744073709551615}, "m": -9223372036854775808})
     text = (await api.query()).text
     assert '"payload":{"a":{"b":18446744073709551615,"c":1.0},"m":-9223372036854775808,"z":1}' in text
 
 
-async def test_integers_beyond_64_bits_become_floats(api: ApiClient) -> None:
+async def test_integer_beyond_64_bits_becomes_a_float(api: ApiClient) -> None:
     await api.appended(payload=[{"n": 123456789012345678901234567890}])
     (payload,) = await api.payloads()
     assert payload == [{"n": 1.2345678901234568e29}]
@@ -77,7 +77,7 @@ async def test_integers_beyond_64_bits_become_floats(api: ApiClient) -> None:
 
 
 @pytest.mark.parametrize("payload", ["null", "[]", "0", '"text"', "false"])
-async def test_any_json_is_a_payload(api: ApiClient, payload: str) -> None:
+async def test_any_json_value_is_a_valid_payload(api: ApiClient, payload: str) -> None:
     body = f'{{"event_type":"a.b","entity_id":"e","tenant_id":"{TENANT}","payload":{payload}}}'
     assert (await api.client.post(EVENTS, content=body, headers=JSON)).status_code == 200
     assert f'"payload":{payload},' in (await api.query()).text
@@ -103,7 +103,7 @@ async def test_any_json_is_a_payload(api: ApiClient, payload: str) -> None:
         (b'{"event_type":"a.b","entity_id":"e","payload":1,"expected_version":18446744073709551616}', 422),
     ],
 )
-async def test_bodies_that_are_refused_in_plain_text(api: ApiClient, body: bytes, status: int) -> None:
+async def test_invalid_body_is_rejected_in_plain_text(api: ApiClient, body: bytes, status: int) -> None:
     answer = await api.client.post(EVENTS, content=body, headers=JSON)
     assert answer.status_code == status
     assert answer.headers["content-type"] == "text/plain; charset=utf-8"
@@ -120,7 +120,7 @@ async def test_bodies_that_are_refused_in_plain_text(api: ApiClient, body: bytes
         ("application/vnd.acme+json", 200),
     ],
 )
-async def test_the_content_type_must_be_json(api: ApiClient, content_type: str | None, status: int) -> None:
+async def test_content_type_must_be_json(api: ApiClient, content_type: str | None, status: int) -> None:
     headers = {} if content_type is None else {"Content-Type": content_type}
     body = b'{"event_type":"a.b","entity_id":"e","payload":1}'
     answer = await api.client.post(EVENTS, content=body, headers=headers)
@@ -129,7 +129,7 @@ async def test_the_content_type_must_be_json(api: ApiClient, content_type: str |
         assert answer.text == "Expected request with `Content-Type: application/json`"
 
 
-async def test_bodies_end_at_two_megabytes(api: ApiClient) -> None:
+async def test_body_above_two_mebibytes_is_rejected(api: ApiClient) -> None:
     assert (await api.append(payload="x" * 1_900_000)).status_code == 200
     refused = await api.append(payload="x" * (2 * 1024 * 1024))
     assert refused.status_code == 413
@@ -137,7 +137,7 @@ async def test_bodies_end_at_two_megabytes(api: ApiClient) -> None:
     assert (await api.page(limit=0))["total_count"] == 1
 
 
-async def test_versions_count_per_stream_over_all_tenants(api: ApiClient) -> None:
+async def test_version_counts_per_stream_over_all_tenants(api: ApiClient) -> None:
     versions = [
         (await api.appended("shared", tenant_id=tenant))["version"] for tenant in ("acme", "other", "acme", "third")
     ]
@@ -145,7 +145,7 @@ async def test_versions_count_per_stream_over_all_tenants(api: ApiClient) -> Non
     assert (await api.appended("alone"))["version"] == 1
 
 
-async def test_a_guard_must_be_the_version(api: ApiClient) -> None:
+async def test_guard_must_equal_the_version(api: ApiClient) -> None:
     assert (await api.appended(expected_version=0))["version"] == 1
     assert (await api.appended(expected_version=1))["version"] == 2
     for guard in (0, 1, 3, 18446744073709551615):
@@ -155,18 +155,18 @@ async def test_a_guard_must_be_the_version(api: ApiClient) -> None:
     assert (await api.page(limit=0))["total_count"] == 2
 
 
-async def test_a_guard_sees_the_events_of_other_tenants(api: ApiClient) -> None:
+async def test_guard_counts_the_events_of_other_tenants(api: ApiClient) -> None:
     await api.appended("shared")
     refused = await api.append("shared", expected_version=0, tenant_id="other")
     assert refused.json()["current_version"] == 1
 
 
-async def test_null_is_no_guard(api: ApiClient) -> None:
+async def test_null_means_no_guard(api: ApiClient) -> None:
     await api.appended()
     assert (await api.appended(expected_version=None, tenant_id=TENANT))["version"] == 2
 
 
-async def test_of_concurrent_creations_one_wins(api: ApiClient) -> None:
+async def test_one_of_concurrent_creations_wins(api: ApiClient) -> None:
     for round_number in range(3):
         stream = f"user:{round_number}"
         answers = await asyncio.gather(*(api.append(stream, {"by": n}, expected_version=0) for n in range(16)))
@@ -179,7 +179,7 @@ def batch(*events: dict[str, Any]) -> dict[str, Any]:
     return {"events": [EVENT | event for event in events]}
 
 
-async def test_a_batch_is_acknowledged_in_order(api: ApiClient) -> None:
+async def test_batch_is_acknowledged_in_order(api: ApiClient) -> None:
     body = batch({"expected_version": 0}, {"expected_version": 1}, {"entity_id": "user:2"})
     answer = await api.client.post(f"{EVENTS}/batch", json=body)
     assert answer.status_code == 200
@@ -190,7 +190,7 @@ async def test_a_batch_is_acknowledged_in_order(api: ApiClient) -> None:
     assert ids == [event["event_id"] for event in found["events"]]
 
 
-async def test_an_empty_batch_is_nothing(api: ApiClient) -> None:
+async def test_empty_batch_stores_nothing(api: ApiClient) -> None:
     assert (await api.client.post(f"{EVENTS}/batch", json={"events": []})).json() == {
         "total": 0,
         "ingested": 0,
@@ -201,7 +201,7 @@ async def test_an_empty_batch_is_nothing(api: ApiClient) -> None:
 @pytest.mark.parametrize(
     ("failing", "status"), [({"expected_version": 7}, 409), ({"event_type": "Bad"}, 400), ({"tenant_id": "a.b"}, 400)]
 )
-async def test_a_batch_stops_at_the_first_failure_and_keeps_what_came_before(
+async def test_batch_stops_at_the_first_failure_and_keeps_earlier_events(
     api: ApiClient, failing: dict[str, Any], status: int
 ) -> None:
     body = batch({"payload": 1}, {"payload": 2} | failing, {"payload": 3})
@@ -212,14 +212,14 @@ async def test_a_batch_stops_at_the_first_failure_and_keeps_what_came_before(
     assert await api.payloads() == [1]
 
 
-async def test_a_batch_with_a_malformed_element_stores_nothing(api: ApiClient) -> None:
+async def test_batch_with_a_malformed_element_stores_nothing(api: ApiClient) -> None:
     answer = await api.client.post(f"{EVENTS}/batch", json={"events": [EVENT, {"event_type": "a.b"}]})
     assert (answer.status_code, answer.headers["content-type"]) == (422, "text/plain; charset=utf-8")
     assert (await api.client.post(f"{EVENTS}/batch", json={})).status_code == 422
     assert await api.payloads() == []
 
 
-async def test_a_reserved_name_refuses_the_whole_batch(newer: ApiClient) -> None:
+async def test_batch_with_a_reserved_name_stores_nothing(newer: ApiClient) -> None:
     answer = await newer.client.post(f"{EVENTS}/batch", json=batch({}, {"entity_id": "read-model:x"}))
     assert answer.status_code == 400
     assert await newer.payloads() == []

@@ -1,4 +1,4 @@
-"""The event feed (the contract of 0.27, section 5)."""
+"""The event feed: pages, cursors, filters, limits, credentials."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from tests.support.api_client import FEED, TENANT, ApiClient, local_api
 from tests.support.faults import Faults
 
 
-async def page(api: ApiClient, **asked: Any) -> dict[str, Any]:
-    answer = await api.feed(**asked)
+async def page(api: ApiClient, **parameters: Any) -> dict[str, Any]:
+    answer = await api.feed(**parameters)
     assert answer.status_code == 200, answer.text
     assert "etag" not in answer.headers
     found: dict[str, Any] = answer.json()
     return found
 
 
-async def test_pages_follow_one_another_to_the_end(newer: ApiClient) -> None:
+async def test_pages_continue_at_the_cursor_until_caught_up(newer: ApiClient) -> None:
     for n in range(5):
         await newer.appended("user:1", n)
         await newer.appended("user:1", "elsewhere", tenant_id="other")
@@ -44,12 +44,12 @@ async def test_pages_follow_one_another_to_the_end(newer: ApiClient) -> None:
     assert [event["payload"] for event in (await page(newer, **cursor))["events"]] == [5]
 
 
-async def test_events_are_as_in_queries(newer: ApiClient) -> None:
+async def test_feed_has_the_same_events_as_a_query(newer: ApiClient) -> None:
     await newer.appended(metadata={"op": "x"})
     assert (await page(newer))["events"] == (await newer.page())["events"]
 
 
-async def test_limit_zero_is_the_end(newer: ApiClient) -> None:
+async def test_limit_zero_returns_the_head(newer: ApiClient) -> None:
     await newer.appended()
     found = await page(newer, limit=0)
     assert (found["events"], found["positions"], found["caught_up"]) == ([], [], True)
@@ -58,13 +58,13 @@ async def test_limit_zero_is_the_end(newer: ApiClient) -> None:
     assert 0 <= found["cursor"]["epoch"] < 2**52
 
 
-async def test_an_empty_feed(newer: ApiClient) -> None:
+async def test_empty_feed_is_caught_up_at_position_zero(newer: ApiClient) -> None:
     found = await page(newer)
     assert (found["head"]["position"], found["caught_up"], found["events"]) == (0, True, [])
 
 
 @pytest.mark.parametrize(
-    ("asked", "shown", "caught_up"),
+    ("filters", "payloads", "caught_up"),
     [
         ({"prefixes": "auth."}, [0, 2, 4], True),
         ({"prefixes": "auth.,billing."}, [0, 1, 2, 3, 4], True),
@@ -77,19 +77,19 @@ async def test_an_empty_feed(newer: ApiClient) -> None:
     ],
 )
 async def test_filters_keep_the_positions(
-    newer: ApiClient, asked: dict[str, Any], shown: list[int], caught_up: bool
+    newer: ApiClient, filters: dict[str, Any], payloads: list[int], caught_up: bool
 ) -> None:
     for n in range(5):
         await newer.appended("odd" if n % 2 else "even", n, kind="billing.paid" if n % 2 else "auth.user.created")
-    found = await page(newer, **asked)
-    assert [event["payload"] for event in found["events"]] == shown
-    assert found["positions"] == [n + 1 for n in shown]
+    found = await page(newer, **filters)
+    assert [event["payload"] for event in found["events"]] == payloads
+    assert found["positions"] == [n + 1 for n in payloads]
     assert found["caught_up"] is caught_up
-    assert found["cursor"]["position"] == (5 if caught_up else shown[-1] + 1)
+    assert found["cursor"]["position"] == (5 if caught_up else payloads[-1] + 1)
 
 
 @pytest.mark.parametrize(
-    ("asked", "said"),
+    ("parameters", "message"),
     [
         ({"limit": 501}, "feed limit must be 0..500"),
         ({"epoch": 1}, "feed cursor requires epoch and position"),
@@ -98,18 +98,18 @@ async def test_filters_keep_the_positions(
         ({"prefixes": "é" * 65}, "feed permits at most 8 prefixes of 128 bytes"),
     ],
 )
-async def test_parameters_that_are_refused(newer: ApiClient, asked: dict[str, Any], said: str) -> None:
-    answer = await newer.feed(**asked)
-    assert (answer.status_code, answer.json()) == (400, {"error": f"Invalid input: {said}"})
+async def test_invalid_parameter_is_rejected(newer: ApiClient, parameters: dict[str, Any], message: str) -> None:
+    answer = await newer.feed(**parameters)
+    assert (answer.status_code, answer.json()) == (400, {"error": f"Invalid input: {message}"})
 
 
-@pytest.mark.parametrize("asked", [{"limit": -1}, {"epoch": "x", "position": 1}, {"epoch": 1, "position": -1}])
-async def test_parameters_that_cannot_be_read(newer: ApiClient, asked: dict[str, Any]) -> None:
-    answer = await newer.feed(**asked)
+@pytest.mark.parametrize("parameters", [{"limit": -1}, {"epoch": "x", "position": 1}, {"epoch": 1, "position": -1}])
+async def test_unreadable_parameter_is_rejected_in_plain_text(newer: ApiClient, parameters: dict[str, Any]) -> None:
+    answer = await newer.feed(**parameters)
     assert (answer.status_code, answer.headers["content-type"]) == (400, "text/plain; charset=utf-8")
 
 
-async def test_a_cursor_of_another_epoch_or_beyond_the_end_conflicts(newer: ApiClient) -> None:
+async def test_cursor_of_another_epoch_or_beyond_the_end_conflicts(newer: ApiClient) -> None:
     await newer.appended()
     epoch = (await page(newer))["cursor"]["epoch"]
     for given, position in ((epoch + 1, 0), (epoch, 2)):
@@ -122,7 +122,7 @@ async def test_a_cursor_of_another_epoch_or_beyond_the_end_conflicts(newer: ApiC
         }
 
 
-async def test_an_event_that_fits_no_page_stays_in_the_way(newer: ApiClient) -> None:
+async def test_event_too_large_for_a_page_blocks_its_position(newer: ApiClient) -> None:
     await newer.appended("user:1", 1)
     await newer.appended("user:2", "x" * 600_000)
     await newer.appended("user:3", 3)
@@ -130,20 +130,20 @@ async def test_an_event_that_fits_no_page_stays_in_the_way(newer: ApiClient) -> 
     first = await page(newer)
     assert (first["cursor"]["position"], first["caught_up"]) == (1, False)
     answer = await newer.feed(**first["cursor"])
-    said = "Invalid input: single feed event exceeds bounded feed response"
-    assert (answer.status_code, answer.json()) == (400, {"error": said})
+    message = "Invalid input: single feed event exceeds bounded feed response"
+    assert (answer.status_code, answer.json()) == (400, {"error": message})
     after = first["cursor"] | {"position": 2}
     assert [event["payload"] for event in (await page(newer, **after))["events"]] == [3]
 
 
-async def test_a_page_has_half_a_megabyte(newer: ApiClient) -> None:
+async def test_page_has_at_most_512_kibibytes(newer: ApiClient) -> None:
     for _ in range(4):
         await newer.appended(payload="x" * 200_000)
     found = await page(newer)
     assert (len(found["events"]), found["cursor"]["position"], found["caught_up"]) == (2, 2, False)
 
 
-async def test_a_filtered_page_may_be_empty_before_the_end(log: SqliteLog) -> None:
+async def test_filtered_page_may_be_empty_before_the_end(log: SqliteLog) -> None:
     records = [Record("user:1", "auth.filled", "null", "1", None)] * 10_001
     await log.append(Batch(TENANT, records), 1)
     async with local_api("0.27", log, api_keys={"ask_a": TENANT}) as api:
@@ -154,7 +154,7 @@ async def test_a_filtered_page_may_be_empty_before_the_end(log: SqliteLog) -> No
         assert ([event["payload"] for event in second["events"]], second["positions"]) == (["last"], [10_002])
 
 
-async def test_none_is_missing_while_writers_are_at_work(newer: ApiClient) -> None:
+async def test_reading_during_concurrent_appends_misses_no_event(newer: ApiClient) -> None:
     async def write(writer: int) -> None:
         for n in range(10):
             await newer.appended(f"user:{writer}", n)
@@ -177,11 +177,11 @@ async def test_older_versions_have_no_feed(older: ApiClient) -> None:
     assert (await older.feed()).status_code == 404
 
 
-async def test_the_feed_asks_for_a_credential(log: SqliteLog) -> None:
+async def test_feed_requires_a_key_of_the_tenant_or_of_system(log: SqliteLog) -> None:
     keys = {"ask_acme": TENANT, "token": "other", "ask_system": "system"}
     async with local_api("0.27", log, api_keys=keys) as api:
         await api.appended()
-        for headers, status, said in (
+        for headers, status, message in (
             ({}, 401, "Missing authorization header"),
             ({"X-API-Key": "ask_wrong"}, 401, "Invalid API key"),
             ({"Authorization": "Bearer wrong"}, 401, "Invalid token: InvalidToken"),
@@ -194,8 +194,8 @@ async def test_the_feed_asks_for_a_credential(log: SqliteLog) -> None:
         ):
             answer = await api.client.get(FEED, params={"tenant_id": TENANT}, headers=headers)
             assert answer.status_code == status
-            if said is not None:
-                assert (answer.text, answer.headers["content-type"]) == (said, "text/plain; charset=utf-8")
+            if message is not None:
+                assert (answer.text, answer.headers["content-type"]) == (message, "text/plain; charset=utf-8")
         forbidden = await api.client.get(FEED, params={"tenant_id": TENANT}, headers={"X-API-Key": "token"})
         assert forbidden.json() == {"error": "tenant_forbidden"}
         own = await api.client.get(FEED, headers={"X-API-Key": "ask_acme"})
@@ -210,7 +210,7 @@ async def test_development_mode_serves_the_feed_of_its_own_tenant_only(local: Ap
     assert (await local.feed()).json() == {"error": "tenant_forbidden"}
 
 
-async def test_a_restart_begins_a_new_epoch(log: SqliteLog, faults: Faults) -> None:
+async def test_restart_starts_a_new_epoch(log: SqliteLog, faults: Faults) -> None:
     async with local_api("0.27", log, middleware=faults, api_keys={"ask_a": TENANT}) as api:
         await api.appended()
         cursor = (await page(api))["cursor"]

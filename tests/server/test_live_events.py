@@ -1,4 +1,4 @@
-"""The WebSocket stream (section 10), over sockets."""
+"""The WebSocket of live events, over sockets."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ from tests.support.api_client import ApiClient
 from tests.support.faults import Faults
 
 LAST = "the.last"
-"""The type of the event that ends an expectation, so that nothing has to be waited for in vain."""
+"""The type of the last event of a test. Its arrival shows that no other event will come, without a timeout."""
 
 
 class Streaming:
-    """A socket and a writer on one server."""
+    """A WebSocket and an `ApiClient` on one server."""
 
     def __init__(self, api: ApiClient, socket: ClientConnection) -> None:
         self.api = api
         self._socket = socket
 
-    async def ask(self, message: str | bytes) -> None:
-        """Send a message. A ping comes back once it was read; no answer follows what it does."""
+    async def send(self, message: str | bytes) -> None:
+        """Send a message and wait until the server has read it: a message has no reply, but a ping after it has."""
         await self._socket.send(message)
         await (await self._socket.ping())
 
@@ -41,14 +41,14 @@ class Streaming:
             frame: dict[str, Any] = json.loads(await self._socket.recv())
         return frame
 
-    async def wanted(self, *kinds: str) -> list[str]:
-        """Which of these types come through; the last one must."""
+    async def delivered(self, *kinds: str) -> list[str]:
+        """Append an event of each type and return the types that are delivered. The last one must be."""
         for kind in kinds:
             await self.api.appended(kind=kind)
-        found = [(await self.receive())["event_type"]]
-        while found[-1] != kinds[-1]:
-            found.append((await self.receive())["event_type"])
-        return found
+        types = [(await self.receive())["event_type"]]
+        while types[-1] != kinds[-1]:
+            types.append((await self.receive())["event_type"])
+        return types
 
 
 @asynccontextmanager
@@ -75,7 +75,7 @@ async def streaming(request: pytest.FixtureRequest, log: SqliteLog, faults: Faul
             yield Streaming(ApiClient(client, newer=newer), socket)
 
 
-async def test_events_of_all_tenants_come_as_they_are_queried(streaming: Streaming) -> None:
+async def test_events_of_all_tenants_are_delivered_as_in_a_query(streaming: Streaming) -> None:
     await streaming.api.appended(metadata={"op": "x"})
     await streaming.api.appended(tenant_id="other")
     first, second = await streaming.receive(), await streaming.receive()
@@ -99,22 +99,22 @@ async def test_events_of_all_tenants_come_as_they_are_queried(streaming: Streami
         ({"entity_id": "user:1", "event_type": LAST}, [LAST]),
     ],
 )
-async def test_what_a_client_asks_for(streaming: Streaming, message: dict[str, Any], kinds: list[str]) -> None:
-    await streaming.ask(json.dumps(message))
+async def test_subscription_selects_events(streaming: Streaming, message: dict[str, Any], kinds: list[str]) -> None:
+    await streaming.send(json.dumps(message))
     if "entity_id" in message:
         await streaming.api.appended("user:2", kind=LAST)
-    assert await streaming.wanted("auth", "auth.x", "authx", LAST) == kinds
+    assert await streaming.delivered("auth", "auth.x", "authx", LAST) == kinds
 
 
-async def test_a_message_replaces_the_one_before_and_nonsense_does_not(streaming: Streaming) -> None:
-    await streaming.ask('{"type":"subscribe","filters":["auth.*"]}')
-    await streaming.ask(f'{{"type":"subscribe","filters":["{LAST}"]}}')
-    for nonsense in ("nonsense", "[]", b'{"type":"subscribe","filters":["auth.x"]}'):
-        await streaming.ask(nonsense)
-    assert await streaming.wanted("auth.x", LAST) == [LAST]
+async def test_subscription_replaces_the_previous_and_other_messages_do_not(streaming: Streaming) -> None:
+    await streaming.send('{"type":"subscribe","filters":["auth.*"]}')
+    await streaming.send(f'{{"type":"subscribe","filters":["{LAST}"]}}')
+    for message in ("nonsense", "[]", b'{"type":"subscribe","filters":["auth.x"]}'):
+        await streaming.send(message)
+    assert await streaming.delivered("auth.x", LAST) == [LAST]
 
 
-async def test_older_versions_stream_version_one(log: SqliteLog) -> None:
+async def test_older_versions_deliver_version_one(log: SqliteLog) -> None:
     async with serving(LocalAllsource(log, generation="0.23")) as running:
         address = f"{running.core_url.replace('http', 'ws')}/api/v1/events/stream"
         async with (
@@ -127,7 +127,7 @@ async def test_older_versions_stream_version_one(log: SqliteLog) -> None:
             assert [(await streaming.receive())["version"] for _ in range(2)] == [1, 1]
 
 
-async def test_a_restart_and_the_end_close_the_sockets(log: SqliteLog, faults: Faults) -> None:
+async def test_restart_and_stop_close_the_websockets(log: SqliteLog, faults: Faults) -> None:
     async with serving(LocalAllsource(log, middleware=faults)) as running:
         address = f"{running.core_url.replace('http', 'ws')}/api/v1/events/stream"
         for restarts in (True, False):
@@ -144,7 +144,7 @@ async def test_a_restart_and_the_end_close_the_sockets(log: SqliteLog, faults: F
 
 
 class Stalled:
-    """A socket whose client stops reading after the first event, until told otherwise."""
+    """A WebSocket whose client does not read after the first event until `reads` is set."""
 
     def __init__(self) -> None:
         self.sent: list[str] = []
@@ -153,10 +153,10 @@ class Stalled:
         self.stalled = asyncio.Event()
 
     async def accept(self) -> None:
-        """The handshake."""
+        """Accept the handshake."""
 
     async def close(self, code: int) -> None:
-        """Nothing is left to close."""
+        """Nothing to close."""
 
     async def receive(self) -> dict[str, Any]:
         await self.leaves.wait()
@@ -168,7 +168,7 @@ class Stalled:
         await self.reads.wait()
 
 
-async def test_a_client_that_does_not_read_loses_events_and_is_told_how_many() -> None:
+async def test_slow_client_loses_events_and_gets_their_number() -> None:
     live_events = LiveEvents()
     socket = Stalled()
     serve = asyncio.create_task(live_events.serve(socket))  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""Times in RFC 3339, to the nanosecond."""
+"""Parsing and formatting of RFC 3339 times, to the nanosecond."""
 
 from __future__ import annotations
 
@@ -34,11 +34,11 @@ AT = 1_700_000_000_123_456_789
         ("", None),
     ],
 )
-def test_times(text: str, time: int | None) -> None:
+def test_time_is_parsed_to_nanoseconds(text: str, time: int | None) -> None:
     assert nanoseconds(text) == time
 
 
 @pytest.mark.parametrize("time", [0, 1, AT, 1_700_000_000_000_000_000, 253_402_300_799_999_999_999])
-def test_what_is_written_is_read_again(time: int) -> None:
+def test_formatted_time_is_parsed_to_the_same_value(time: int) -> None:
     assert nanoseconds(instant_text(time)) == time
     assert len(instant_text(time)) == len("2023-11-14T22:13:20.123456789Z")

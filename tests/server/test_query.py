@@ -34,8 +34,8 @@ async def test_unknown_entity_type_or_tenant_gives_an_empty_page(api: ApiClient)
 async def test_query_without_tenant_is_empty(api: ApiClient) -> None:
     await append_three(api)
     empty = {"events": [], "count": 0, "total_count": 0, "has_more": False}
-    for asked in ({}, {"tenant_id": ""}, {"entity_id": "user:1"}):
-        answer = await api.client.get(QUERY, params=asked, headers={"X-API-Key": api.key})
+    for parameters in ({}, {"tenant_id": ""}, {"entity_id": "user:1"}):
+        answer = await api.client.get(QUERY, params=parameters, headers={"X-API-Key": api.key})
         assert (answer.status_code, answer.json()) == (200, empty)
 
 

@@ -37,8 +37,8 @@ async def fill(api: ApiClient, count: int, *, stream: str = "user:1", size: int 
 
 async def test_newer_page_has_at_most_ten_thousand_events(newer: ApiClient) -> None:
     await fill(newer, 10_001)
-    for asked in ({}, {"limit": 20_000}, {"entity_id": "user:1", "limit": 10_001}):
-        page = await newer.page(**asked)
+    for parameters in ({}, {"limit": 20_000}, {"entity_id": "user:1", "limit": 10_001}):
+        page = await newer.page(**parameters)
         assert (page["count"], page["total_count"], page["has_more"]) == (10_000, 10_001, True)
     assert (await newer.page(limit=20_000, offset=9_999))["count"] == 2
 
@@ -113,8 +113,8 @@ async def test_invalid_strict_read_is_rejected(newer: ApiClient, parameters: dic
 
 @pytest.mark.parametrize("left_out", ["tenant_id", "entity_id", "limit"])
 async def test_strict_read_requires_tenant_entity_and_limit(newer: ApiClient, left_out: str) -> None:
-    asked = {name: value for name, value in {"tenant_id": TENANT, **STRICT}.items() if name != left_out}
-    answer = await newer.client.get(QUERY, params={name: str(value) for name, value in asked.items()})
+    parameters = {name: value for name, value in {"tenant_id": TENANT, **STRICT}.items() if name != left_out}
+    answer = await newer.client.get(QUERY, params={name: str(value) for name, value in parameters.items()})
     assert (answer.status_code, answer.json()) == (400, {"error": f"Invalid input: {INCOMPLETE}"})
 
 

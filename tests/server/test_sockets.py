@@ -1,4 +1,4 @@
-"""Sockets: where it listens, how it ends, that it keeps quiet."""
+"""Serving on sockets: addresses, shutdown, signals, silence in the logs."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ async def refuses(url: str) -> bool:
     return False
 
 
-async def test_both_ports_answer_until_the_block_ends(log: SqliteLog) -> None:
+async def test_both_ports_answer_until_the_block_exits(log: SqliteLog) -> None:
     async with serving(LocalAllsource(log)) as running:
         assert running.core_url != running.query_url
         async with httpx.AsyncClient() as client:
@@ -43,7 +43,7 @@ async def test_both_ports_answer_until_the_block_ends(log: SqliteLog) -> None:
     assert await refuses(running.query_url)
 
 
-async def test_the_log_stays_open(log: SqliteLog) -> None:
+async def test_log_stays_open_after_serving(log: SqliteLog) -> None:
     for _ in range(2):
         async with serving(LocalAllsource(log)) as running, httpx.AsyncClient(base_url=running.core_url) as client:
             await ApiClient(client, newer=True).appended()
@@ -51,7 +51,7 @@ async def test_the_log_stays_open(log: SqliteLog) -> None:
         assert (await ApiClient(client, newer=True).page())["count"] == 2
 
 
-async def test_of_concurrent_creations_one_wins_on_a_file(tmp_path: Path) -> None:
+async def test_one_of_concurrent_creations_wins_on_a_file(tmp_path: Path) -> None:
     log = SqliteLog(tmp_path / "events.db")
     async with serving(LocalAllsource(log)) as running, httpx.AsyncClient(base_url=running.core_url) as client:
         api = ApiClient(client, newer=True)
@@ -61,7 +61,7 @@ async def test_of_concurrent_creations_one_wins_on_a_file(tmp_path: Path) -> Non
     await log.close()
 
 
-async def test_a_port_in_use_is_an_error(log: SqliteLog) -> None:
+async def test_port_in_use_raises_with_the_address(log: SqliteLog) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
@@ -72,13 +72,13 @@ async def test_a_port_in_use_is_an_error(log: SqliteLog) -> None:
                     raise AssertionError("it serves")
 
 
-async def test_a_host_that_is_none_is_an_error(log: SqliteLog) -> None:
+async def test_invalid_host_raises_with_the_address(log: SqliteLog) -> None:
     with pytest.raises(OSError, match=r"^cannot listen on no host, port 0: "):
         async with serving(LocalAllsource(log), host="no host"):
             raise AssertionError("it serves")
 
 
-async def test_ports_can_be_chosen_again_at_once(log: SqliteLog) -> None:
+async def test_port_can_be_reused_at_once(log: SqliteLog) -> None:
     async with serving(LocalAllsource(log)) as running, httpx.AsyncClient() as client:
         port = int(running.core_url.rpartition(":")[2])
         await client.get(f"{running.core_url}/health")
@@ -86,7 +86,7 @@ async def test_ports_can_be_chosen_again_at_once(log: SqliteLog) -> None:
         assert running.core_url.endswith(f":{port}")
 
 
-async def test_idle_connections_are_closed_at_the_end(log: SqliteLog) -> None:
+async def test_idle_connections_are_closed_on_stop(log: SqliteLog) -> None:
     async with serving(LocalAllsource(log)) as running:
         host, port = running.core_url.removeprefix("http://").split(":")
         reader, writer = await asyncio.open_connection(host, int(port))
@@ -98,7 +98,7 @@ async def test_idle_connections_are_closed_at_the_end(log: SqliteLog) -> None:
     await writer.wait_closed()
 
 
-async def test_a_request_in_progress_is_finished_at_the_end(log: SqliteLog, faults: Faults) -> None:
+async def test_request_in_progress_is_finished_on_stop(log: SqliteLog, faults: Faults) -> None:
     gate = asyncio.Event()
     faults.delay(gate)
     local = LocalAllsource(log, middleware=faults)
@@ -114,7 +114,7 @@ async def test_a_request_in_progress_is_finished_at_the_end(log: SqliteLog, faul
         await running.stop()
 
 
-async def test_a_request_that_does_not_end_is_cut_off_in_silence(
+async def test_unfinished_request_is_cancelled_without_a_log_record(
     log: SqliteLog, faults: Faults, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("allsource_auth.server.sockets.GRACE", 0.0)
@@ -132,7 +132,7 @@ async def test_a_request_that_does_not_end_is_cut_off_in_silence(
     assert [record for record in caplog.records if record.name.startswith("uvicorn")] == []
 
 
-async def test_nothing_is_logged(log: SqliteLog, caplog: pytest.LogCaptureFixture) -> None:
+async def test_requests_and_their_content_are_not_logged(log: SqliteLog, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG)
     local = LocalAllsource(log, api_keys={"ask_canary": TENANT})
     async with serving(local) as running, httpx.AsyncClient(base_url=running.core_url) as client:
@@ -140,11 +140,11 @@ async def test_nothing_is_logged(log: SqliteLog, caplog: pytest.LogCaptureFixtur
         await api.appended("canary:1", {"password": "canary"})
         await api.append("canary:1", {"password": "canary"}, expected_version=0)
         await api.query(entity_id="canary:1", order="canary")
-    ours = [record for record in caplog.records if not record.name.startswith(("httpx", "httpcore", "asyncio"))]
-    assert ours == []
+    records = [record for record in caplog.records if not record.name.startswith(("httpx", "httpcore", "asyncio"))]
+    assert records == []
 
 
-async def test_signals_are_left_alone_unless_asked_for(log: SqliteLog) -> None:
+async def test_signal_handlers_are_unchanged_by_default(log: SqliteLog) -> None:
     before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
     async with serving(LocalAllsource(log)):
         assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
@@ -163,7 +163,7 @@ async def test_a_signal_asks_for_the_end(log: SqliteLog, number: signal.Signals)
     assert signal.getsignal(number) == before
 
 
-async def test_a_client_that_hangs_up_half_way_does_no_harm(log: SqliteLog) -> None:
+async def test_disconnect_in_the_middle_of_a_request_is_harmless(log: SqliteLog) -> None:
     async with serving(LocalAllsource(log)) as running, httpx.AsyncClient(base_url=running.core_url) as client:
         host, port = running.core_url.removeprefix("http://").split(":")
         _, writer = await asyncio.open_connection(host, int(port))
@@ -175,7 +175,7 @@ async def test_a_client_that_hangs_up_half_way_does_no_harm(log: SqliteLog) -> N
         assert (await ApiClient(client, newer=True).page())["count"] == 0
 
 
-async def test_an_ipv6_address_is_written_in_brackets(log: SqliteLog) -> None:
+async def test_ipv6_address_is_in_brackets_in_the_url(log: SqliteLog) -> None:
     try:
         with socket.socket(socket.AF_INET6) as probe:
             probe.bind(("::1", 0))
