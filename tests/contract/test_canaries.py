@@ -218,7 +218,7 @@ async def _leak_into_a_fact(watch: Watch) -> None:
 
 
 async def _leak_into_a_repr(watch: Watch) -> None:
-    watch.look("somewhere", [{"found": ValueError(CANARY)}])
+    watch.inspect("somewhere", [{"found": ValueError(CANARY)}])
 
 
 async def _leak_into_an_error(watch: Watch) -> None:

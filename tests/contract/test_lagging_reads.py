@@ -10,7 +10,7 @@ import pytest
 from allsource_auth import AllsourceAuthAdapter, AllsourceAuthError, Event, EventStore, Latest, User
 from tests.contract.conftest import MakeAdapter
 from tests.support.clocks import ManualClock
-from tests.support.wrappers import Dying, PatientStore
+from tests.support.wrappers import CrashingStore, PatientStore
 
 
 class Lagging(PatientStore):
@@ -60,7 +60,7 @@ async def test_remaining_events_are_merged_with_newer_writes(
 ) -> None:
     await adapter.users.update(ada.id, name="Lovelace")
     eve = await adapter.users.create()
-    dying = make_adapter(store=Dying(store, kept=1))
+    dying = make_adapter(store=CrashingStore(store, kept=1))
     with pytest.raises(AllsourceAuthError):
         async with dying.transaction() as tx:
             await tx.users.update(eve.id, name="Eve")

@@ -32,7 +32,7 @@ from tests.support.canaries import email
 from tests.support.clocks import ManualClock
 from tests.support.events import whole_log
 from tests.support.sign_ups import sign_up
-from tests.support.wrappers import CountingStore, Dying, PatientStore
+from tests.support.wrappers import CountingStore, CrashingStore, PatientStore
 
 
 async def test_a_sign_up_is_one_append(store: EventStore, make_adapter: MakeAdapter, clock: ManualClock) -> None:
@@ -316,7 +316,7 @@ async def test_unknown_members_survive(adapter: AllsourceAuthAdapter, store: Eve
 
 async def half(make_adapter: MakeAdapter, store: EventStore, clock: ManualClock, kept: int) -> None:
     """A sign-up of Eve as one transaction: three claims, two list entries, the user, the account, the session."""
-    dying = make_adapter(store=Dying(store, kept))
+    dying = make_adapter(store=CrashingStore(store, kept))
     with pytest.raises(AllsourceAuthError) as caught:
         async with dying.transaction() as tx:
             await sign_up(tx, "eve", email("Eve"), clock)

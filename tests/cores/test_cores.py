@@ -180,7 +180,7 @@ async def test_a_core_whose_port_is_taken_for_a_while_starts_in_the_end(client: 
 
 
 async def test_a_core_that_cannot_start_says_why() -> None:
-    with pytest.raises(CoreFailed, match=r"(?s)ended with 1; it said last:\n.*assign requested address"):
+    with pytest.raises(CoreFailed, match=r"(?s)exited with 1; its last output:\n.*assign requested address"):
         async with running(NEWEST, env={"ALLSOURCE_HOST": "203.0.113.1"}):
             pass
 

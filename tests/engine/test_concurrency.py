@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 from allsource_auth.engine.concurrency import CALLS_PER_YIELD, MAX_CONCURRENT, concurrently
-from tests.support.turns import turns_of_others
+from tests.support.event_loop import loop_iterations
 
 
 class Calls:
@@ -74,9 +74,9 @@ async def test_calls_that_do_not_wait_start_no_task() -> None:
 
 
 async def test_other_tasks_run_between_calls_that_do_not_wait() -> None:
-    async with turns_of_others() as turns:
+    async with loop_iterations() as iterations:
         await concurrently(keys(20 * CALLS_PER_YIELD), Calls(waiting=False))
-    assert turns.count >= 20
+    assert iterations.count >= 20
 
 
 @pytest.mark.parametrize("bad", ["k0", "k1", "k7", "k40"])

@@ -1,10 +1,22 @@
-"""What the suites share.
+"""Test tools that several suites share.
 
-* `targets`: the stores that the suites run on. * `clocks`: time that a test moves.
-* `events`: raw events, and the whole log of a tenant. * `names`: the names of index streams, made independently of the package.
-* `cores`: real Allsource Cores. * `proxy`: what goes wrong on the way to a server.
-* `wrappers`: stores that count calls or contend. * `crowds`: many users at once. * `updates`: many writers of one user.
-* `exploring`: how far explorations go. * `ownership`: what must always hold.
-* `canaries`: secrets that must not show anywhere. * `bad_values`: what cannot be stored.
-* `credentials`: what users prove themselves with, one of each kind. * `samples`: one entity of each of the ten kinds.
+Servers and stores:
+
+* `targets`: the stores that the suites run on
+* `local`: a local Allsource; `faults`: failures of a local Allsource; `api_client`: raw requests to a Core
+* `cores`: real Allsource Cores; `proxy`: a TCP proxy that injects faults
+* `wrappers`: stores that count calls, contend, fail or crash
+
+Data:
+
+* `events`: raw events, and the log of a tenant; `names`: names of index streams, computed independently of the package
+* `samples`: one entity of each kind; `credentials`: the kinds that authenticate a user; `families`: all entities of a user
+* `crowds`: many users; `sign_ups`: sign-ups as transactions; `updates`: concurrent updates of one user
+* `bad_values`: values that are rejected; `canaries`: secrets that must not appear in logs, reprs and errors
+* `operations`: one call of each operation
+
+Checks:
+
+* `ownership`: invariants of a store; `event_loop`: whether the event loop is free; `clocks`: a clock set by the test
+* `exploring`: the extent of the protocol explorations
 """

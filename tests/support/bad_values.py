@@ -1,4 +1,4 @@
-"""Values that cannot be stored, by what is wrong with them; those that hold a canary must not be repeated by an error."""
+"""Invalid values by their defect. An error must not repeat a value that contains a canary."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ __all__ = [
 ]
 
 Case = tuple[str, str, Any]
-"""A field, what is wrong, and the value."""
+"""A field, the defect, and the value."""
 
 NAIVE = datetime(2027, 1, 1)  # noqa: DTZ001
 
@@ -54,8 +54,8 @@ BAD_TIMES: dict[str, Any] = {
 
 
 def cases(fields: Iterable[str], bad: Mapping[str, Any]) -> list[Case]:
-    """Each of ``bad`` for each of ``fields``."""
-    return [(field, wrong, value) for field in fields for wrong, value in bad.items()]
+    """Every combination of ``fields`` and ``bad``."""
+    return [(field, defect, value) for field in fields for defect, value in bad.items()]
 
 
 def named(case: Case) -> str:

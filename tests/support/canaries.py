@@ -1,7 +1,7 @@
-"""Secrets that must not show: what the suites store holds a canary, and nothing that may be logged repeats it.
+"""Canaries: marked secrets in the stored data that must not appear in logs, reprs and errors.
 
-While `watched` is active every log record, every result of the public calls and every exception of the package is looked
-through, in the test that made it.
+While `watched` is active, every log record, every result of a public call and every exception of the package is searched
+for canaries, at the end of the test that caused it.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ CANARY = "c4n4ry"
 LOGGER = "allsource_auth"
 LOGGED = {"operation", "kind", "milliseconds", "outcome"}
 
-_MADE_TOKEN = re.compile(r"session_[A-Za-z0-9_-]{43}")
-_ORDINARY = set(logging.makeLogRecord({}).__dict__) | {"message", "asctime", "taskName"}
+_GENERATED_TOKEN = re.compile(r"session_[A-Za-z0-9_-]{43}")
+_STANDARD = set(logging.makeLogRecord({}).__dict__) | {"message", "asctime", "taskName"}
 
 
 def email(name: str) -> str:
@@ -41,12 +41,12 @@ def token(name: str) -> str:
 
 
 def revealed(text: str) -> bool:
-    """Whether a text holds a canary, in any capitals, or a token that the package made."""
-    return CANARY in text.lower() or _MADE_TOKEN.search(text) is not None
+    """Whether a text contains a canary (in any case) or a token that the package generated."""
+    return CANARY in text.lower() or _GENERATED_TOKEN.search(text) is not None
 
 
 class Watch(logging.Handler):
-    """Collects what was logged, returned and raised."""
+    """Collects log records, results and errors."""
 
     def __init__(self) -> None:
         super().__init__(logging.DEBUG)
@@ -57,19 +57,19 @@ class Watch(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         self.records.append(record)
 
-    def look(self, where: str, value: object) -> None:
+    def inspect(self, source: str, value: object) -> None:
+        """Search the repr of a result for canaries; strings and numbers are returned to the caller and may be secret."""
         if isinstance(value, dict | list | tuple):
             for item in value.values() if isinstance(value, dict) else value:
-                self.look(where, item)
+                self.inspect(source, item)
         elif not isinstance(value, str | bool | int | float) and revealed(repr(value)):
-            self.leaks.append(f"the repr of a {type(value).__name__} from {where}")
+            self.leaks.append(f"the repr of a {type(value).__name__} from {source}")
 
     def facts(self, record: logging.LogRecord) -> dict[str, object]:
-        """What a record says beyond what every record of the standard library says."""
-        return {name: value for name, value in record.__dict__.items() if name not in _ORDINARY}
+        """The attributes of a record that the standard library does not set."""
+        return {name: value for name, value in record.__dict__.items() if name not in _STANDARD}
 
-    def settle(self) -> None:
-        """Fail if anything leaked."""
+    def assert_no_leaks(self) -> None:
         for record in self.records:
             if revealed(f"{record.getMessage()} {self.facts(record)}"):
                 self.leaks.append(f"a log record {record.msg!r}")
@@ -97,13 +97,13 @@ def repository_classes() -> list[type]:
 
 @contextmanager
 def watched(monkeypatch: pytest.MonkeyPatch) -> Iterator[Watch]:
-    """Watch everything that the package logs, returns and raises inside the block; fails at its end if a canary shows."""
+    """Fail at the end of the block if the package logged, returned or raised a canary in it."""
     watch = Watch()
     for owner in (AllsourceAuthAdapter, Queries, *repository_classes(), AllsourceStore, SqliteStore):
         for name, call in list(vars(owner).items()):
             if not name.startswith("_") and _is_asynchronous(call):
-                monkeypatch.setattr(owner, name, _looked_at(watch, f"{owner.__name__}.{name}", call))
-    monkeypatch.setattr(AllsourceAuthError, "__new__", _remembered(watch))
+                monkeypatch.setattr(owner, name, _inspected(watch, f"{owner.__name__}.{name}", call))
+    monkeypatch.setattr(AllsourceAuthError, "__new__", _recorded(watch))
     logger = logging.getLogger(LOGGER)
     level, propagate = logger.level, logger.propagate
     logger.addHandler(watch)
@@ -115,7 +115,7 @@ def watched(monkeypatch: pytest.MonkeyPatch) -> Iterator[Watch]:
         logger.propagate = propagate
         logger.setLevel(level)
         logger.removeHandler(watch)
-    watch.settle()
+    watch.assert_no_leaks()
 
 
 def _is_asynchronous(call: Any) -> bool:
@@ -125,14 +125,14 @@ def _is_asynchronous(call: Any) -> bool:
     return inspect.isfunction(call) and "AsyncIterator" in str(call.__annotations__.get("return"))
 
 
-def _looked_at(watch: Watch, where: str, call: Any) -> Any:
+def _inspected(watch: Watch, source: str, call: Any) -> Any:
     if inspect.iscoroutinefunction(call):
 
         @wraps(call)
         async def awaited(*args: Any, **named: Any) -> Any:
             result = await call(*args, **named)
-            watch.look(where, args[0])
-            watch.look(where, result)
+            watch.inspect(source, args[0])
+            watch.inspect(source, result)
             return result
 
         return awaited
@@ -141,13 +141,13 @@ def _looked_at(watch: Watch, where: str, call: Any) -> Any:
     async def iterated(*args: Any, **named: Any) -> Any:
         async with aclosing(call(*args, **named)) as items:
             async for item in items:
-                watch.look(where, item)
+                watch.inspect(source, item)
                 yield item
 
     return iterated
 
 
-def _remembered(watch: Watch) -> Any:
+def _recorded(watch: Watch) -> Any:
     def new(cls: type[AllsourceAuthError], *args: Any, **named: Any) -> AllsourceAuthError:
         error = Exception.__new__(cls, *args)
         watch.errors.append(error)

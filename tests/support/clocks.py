@@ -1,4 +1,4 @@
-"""Time that a test moves."""
+"""A clock that the test sets."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ START = datetime(2026, 11, 23, 12, 0, 0, tzinfo=UTC)
 
 
 class ManualClock:
-    """A clock that stands still until it is set or moved; forwards or back."""
+    """A clock that changes only when it is set or moved, forwards or backwards."""
 
     def __init__(self, now: datetime = START) -> None:
         self.now = now

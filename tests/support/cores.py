@@ -1,8 +1,8 @@
-"""Real Allsource Cores: built once into a cache folder, started and stopped by the tests.
+"""Real Allsource Cores: built once into a cache folder, started and stopped by tests.
 
-``python -m tests.support.cores build`` builds what is missing (about ten minutes for each version on two processors),
-``python -m tests.support.cores list`` says what is there. The folder is ``$ALLSOURCE_AUTH_CORES``, else
-``allsource-auth/cores`` in the user's cache folder; a Core lies in it as ``<version>/bin/allsource-core``.
+``python -m tests.support.cores build`` builds the missing versions, each in about ten minutes on two processors.
+``python -m tests.support.cores list`` lists the versions. The folder is ``$ALLSOURCE_AUTH_CORES``, or
+``allsource-auth/cores`` in the user's cache folder. The path of a Core in it is ``<version>/bin/allsource-core``.
 """
 
 from __future__ import annotations
@@ -33,10 +33,10 @@ NEWEST = "0.27.0"
 
 PROGRAM = "allsource-core"
 RUST = (1, 92)
-"""What both versions need (section 1.1 of the contract)."""
+"""The lowest version of Rust that builds both versions."""
 
 PORTS = range(20_000, 30_000)
-"""Below what systems give to outgoing connections, so that a port is still free when its Core starts again."""
+"""Below the ephemeral ports of the usual systems, so that the port is still free when its Core is restarted."""
 
 UP_SECONDS = 30.0
 DOWN_SECONDS = 30.0
@@ -45,28 +45,28 @@ TAIL = 4000
 
 
 class CoreMissing(Exception):
-    """A Core is not built, or cannot be built here; the text says what to do."""
+    """A Core is not built, or cannot be built here. The message says what to do."""
 
 
 class CoreFailed(Exception):
-    """A Core did not start, or did not end. The text ends with what it said last, without its API key."""
+    """A Core did not start or stop. The message ends with its last output, without its API key."""
 
 
 def folder() -> Path:
-    """Where the Cores are kept: outside of the checkout, so that it is built once for all of them."""
+    """The folder of the Cores. It is outside of the checkout, so that several checkouts share it."""
     if chosen := os.environ.get("ALLSOURCE_AUTH_CORES"):
         return Path(chosen)
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "allsource-auth" / "cores"
 
 
 def find(version: str) -> Path | None:
-    """The program of a version; ``None`` if it is not built."""
+    """The executable of a version; ``None`` if it is not built."""
     program = _program(folder() / version)
     return program if os.access(program, os.X_OK) else None
 
 
 def required(version: str) -> Path:
-    """The program of a version. ``CoreMissing`` says how to build it."""
+    """The executable of a version. Raises `CoreMissing`, which says how to build it."""
     if found := find(version):
         return found
     raise CoreMissing(
@@ -80,10 +80,10 @@ def _program(root: Path) -> Path:
 
 
 class Core:
-    """A Core on a port of its own, on loopback, in dev mode; ``running`` makes it.
+    """A Core on its own port of the loopback interface, in development mode. Created by `running`.
 
-    ``url`` and ``api_key`` stay the same through every restart; ``version`` is that of the last start. The key belongs to
-    tenant ``system``, whose administrator reads the event feed of every tenant (sections 5 and 8 of the contract of 0.27).
+    ``url`` and ``api_key`` stay the same after a restart; ``version`` is that of the last start. The key belongs to tenant
+    ``system``, whose administrator may read the event feed of every tenant.
     """
 
     def __init__(self, version: str, data: Path | None, env: Mapping[str, str], output: Path) -> None:
@@ -104,9 +104,9 @@ class Core:
         return self._running().pid
 
     async def start(self, version: str | None = None) -> None:
-        """Start a Core that was stopped: on its port and data directory, optionally in another version.
+        """Start a stopped Core on its port and data directory, optionally in another version.
 
-        Returns when it answers. Raises ``CoreFailed`` if it ends instead, or does not answer for 30 seconds.
+        Returns when it answers. Raises `CoreFailed` if it exits, or does not answer within 30 seconds.
         """
         assert self._child is None, "this Core is running"
         version = version or self.version
@@ -128,9 +128,9 @@ class Core:
             raise
 
     async def stop(self, sig: signal.Signals = signal.SIGTERM) -> None:
-        """Send the signal and wait for the end; of a Core that is stopped already, nothing.
+        """Send the signal and wait for the exit. Does nothing if the Core is stopped.
 
-        Raises ``CoreFailed``, with the Core killed, if it does not end within 30 seconds.
+        Kills the Core and raises `CoreFailed` if it does not exit within 30 seconds.
         """
         child = self._child
         if child is None:
@@ -141,12 +141,12 @@ class Core:
             async with asyncio.timeout(DOWN_SECONDS):
                 await child.wait()
         except TimeoutError:
-            raise self._failed(f"did not end after {sig.name}") from None
+            raise self._failed(f"did not exit after {sig.name}") from None
         finally:
             await self.kill()
 
     async def kill(self) -> None:
-        """End the Core without warning, and wait for its end even while this task is being cancelled."""
+        """Kill the Core and wait for its exit, also if this task is cancelled meanwhile."""
         child, self._child = self._child, None
         if child is None:
             return
@@ -156,27 +156,27 @@ class Core:
             await child.wait()
 
     async def restart(self, sig: signal.Signals = signal.SIGTERM, *, version: str | None = None) -> None:
-        """``stop`` with a signal, then ``start``."""
+        """`stop` with a signal, then `start`."""
         await self.stop(sig)
         await self.start(version)
 
     def output(self) -> str:
-        """The end of what this Core has said since its last start, without its API key."""
-        said = self._output.read_bytes()[-TAIL:].decode(errors="replace")
-        return said.replace(self.api_key, "(its API key)")
+        """The end of the output since the last start, without the API key."""
+        text = self._output.read_bytes()[-TAIL:].decode(errors="replace")
+        return text.replace(self.api_key, "(its API key)")
 
     def _running(self) -> asyncio.subprocess.Process:
         assert self._child is not None, "this Core is stopped"
         return self._child
 
     async def _answers(self, client: httpx.AsyncClient, program: Path) -> bool:
-        """Whether this Core is up; starts it if there is none, and once more if somebody still had its port.
+        """Whether this Core answers. Starts it if it is not running, and again if its port was still in use.
 
-        Another Core on the port does not know the key, and takes its bearer for ``dev-user`` (section 3.3 of the contract).
+        Another Core on the port does not know the key and reports ``dev-user`` for it.
         """
         if self._child is None or self._child.returncode is not None:
             if self._child is not None and "Address already in use" not in self.output():
-                raise self._failed(f"ended with {self._child.returncode}")
+                raise self._failed(f"exited with {self._child.returncode}")
             await self._launch(program)
         try:
             health, me = await client.get("/health"), await client.get("/api/v1/auth/me")
@@ -215,12 +215,12 @@ class Core:
         return {**inherited, **ours, **self._env}
 
     def _failed(self, what: str) -> CoreFailed:
-        return CoreFailed(f"Allsource Core {self.version} {what}; it said last:\n{self.output()}")
+        return CoreFailed(f"Allsource Core {self.version} {what}; its last output:\n{self.output()}")
 
 
 def _free_port() -> int:
     while True:
-        # Not drawn by `random`: Hypothesis seeds that, and every worker would draw the same ports.
+        # Not from `random`: Hypothesis seeds it, so that every worker would draw the same ports.
         port = PORTS[secrets.randbelow(len(PORTS))]
         with socket.socket() as probe:
             try:
@@ -232,10 +232,10 @@ def _free_port() -> int:
 
 @asynccontextmanager
 async def running(version: str, *, data: Path | None = None, env: Mapping[str, str] = {}) -> AsyncIterator[Core]:
-    """A Core that answers, ended at the end whatever happens.
+    """Run a Core. It is killed when the block exits.
 
-    ``data`` is its data directory; without one it keeps everything in memory, and forgets it at a restart. ``env`` adds to
-    its environment. Raises ``CoreMissing`` if the version is not built, ``CoreFailed`` if it does not start.
+    ``data`` is its data directory; without one it keeps all events in memory and loses them at a restart. ``env`` adds to
+    its environment. Raises `CoreMissing` if the version is not built, `CoreFailed` if it does not start.
     """
     required(version)
     with tempfile.TemporaryDirectory(prefix="allsource-core-") as directory:
@@ -248,17 +248,17 @@ async def running(version: str, *, data: Path | None = None, env: Mapping[str, s
 
 
 def build(versions: Sequence[str]) -> None:
-    """Build those of the versions that are missing. Raises ``CoreMissing`` if this machine lacks something for it.
+    """Build the missing versions. Raises `CoreMissing` if a build tool is missing or a build fails.
 
-    A Core is built in a folder of its own that is renamed at the end: an interrupted build never looks finished.
+    A Core is built in a temporary folder that is renamed at the end, so that an interrupted build never looks complete.
     """
     cores = folder()
     if not [version for version in versions if find(version) is None]:
-        _say("Everything is built.")
+        _print("Everything is built.")
         return
     cargo = _cargo()
     cores.mkdir(parents=True, exist_ok=True)
-    with _alone(cores):
+    with _exclusive(cores):
         compiled = cores / ".target"
         for version in versions:
             if find(version) is None:
@@ -269,14 +269,14 @@ def build(versions: Sequence[str]) -> None:
 def _build(cargo: str, cores: Path, version: str, compiled: Path) -> None:
     root = cores / f".building-{version}"
     shutil.rmtree(root, ignore_errors=True)
-    _say(f"Building Allsource Core {version}; this takes about ten minutes.")
+    _print(f"Building Allsource Core {version}; this takes about ten minutes.")
     command = [cargo, "install", PROGRAM, "--version", version, "--bin", PROGRAM, "--locked", "--root", str(root)]
     done = subprocess.run(command, env={**os.environ, "CARGO_TARGET_DIR": str(compiled)}, check=False)
     if done.returncode != 0 or not os.access(_program(root), os.X_OK):
-        raise CoreMissing(f"Allsource Core {version} could not be built: cargo ended with {done.returncode}")
+        raise CoreMissing(f"Allsource Core {version} could not be built: cargo exited with {done.returncode}")
     shutil.rmtree(cores / version, ignore_errors=True)
     root.rename(cores / version)
-    _say(f"Built {_program(cores / version)}")
+    _print(f"Built {_program(cores / version)}")
 
 
 def _cargo() -> str:
@@ -284,39 +284,41 @@ def _cargo() -> str:
     cargo, rustc = shutil.which("cargo"), shutil.which("rustc")
     if cargo is None or rustc is None:
         raise CoreMissing(f"{'rustc' if cargo else 'cargo'} is not on the path: {needed}")
-    said = subprocess.run([rustc, "--version"], capture_output=True, text=True, check=False).stdout.strip()
-    found = re.match(r"rustc (\d+)\.(\d+)", said)
+    output = subprocess.run([rustc, "--version"], capture_output=True, text=True, check=False).stdout.strip()
+    found = re.match(r"rustc (\d+)\.(\d+)", output)
     if found is None or (int(found[1]), int(found[2])) < RUST:
-        raise CoreMissing(f"{said or rustc} is too old: {needed}")
+        raise CoreMissing(f"{output or rustc} is too old: {needed}")
     return cargo
 
 
 @contextmanager
-def _alone(cores: Path) -> Iterator[None]:
-    """One builder at a time, over all processes."""
+def _exclusive(cores: Path) -> Iterator[None]:
+    """Hold the build lock of the folder, which other processes wait for."""
     with (cores / ".lock").open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            _say("Waiting for another build.")
+            _print("Waiting for another build.")
             fcntl.flock(lock, fcntl.LOCK_EX)
         yield
 
 
-def _say(line: str) -> None:
+def _print(line: str) -> None:
     print(line, flush=True)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m tests.support.cores", description="The Cores that the tests run.")
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.support.cores", description="Build and list the Allsource Cores that the tests run."
+    )
     commands = parser.add_subparsers(dest="command", required=True)
     building = commands.add_parser("build", help="build the versions that are missing")
     building.add_argument("version", nargs="*", help=f"default: {OLDEST} and {NEWEST}")
-    commands.add_parser("list", help="say which versions are there")
+    commands.add_parser("list", help="list the versions and whether they are built")
     given = parser.parse_args(arguments)
     if given.command == "list":
         for version in (OLDEST, NEWEST):
-            _say(f"{version}  {find(version) or 'not built'}")
+            _print(f"{version}  {find(version) or 'not built'}")
         return 0
     try:
         build(given.version or (OLDEST, NEWEST))

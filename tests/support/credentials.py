@@ -1,6 +1,6 @@
-"""What users prove themselves with, one row for each kind: how it is made, found, changed and written.
+"""The kinds that authenticate a user: how an entity is created, found, changed and stored.
 
-Everything that is secret holds a canary. Verifications belong to nobody and are not among them.
+Every secret contains a canary. Verifications do not belong to a user and are not included.
 """
 
 from __future__ import annotations
@@ -30,9 +30,10 @@ LATER = START + timedelta(days=30)
 class Credential:
     """One kind.
 
-    ``required`` and ``optional`` is what can be given beside the user and the unique value, which ``unique`` makes of a
-    number; ``defaults`` is what the optional ones are otherwise. ``find`` looks one up by its unique value. ``change`` is an
-    update, of what ``changed`` says. ``field`` names the unique value in a conflict; ``events`` is what a creation writes.
+    ``unique`` returns the arguments of the unique value for a number. ``required`` and ``optional`` are further arguments
+    of a creation besides the user; ``defaults`` are the values of omitted ones. ``find`` looks an entity up by its unique
+    value. ``change`` is an update, and ``changed`` its result. ``field`` is the name of the unique value in a `Conflict`.
+    ``events`` is the number of events that a creation writes.
     """
 
     kind: str
@@ -50,13 +51,13 @@ class Credential:
     changed: Mapping[str, Any]
     events: int
     beside: Mapping[str, str]
-    """What a tombstone says beside the id, by the attribute that it is taken from."""
+    """The members of a tombstone besides the id, by the attribute that they are taken from."""
 
     def of(self, adapter: AllsourceAuthAdapter) -> Any:
         return getattr(adapter, self.repository)
 
     async def make(self, adapter: AllsourceAuthAdapter, number: int = 0, **given: Any) -> Any:
-        """One with what is required, and whatever is given beside."""
+        """Create an entity with the required arguments and those given."""
         return await self.of(adapter).create(**{"user_id": "u", **self.unique(number), **self.required, **given})
 
     def stream(self, entity: Any) -> str:

@@ -1,4 +1,4 @@
-"""Many users at once, stored as sign-ups would store them, in large batches; and one text in many capitals."""
+"""Many users, stored in large batches as sign-ups would store them; and one text in many spellings."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def crowd_username(number: int) -> str | None:
 
 
 def spellings(text: str, count: int) -> list[str]:
-    """The same text in ``count`` different capitals."""
+    """``count`` spellings of a text that differ in upper and lower case only."""
     found: dict[str, None] = {}
     drawn = random.Random(7)
     while len(found) < count:
@@ -42,7 +42,7 @@ def spellings(text: str, count: int) -> list[str]:
 
 
 async def sign_up_crowd(store: EventStore, count: int, *, claims: bool = True) -> None:
-    """Store ``count`` users; without ``claims`` as others would have written them. Few have a username."""
+    """Store ``count`` users, one in 50 with a username. Without ``claims`` they are as another program writes them."""
     for first in range(0, count, BATCH):
         await store.append(
             [event for number in range(first, min(first + BATCH, count)) for event in _sign_up(store, number, claims)]

@@ -1,4 +1,4 @@
-"""Raw events: made, read and counted below the repositories."""
+"""Raw events, without the repositories."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ async def whole_log(store: EventStore) -> list[Event]:
 
 
 class Written:
-    """The events that were stored inside a block."""
+    """The events that a block stored. `events` is set when the block ends."""
 
     events: list[Event]
 
@@ -89,7 +89,7 @@ async def written_by(store: EventStore) -> AsyncIterator[Written]:
 
 @asynccontextmanager
 async def refused(store: EventStore, field: str) -> AsyncIterator[None]:
-    """The block raises `InvalidInput` naming ``field``, and stores nothing."""
+    """Check that the block raises `InvalidInput` for ``field`` and stores nothing."""
     async with written_by(store) as written:
         with pytest.raises(InvalidInput) as caught:
             yield
@@ -99,7 +99,7 @@ async def refused(store: EventStore, field: str) -> AsyncIterator[None]:
 
 
 def stored_user(id: str, **members: object) -> dict[str, object]:  # noqa: A002
-    """The payload of a user as others may have written it."""
+    """The payload of a user as another program may have written it."""
     return {
         "id": id,
         "name": None,
@@ -120,11 +120,11 @@ def stored_user(id: str, **members: object) -> dict[str, object]:  # noqa: A002
 
 
 def rust_events(kind: str) -> list[dict[str, Any]]:
-    """What the Rust crate wrote of a kind, as Core returned it, in order."""
+    """The events of a kind that the Rust crate wrote, as Core returned them, in order."""
     found = [json.loads(line) for line in RUST_EVENTS.read_text().splitlines()]
     return [event for event in found if event["event_type"].startswith(f"auth.{kind}.")]
 
 
 def rust_event(event: dict[str, Any]) -> NewEvent:
-    """An event of the Rust crate as it is appended: no metadata, no guard."""
+    """An event of the Rust crate to append, without metadata and guard."""
     return new_event(event["entity_id"], event["payload"], type=event["event_type"])

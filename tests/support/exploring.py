@@ -1,6 +1,6 @@
-"""How far the explorations, soaks and kills go.
+"""The extent of explorations, soaks and kills, from ``ALLSOURCE_AUTH_EXPLORE``.
 
-``ALLSOURCE_AUTH_EXPLORE`` is ``some`` in ``nox -s protocol`` and ``all`` in ``nox -s matrix`` and ``nox -s campaign``.
+It is ``some`` in ``nox -s protocol``, ``all`` in ``nox -s matrix`` and ``nox -s campaign``, and empty otherwise.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ __all__ = ["ALL", "SOME", "size"]
 _EXTENT = os.environ.get("ALLSOURCE_AUTH_EXPLORE", "")
 
 ALL = _EXTENT == "all"
-"""Everything, which takes hours."""
+"""All schedules, which takes hours."""
 
 SOME = _EXTENT == "some"
-"""More than in the ordinary run, in minutes."""
+"""More than in an ordinary run; it takes minutes."""
 
 
 def size(gate: int, campaign: int) -> int:

@@ -1,4 +1,4 @@
-"""Everything that can belong to a user: made, and looked for in every way in which it can be found."""
+"""All entities that can belong to a user: creating them, and finding which exist."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ CHILDREN = [sample for sample in SAMPLES if sample.name in OWNED]
 
 
 def given(sample: Sample, user_id: str, mark: str = "") -> dict[str, Any]:
-    """What a child of this user is made of; ``mark`` tells its unique value from those of others."""
+    """Arguments that create an entity of this user. ``mark`` makes its unique value different."""
     values: dict[str, Any] = {"inviter_id" if sample.name == "invitation" else "user_id": user_id}
     marked = {"account": "account_id", "api_key": "key_hash", "passkey": "credential_id", "member": "organization_id"}
     if sample.name in marked:
@@ -23,7 +23,7 @@ def given(sample: Sample, user_id: str, mark: str = "") -> dict[str, Any]:
 
 
 async def children(adapter: AllsourceAuthAdapter, user_id: str, *, count: int = 2) -> list[tuple[Sample, Any]]:
-    """Some of everything that can belong to a user; only one second factor."""
+    """Create ``count`` entities of each kind that can belong to a user, and one second factor."""
     return [
         (sample, await sample.create(adapter, **given(sample, user_id, f"{user_id}-{number}")))
         for sample in CHILDREN
@@ -32,7 +32,7 @@ async def children(adapter: AllsourceAuthAdapter, user_id: str, *, count: int = 
 
 
 async def living(adapter: AllsourceAuthAdapter, made: list[tuple[Sample, Any]]) -> list[str]:
-    """The kinds of those that are still there, by themselves, in a list or by a unique value."""
+    """The kinds of the entities that can still be found: by key, in a list, or by a unique value."""
     found = []
     for sample, child in made:
         states = [await sample.of(adapter).get(sample.key_of(child)), await by_value(adapter, sample, child)]
@@ -43,6 +43,7 @@ async def living(adapter: AllsourceAuthAdapter, made: list[tuple[Sample, Any]]) 
 
 
 async def by_value(adapter: AllsourceAuthAdapter, sample: Sample, child: Any) -> Any:
+    """Look up an entity by its unique value."""
     match sample.name:
         case "account":
             return await adapter.accounts.get_by_provider(child.provider_id, child.account_id)

@@ -1,4 +1,4 @@
-"""A local Allsource over a log in memory, served on free ports of loopback while a block runs."""
+"""A local Allsource with a log in memory, on free ports of the loopback interface."""
 
 from __future__ import annotations
 

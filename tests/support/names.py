@@ -1,4 +1,4 @@
-"""The names of index streams and of their events as the format says, made here once more to hold the package to it."""
+"""Names of index streams by ``docs/reference/stored-format.md``, computed independently of the package."""
 
 from __future__ import annotations
 

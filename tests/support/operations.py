@@ -1,6 +1,7 @@
-"""One way to call each operation: what must be there before, and the call; for the tests of its cost, and for benchmarks.
+"""One call of each operation with its preconditions, for the tests of costs and for benchmarks.
 
-`OPERATIONS` has the 65 operations of the storage traits, by group; `BEYOND` what this library adds to them.
+`OPERATIONS` has the 65 operations of the storage traits of the Rust crate, by group. `BEYOND` has further ones of this
+library.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ def in_a_week() -> datetime:
 
 
 class Scene:
-    """Makes what one call needs, with names that nothing else has. ``many``: how many entities a list has, or a cascade."""
+    """Creates the preconditions of one call, with unique names. ``many``: the number of entities in a list or cascade."""
 
     def __init__(self, adapter: AllsourceAuthAdapter, many: int = 1) -> None:
         self.to = adapter
@@ -56,7 +57,7 @@ class Scene:
         return user
 
     async def renamed_user(self) -> tuple[str, str]:
-        """Its id, and that of the event that created it."""
+        """The id of a user, and of the event that created it."""
         user = await self.user()
         await self.to.users.update(user.id, name="Another name")
         (created,) = await self.to.users.history(user.id, limit=1)
@@ -119,7 +120,7 @@ class Scene:
             user_id=user_id or (await self.user()).id, credential_id=await self.name(), public_key=await self.name()
         )
 
-    # Several, by what they share
+    # Several entities with one value in common
 
     async def with_sessions(self) -> User:
         user = await self.user()
@@ -194,9 +195,9 @@ class Scene:
 
 @dataclass(frozen=True)
 class Operation:
-    """``given`` makes what the call needs; ``call`` is the one call, on an adapter, with what was made.
+    """One operation: ``given`` creates its preconditions, ``call`` calls it on an adapter with what ``given`` returned.
 
-    ``silent``: the call returns nothing; any other finds, changes or counts something.
+    ``silent``: the call returns ``None``. Any other returns something, so that a call without effect is noticed.
     """
 
     name: str

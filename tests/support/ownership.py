@@ -1,4 +1,4 @@
-"""What must hold in a store at any quiet moment: who owns which value, and which lists name whom."""
+"""Invariants of a store while no mutation runs: unique values have one owner, and lists are complete."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from allsource_auth import AllsourceAuthAdapter, Session
 __all__ = ["assert_sound"]
 
 
-def _compared(email: str) -> str:
+def _normalized(email: str) -> str:
     return unicodedata.normalize("NFC", unicodedata.normalize("NFC", email).lower())
 
 
 async def assert_sound(adapter: AllsourceAuthAdapter) -> None:
-    """No value has two living owners, every owner is found by its values, and lists agree with the streams."""
+    """Check that every value has one owner that is found by it, and that lists equal the entities of a scan."""
     users = [user async for user in adapter.users.scan()]
-    emails = Counter(_compared(user.email) for user in users if user.email is not None)
+    emails = Counter(_normalized(user.email) for user in users if user.email is not None)
     usernames = Counter(user.username for user in users if user.username is not None)
-    assert max(emails.values(), default=1) == 1, "an email has two living owners"
-    assert max(usernames.values(), default=1) == 1, "a username has two living owners"
+    assert max(emails.values(), default=1) == 1, "an email has two owners"
+    assert max(usernames.values(), default=1) == 1, "a username has two owners"
     for user in users:
         if user.email is not None:
             assert await adapter.users.get_by_email(user.email) == user

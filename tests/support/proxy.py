@@ -1,7 +1,7 @@
-"""A proxy on loopback that loses, breaks and delays what goes through it, request by request.
+"""A proxy on the loopback interface that loses, truncates, replaces or delays replies.
 
-It knows as much of HTTP/1.1 as it needs for that: where a message ends. What it does not spoil it passes on byte for byte,
-each request over a connection of its own, so that the server behind it may be restarted at any time.
+It parses as much of HTTP/1.1 as is needed to find the end of a message. Other messages are forwarded byte for byte, each
+request on a new connection, so that the server can be restarted at any time.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ BODILESS = (HTTPStatus.NO_CONTENT, HTTPStatus.NOT_MODIFIED)
 
 @dataclass(frozen=True)
 class _Message:
-    """A request or a reply, as it came."""
+    """A request or a reply, byte for byte."""
 
     head: bytes
     body: bytes
@@ -37,13 +37,13 @@ class _Message:
 
     @property
     def is_last(self) -> bool:
-        """Whether the connection ends after it."""
+        """Whether the connection is closed after it."""
         return "close" in _header(self.head, "connection")
 
 
 @dataclass
 class _Fault:
-    """What happens to the next ``count`` requests of a method, or to every ``every``-th of them."""
+    """A fault for the next ``count`` requests of a method, or for each ``every``-th of them."""
 
     kind: Literal["reset", "lose", "truncate", "answer"]
     count: int
@@ -51,23 +51,23 @@ class _Fault:
     every: int = 1
     reply: bytes = b""
     forward: bool = True
-    _seen: int = 0
+    _matched: int = 0
 
     def takes(self, method: str) -> bool:
         if self.count <= 0 or self.method not in (None, method):
             return False
-        self._seen += 1
-        if self._seen % self.every:
+        self._matched += 1
+        if self._matched % self.every:
             return False
         self.count -= 1
         return True
 
 
 class FaultProxy:
-    """A proxy in front of ``upstream_url``; clients connect to ``url``, while the proxy is open (``async with``).
+    """A proxy in front of ``upstream_url``. Clients connect to ``url`` while the proxy is open (``async with``).
 
-    Every arming method adds a fault. A request meets the first armed one that is meant for it, in the order of arming, and
-    that one only; without any it passes. Leaving closes every connection; an error in the proxy itself is raised then.
+    Each arming method adds a fault. The first fault that applies to a request acts on it, in the order of arming; without
+    one the request is forwarded. The exit closes all connections and raises an error of the proxy itself.
     """
 
     def __init__(self, upstream_url: str) -> None:
@@ -87,11 +87,11 @@ class FaultProxy:
         self._server: asyncio.Server
         self.url: str
         self.requests: list[tuple[str, str]] = []
-        """Method and target of every request that was read to its end, whatever then happened to it."""
+        """Method and target of every request that was read completely, whether or not a fault acted on it."""
         self.connections = 0
-        """How many connections clients have opened."""
+        """Number of connections that clients have opened."""
         self.in_flight = 0
-        """Requests between their first byte and the end of their reply."""
+        """Number of requests whose first byte was received and whose reply is not complete."""
         self.most_in_flight = 0
 
     async def __aenter__(self) -> Self:
@@ -112,22 +112,23 @@ class FaultProxy:
                 raise end
 
     def lose_reply(self, count: int, method: str | None = "POST") -> None:
-        """The server gets the request and answers; the client gets nothing but the end of the connection."""
+        """Forward the request, and close the connection instead of sending the reply."""
         self._faults.append(_Fault("lose", count, method))
 
     def reset_before(self, count: int) -> None:
-        """The connection is reset once the request was read; the server does not get it."""
+        """Reset the connection after the request was read. It is not forwarded."""
         self._faults.append(_Fault("reset", count))
 
     def truncate(self, count: int) -> None:
-        """The client gets the first half of the reply's bytes, then the end of the connection."""
+        """Send the first half of the reply, then close the connection."""
         self._faults.append(_Fault("truncate", count))
 
     def answer(
         self, status: int, headers: Mapping[str, str], body: bytes, *, count: int, every: int = 1, forward: bool = False
     ) -> None:
-        """The proxy replies by itself, ``count`` times, to every ``every``-th request; with ``forward`` to requests that the
-        server gets all the same. ``Content-Length`` is added to the headers.
+        """Answer ``count`` requests, each ``every``-th one, with this reply. ``Content-Length`` is added to the headers.
+
+        ``forward``: forward the request first, and drop the server's reply.
         """
         lines = [
             f"HTTP/1.1 {status} {HTTPStatus(status).phrase}",
@@ -139,29 +140,29 @@ class FaultProxy:
         self._faults.append(_Fault("answer", count, every=every, reply=reply, forward=forward))
 
     def delay(self, gate: asyncio.Event | None) -> None:
-        """Hold replies, also those that are then lost or broken, until the gate is set; ``None``: hold no further ones."""
+        """Hold replies, including lost and truncated ones, until ``gate`` is set. ``None``: hold no further replies."""
         self._gate = gate
 
     async def held(self, count: int) -> None:
-        """Wait until ``count`` replies are held at once. Raises ``TimeoutError`` after 30 seconds."""
+        """Wait until ``count`` replies are held at the same time. Raises `TimeoutError` after 30 seconds."""
         async with asyncio.timeout(HELD_SECONDS), self._holds:
             await self._holds.wait_for(lambda: self._holding >= count)
 
     def close_after_reply(self, on: bool = True) -> None:
-        """Close the connection after every reply, without having said so in its headers."""
+        """Close the connection after every reply, without ``Connection: close``."""
         self._closes_after_reply = on
 
     def close_idle(self) -> int:
-        """Close every connection that no request is under way on, now. Returns how many there were."""
+        """Close all connections without a request in progress. Returns their number."""
         idle = [writer for writer in self._idle if not writer.is_closing()]
         for writer in idle:
             writer.close()
         return len(idle)
 
     def close_idle_on_next_request(self, count: int) -> None:
-        """Close ``count`` connections when the first byte of a further request arrives, at the worst moment for a client.
+        """Close the next ``count`` connections when the first byte of a further request arrives.
 
-        The request is not read and the server does not get it. A connection's first request is not touched.
+        The request is not read and not forwarded. The first request of a connection is not affected.
         """
         self._closes_next += count
 
@@ -186,7 +187,7 @@ class FaultProxy:
             self._open.discard(writer)
 
     async def _first_byte(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bytes:
-        """What a further request begins with; nothing when the connection has ended."""
+        """The first byte of the next request; empty if the connection was closed."""
         self._idle.add(writer)
         try:
             byte = await reader.read(1)
@@ -195,7 +196,7 @@ class FaultProxy:
             self._idle.discard(writer)
 
     async def _request(self, byte: bytes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
-        """Deal with one request; whether the connection stays open."""
+        """Process one request. Returns whether the connection stays open."""
         self.in_flight += 1
         self.most_in_flight = max(self.most_in_flight, self.in_flight)
         try:
@@ -251,7 +252,7 @@ class FaultProxy:
 
 
 async def _read(reader: asyncio.StreamReader, begun: bytes = b"", *, asked: str | None = None) -> _Message:
-    """Read a whole message; with ``asked`` it is the reply to a request of that method."""
+    """Read a complete message. With ``asked`` it is the reply to a request of that method."""
     head = begun + await reader.readuntil(b"\r\n\r\n")
     length = _header(head, "content-length")
     if asked is not None and (asked == "HEAD" or int(_words(head)[1]) in BODILESS):
@@ -280,18 +281,18 @@ async def _read_chunks(reader: asyncio.StreamReader) -> bytes:
 
 
 def _words(head: bytes) -> list[str]:
-    """The words of the first line, three at most."""
+    """The first line, split into at most three words."""
     return head.split(b"\r\n", 1)[0].decode("latin-1").split(" ", 2)
 
 
 def _header(head: bytes, name: str) -> str:
-    """A header in lower case; empty if it is not there."""
+    """The value of a header in lower case; empty without the header."""
     found = re.search(rf"(?im)^{name}:[ \t]*(.*?)[ \t]*\r$", head.decode("latin-1"))
     return found[1].lower() if found else ""
 
 
 def _reset(writer: asyncio.StreamWriter) -> None:
-    """The other side is told that the connection was reset, not that it has ended."""
+    """Close the connection with RST instead of FIN."""
     sock = writer.get_extra_info("socket")
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     writer.transport.abort()

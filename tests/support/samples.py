@@ -1,4 +1,4 @@
-"""One entity of each kind, made with what its creation asks for and nothing else; and the streams that belong to it."""
+"""One entity of each kind, created with the required arguments only, and its streams."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ Touch = Callable[[AllsourceAuthAdapter, Any], Awaitable[Any]]
 
 @dataclass(frozen=True)
 class Sample:
-    """A kind as the tests of all kinds see it.
+    """A kind for the tests of all kinds.
 
-    ``given``: what `create` cannot do without. ``touch`` changes one thing about an entity, ``touched`` is what that changes
-    in its payload; a verification cannot be changed. ``optional``: the keys that are left out where there is no value.
-    ``lists``: the calls that list entities, each with the attribute that it takes.
+    ``given``: the required arguments of `create`. ``touch`` updates an entity, and ``touched`` are the members that change
+    in its payload (verifications have no updates). ``optional``: the keys that are omitted without a value. ``lists``: the
+    methods that list entities, each with the attribute that is its argument.
     """
 
     name: str
@@ -155,5 +155,5 @@ def sample_of(kind: str) -> Sample:
 
 
 def list_of(kind: str, field: str, value: str, *, tenant: str = "default") -> str:
-    """The stream of a list, as the format says."""
+    """The index stream of a list, by ``docs/reference/stored-format.md``."""
     return f"auth-idx:{kind}.by_{field}:{hashed(tenant, kind, field, value)}"

@@ -1,4 +1,4 @@
-"""A sign-up as a transaction: a user, an account with a password and a session; and the proof that each is whole."""
+"""A sign-up as a transaction: a user, an account with a password, a session; and a check that each is complete."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ async def sign_up(tx: Transaction, name: str, address: str, clock: Callable[[], 
 
 
 async def signed_up(adapter: AllsourceAuthAdapter) -> dict[str | None, User]:
-    """Who has signed up, by username. Everybody has one account and one session that authenticates; nobody else has any."""
+    """Return all users by username. Checks that each has one account and one valid session, and that there are no others."""
     users = {user.id: user async for user in adapter.users.scan()}
     accounts = [account async for account in adapter.accounts.scan()]
     sessions = [session async for session in adapter.sessions.scan()]

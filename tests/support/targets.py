@@ -1,6 +1,6 @@
-"""The stores that the suites run on. A further one is one more `Target`.
+"""The stores that the suites run on. Add a `Target` to run them on another one.
 
-A *site* is one place with events: every store that it hands out sees the same events, under the tenant it was asked for.
+A *site* is one set of events. All stores of a site read and write the same events, each for its tenant.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ __all__ = ["TARGETS", "Site", "Target"]
 
 @dataclass(frozen=True)
 class Site:
-    """One place with events. ``store`` opens a store on it for a tenant; the site closes what it handed out."""
+    """One set of events. ``store`` opens a store for a tenant; the site closes it."""
 
     store: Callable[[str], EventStore]
 
@@ -35,11 +35,11 @@ Start = Callable[[Path, ManualClock], AbstractAsyncContextManager[Site]]
 
 @dataclass(frozen=True)
 class Target:
-    """A way to keep events.
+    """A kind of store.
 
-    ``dates_events``: the events carry the time of the clock that the site was started with. ``keeps_text``: JSON comes back
-    as it was written. ``numbers_events``: each event carries its own version (not on 0.23). ``crowd``: how many users a test
-    may sign up in reasonable time.
+    ``dates_events``: events have the time of the clock that the site was started with. ``keeps_text``: JSON is returned
+    as it was written. ``numbers_events``: each event has its own version (not on 0.23). ``crowd``: how many users a test
+    can sign up in reasonable time.
     """
 
     name: str
@@ -62,7 +62,7 @@ async def _memory(directory: Path, clock: ManualClock) -> AsyncIterator[Site]:
 
 @asynccontextmanager
 async def _file(directory: Path, clock: ManualClock) -> AsyncIterator[Site]:
-    """Every store opens the file by itself, as adapters in one application would."""
+    """Each store opens the file itself, as several adapters in one application do."""
     async with AsyncExitStack() as stores:
 
         def store(tenant: str) -> EventStore:
@@ -74,12 +74,12 @@ async def _file(directory: Path, clock: ManualClock) -> AsyncIterator[Site]:
 
 
 SECOND_ENGINE = Tls(ca_file=certifi.where(), ca_only=True)
-"""What makes a store use httpx on aiohttp: the other engine can only add authorities to those of the system."""
+"""TLS settings with which a store uses httpx with aiohttp, because pyreqwest cannot replace the system's authorities."""
 
 
 @asynccontextmanager
 async def _over_http(core_url: str, query_url: str, api_key: str, tls: Tls | None) -> AsyncIterator[Site]:
-    """Every store has a pool of its own."""
+    """Each store has its own connection pool."""
     async with AsyncExitStack() as stores:
 
         def store(tenant: str) -> EventStore:
@@ -91,7 +91,7 @@ async def _over_http(core_url: str, query_url: str, api_key: str, tls: Tls | Non
 
 
 def _core(version: str, tls: Tls | None = None) -> Start:
-    """A durable Core of its own, which starts within milliseconds."""
+    """A Core with a data directory. It starts within milliseconds."""
 
     @asynccontextmanager
     async def start(directory: Path, clock: ManualClock) -> AsyncIterator[Site]:
@@ -105,7 +105,7 @@ def _core(version: str, tls: Tls | None = None) -> Start:
 
 
 def _local(generation: Literal["0.23", "0.27"], tls: Tls | None = None) -> Start:
-    """A local Allsource, with plain reads through its Query Service."""
+    """A local Allsource. Plain reads go to its Query Service."""
 
     @asynccontextmanager
     async def start(directory: Path, clock: ManualClock) -> AsyncIterator[Site]:

@@ -1,4 +1,4 @@
-"""Updates of all fields of one user by many writers, and the proof that none was lost."""
+"""Updates of all fields of one user by many writers, and a check that none was lost."""
 
 from __future__ import annotations
 
@@ -32,16 +32,16 @@ Write = tuple[str, Any]
 
 
 def writes(count: int) -> list[Write]:
-    """``count`` updates of one field each, field by field in turn."""
+    """``count`` updates of one field each, over all fields in a round-robin."""
     return [(FIELDS[number % len(FIELDS)], _value(FIELDS[number % len(FIELDS)], number)) for number in range(count)]
 
 
 def _value(field: str, number: int) -> Any:
-    """Different from what every other writer writes, where the type of the field allows it."""
+    """A value that no other writer writes, where the type of the field allows it."""
     if field in ("email_verified", "two_factor_enabled"):
         return number // len(FIELDS) % 2 == 0
     if field == "banned":
-        return True  # False would clear two other fields.
+        return True  # False would clear two other fields
     if field == "ban_expires":
         return START + timedelta(seconds=number)
     if field == "metadata":
@@ -50,13 +50,13 @@ def _value(field: str, number: int) -> Any:
 
 
 def assert_nothing_lost(user: User | None, changes: Sequence[Change[User]], written: Sequence[Write]) -> None:
-    """Every write is one of ``changes``, touched its own field only, and the last one of each field is in ``user``."""
+    """Check that every write is one of ``changes`` and changed its field only, and that ``user`` has the last values."""
     assert len(changes) == len(written)
     missing = Counter((field, str(value)) for field, value in written if field not in FEW_VALUES)
     last: dict[str, Any] = {}
     for change in changes:
         touched = set(change.diff) - {"updated_at"}
-        assert len(touched) <= 1, "an update touched a field that it was not given"
+        assert len(touched) <= 1, "an update changed another field"
         for field in touched:
             last[field] = change.diff[field][1]
             if field not in FEW_VALUES:

@@ -1,5 +1,4 @@
-"""Stores around a store: one that counts the calls, one that fails, one whose guarded writers always lose,
-one to which everything is old, one that dies in the middle of a batch."""
+"""Stores that wrap a store: to count calls, fail, contend, expire grace periods, or crash in the middle of a batch."""
 
 from __future__ import annotations
 
@@ -9,13 +8,13 @@ from typing import Any
 from allsource_auth import Acknowledged, Event, EventStore, Http, Info, Latest, NewEvent, StoreClosed
 from allsource_auth.store.base import is_newer_by_time
 
-__all__ = ["ContendedStore", "CountingStore", "Dying", "FailingStore", "PatientStore", "WrappedStore"]
+__all__ = ["ContendedStore", "CountingStore", "CrashingStore", "FailingStore", "PatientStore", "WrappedStore"]
 
 HOUR = 3600 * 1_000_000_000
 
 
 class WrappedStore:
-    """Passes every call on to another store."""
+    """Delegates every call to another store."""
 
     def __init__(self, store: EventStore) -> None:
         self._store = store
@@ -77,14 +76,14 @@ class WrappedStore:
 
 
 class PatientStore(WrappedStore):
-    """A store to which every claim is old: who wants its value does not wait, but fences it."""
+    """A store whose clock is an hour ahead: every grace period is over, so that claims are fenced at once."""
 
     def server_time(self) -> int:
         return super().server_time() + HOUR
 
 
 class CountingStore(WrappedStore):
-    """Remembers the streams that were read, the batches that were appended and the scans, and counts the events of these."""
+    """Records the streams read, the batches appended and the prefixes scanned, and counts the scanned events."""
 
     def __init__(self, store: EventStore) -> None:
         super().__init__(store)
@@ -94,6 +93,7 @@ class CountingStore(WrappedStore):
         self.scanned = 0
 
     def forget(self) -> None:
+        """Clear the records."""
         self.reads.clear()
         self.appends.clear()
         self.scans.clear()
@@ -127,7 +127,7 @@ class CountingStore(WrappedStore):
 
 
 class FailingStore(CountingStore):
-    """Every read of the newest event fails with ``failure``, while there is one."""
+    """Raises ``failure``, if it is set, on every read of the newest event."""
 
     failure: Exception | None = None
 
@@ -138,7 +138,7 @@ class FailingStore(CountingStore):
 
 
 class ContendedStore(WrappedStore):
-    """Just before every guarded append to ``stream``, somebody else appends the newest state of it once more."""
+    """Appends the newest event of ``stream`` again before every guarded append to it, so that the guard fails."""
 
     def __init__(self, store: EventStore, stream: str) -> None:
         super().__init__(store)
@@ -157,27 +157,27 @@ class ContendedStore(WrappedStore):
         return await super().append(events)
 
 
-class Dying(WrappedStore):
-    """Keeps the first ``kept`` events of a batch of several entities, and nothing after that: its process has died."""
+class CrashingStore(WrappedStore):
+    """Stores the first ``kept`` events of the first batch with several entities, then fails: the process has crashed."""
 
     atomic_batches = False
 
     def __init__(self, store: EventStore, kept: int) -> None:
         super().__init__(store)
         self._kept = kept
-        self._dead = False
+        self._crashed = False
 
     async def append(self, events: Sequence[NewEvent]) -> list[Acknowledged]:
-        if self._dead:
-            raise Http("the process has died")
+        if self._crashed:
+            raise Http("the process has crashed")
         if sum(not event.type.startswith("auth.index.") for event in events) < 2:
             return await super().append(events)
-        self._dead = True
+        self._crashed = True
         for event in events[: self._kept]:
             await super().append([event])
-        raise Http("the process has died", ambiguous=True)
+        raise Http("the process has crashed", ambiguous=True)
 
     async def latest(self, stream: str, *, require_leader: bool = False) -> Latest:
-        if self._dead:
+        if self._crashed:
             raise StoreClosed
         return await super().latest(stream, require_leader=require_leader)

@@ -25,7 +25,7 @@ from allsource_auth.store.sqlite.store import SqliteStore
 from tests.integrations.better_auth.flows import FLOWS
 from tests.integrations.better_auth.site import PASSWORD, Options, Site, differences, opened
 from tests.integrations.better_auth.test_flows import sqlite
-from tests.support.wrappers import CountingStore, Dying, PatientStore
+from tests.support.wrappers import CountingStore, CrashingStore, PatientStore
 
 pytestmark = pytest.mark.integrations
 
@@ -103,7 +103,7 @@ async def test_one_append(counted: CountingStore, store: AllsourceAuthAdapter) -
 async def test_who_is_interrupted_leaves_all_or_nothing(kept: int) -> None:
     """Where a store keeps the first events of a batch, of two claims, two entries, the user, the account, the session."""
     store = SqliteStore(SqliteLog(None))
-    async with served(AllsourceAuthAdapter.with_store(Dying(store, kept))) as site:
+    async with served(AllsourceAuthAdapter.with_store(CrashingStore(store, kept))) as site:
         await (await site.browser()).post("/sign-up/email", 500, **ADA)
     after = AllsourceAuthAdapter.with_store(PatientStore(store))
     await after.check(repair=True)

@@ -12,8 +12,8 @@ from allsource_auth import AllsourceAuthAdapter, Json, NewEvent, SqliteLog, Sqli
 from allsource_auth.store.base import ManyReads
 from allsource_auth.store.sqlite import store as sqlite
 from tests.support.clocks import START
+from tests.support.event_loop import loop_iterations
 from tests.support.events import new_event
-from tests.support.turns import turns_of_others
 
 pytestmark = pytest.mark.usefixtures("watch")
 
@@ -78,10 +78,10 @@ async def test_long_lists_yield_to_the_event_loop(log: SqliteLog, store: SqliteS
     await store.append([new_event(stream, {}) for stream in streams])
     found: list[str] = []
     await statements(log, found)
-    async with turns_of_others() as turns:
+    async with loop_iterations() as iterations:
         assert [latest.version for latest in await store.latest_many(streams)] == [1] * 950
     assert len(found) == 10
-    assert turns.count >= 9
+    assert iterations.count >= 9
 
 
 async def test_failing_statement_falls_back_to_separate_reads(

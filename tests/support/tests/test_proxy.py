@@ -1,4 +1,4 @@
-"""Every fault of the proxy, as a client on a bare socket sees it, and what the server behind it saw."""
+"""``FaultProxy``: each fault as observed by a client on a plain socket and by the server."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ REPLY = b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: 10\r\n\
 CHUNKED = b"Transfer-Encoding: chunked\r\n\r\n4;name=value\r\nabcd\r\n6\r\nefghij\r\n0\r\nTrailer: 1\r\n\r\n"
 
 PATIENCE = 20.0
-"""Seconds, after which what never comes is a failure."""
+"""Seconds after which a missing reply is a failure."""
 
 
 class Server:
-    """Answers every request with ``reply`` and stays on the line; ``seen`` are the requests, byte for byte."""
+    """Answers every request with ``reply`` and keeps the connection open. ``seen``: the requests, byte for byte."""
 
     def __init__(self) -> None:
         self.seen: list[bytes] = []
@@ -36,7 +36,7 @@ class Server:
         with suppress(ConnectionResetError):
             while part := await reader.read(65536):
                 read += part
-                if whole(read):
+                if is_complete(read):
                     self.seen.append(read)
                     read = b""
                     writer.write(self.reply)
@@ -45,7 +45,7 @@ class Server:
         writer.close()
 
 
-def whole(request: bytes) -> bool:
+def is_complete(request: bytes) -> bool:
     head, end, body = request.partition(b"\r\n\r\n")
     if b"chunked" in head:
         return body.endswith((b"0\r\n\r\n", b"Trailer: 1\r\n\r\n"))
@@ -60,7 +60,7 @@ class Client:
         self._writer = writer
 
     async def ask(self, request: bytes, reply: bytes = REPLY) -> bytes:
-        """Send a request and read as many bytes as the reply should have, or fewer if the connection ends before."""
+        """Send a request and read as many bytes as ``reply`` has, or fewer if the connection is closed before."""
         self.send(request)
         try:
             async with asyncio.timeout(PATIENCE):
@@ -71,8 +71,7 @@ class Client:
     def send(self, request: bytes) -> None:
         self._writer.write(request)
 
-    async def rest(self) -> bytes:
-        """What comes until the connection ends."""
+    async def read_to_end(self) -> bytes:
         async with asyncio.timeout(PATIENCE):
             return await self._reader.read()
 
@@ -117,7 +116,9 @@ async def connect(proxy: FaultProxy) -> AsyncIterator[Connect]:
         yield connected
 
 
-async def test_requests_and_replies_pass_byte_for_byte(server: Server, proxy: FaultProxy, connect: Connect) -> None:
+async def test_requests_and_replies_are_forwarded_byte_for_byte(
+    server: Server, proxy: FaultProxy, connect: Connect
+) -> None:
     client = await connect()
     for request in (POST, GET, POST):
         assert await client.ask(request) == REPLY
@@ -138,7 +139,9 @@ async def test_requests_and_replies_pass_byte_for_byte(server: Server, proxy: Fa
     ],
     ids=["chunked", "HEAD", "304", "204", "empty", "large"],
 )
-async def test_every_form_of_message_passes(server: Server, connect: Connect, request_: bytes, reply: bytes) -> None:
+async def test_every_kind_of_message_is_forwarded(
+    server: Server, connect: Connect, request_: bytes, reply: bytes
+) -> None:
     server.reply = reply
     client = await connect()
     assert await client.ask(request_, reply) == reply
@@ -146,57 +149,55 @@ async def test_every_form_of_message_passes(server: Server, connect: Connect, re
     assert server.seen == [request_, request_]
 
 
-async def test_a_reply_without_a_length_ends_with_its_connection(server: Server, connect: Connect) -> None:
+async def test_reply_without_length_ends_with_the_connection(server: Server, connect: Connect) -> None:
     server.reply, server.ends = b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\nas much as there is", True
     client = await connect()
     client.send(GET)
-    assert await client.rest() == server.reply
+    assert await client.read_to_end() == server.reply
 
 
-async def test_a_request_that_asks_for_the_end_gets_it(connect: Connect) -> None:
+async def test_connection_close_in_a_request_is_followed(connect: Connect) -> None:
     client = await connect()
     client.send(b"GET / HTTP/1.1\r\nConnection: close\r\n\r\n")
-    assert await client.rest() == REPLY
+    assert await client.read_to_end() == REPLY
 
 
-async def test_a_lost_reply_is_of_a_request_that_the_server_answered(
-    server: Server, proxy: FaultProxy, connect: Connect
-) -> None:
+async def test_request_with_a_lost_reply_is_forwarded(server: Server, proxy: FaultProxy, connect: Connect) -> None:
     proxy.lose_reply(2)
     assert await (await connect()).ask(GET) == REPLY
     for _ in range(2):
         client = await connect()
         client.send(POST)
-        assert await client.rest() == b""
+        assert await client.read_to_end() == b""
     assert await (await connect()).ask(POST) == REPLY
     assert server.seen == [GET, POST, POST, POST]
     proxy.lose_reply(1, method=None)
     assert await (await connect()).ask(GET) == b""
 
 
-async def test_a_reset_comes_before_the_server_has_the_request(
-    server: Server, proxy: FaultProxy, connect: Connect
-) -> None:
+async def test_reset_request_is_not_forwarded(server: Server, proxy: FaultProxy, connect: Connect) -> None:
     proxy.reset_before(1)
     client = await connect()
     client.send(POST)
     with pytest.raises(ConnectionResetError):
-        await client.rest()
+        await client.read_to_end()
     assert server.seen == []
     assert proxy.requests == [("POST", "/things?n=1")]
     assert await (await connect()).ask(POST) == REPLY
 
 
-async def test_a_truncated_reply_ends_in_its_middle(server: Server, proxy: FaultProxy, connect: Connect) -> None:
+async def test_truncated_reply_has_its_first_half(server: Server, proxy: FaultProxy, connect: Connect) -> None:
     proxy.truncate(1)
     client = await connect()
     client.send(GET)
-    assert await client.rest() == REPLY[: len(REPLY) // 2]
+    assert await client.read_to_end() == REPLY[: len(REPLY) // 2]
     assert server.seen == [GET]
     assert await (await connect()).ask(GET) == REPLY
 
 
-async def test_delayed_replies_wait_for_the_gate(server: Server, proxy: FaultProxy, connect: Connect) -> None:
+async def test_delayed_replies_are_held_until_the_gate_is_set(
+    server: Server, proxy: FaultProxy, connect: Connect
+) -> None:
     gate = asyncio.Event()
     proxy.delay(gate)
     asked = [asyncio.create_task((await connect()).ask(POST)) for _ in range(3)]
@@ -212,17 +213,17 @@ async def test_delayed_replies_wait_for_the_gate(server: Server, proxy: FaultPro
     assert (proxy.in_flight, proxy.most_in_flight, proxy.connections) == (0, 4, 4)
 
 
-async def test_a_connection_may_end_after_a_reply_that_did_not_say_so(proxy: FaultProxy, connect: Connect) -> None:
+async def test_connection_is_closed_after_a_reply_without_notice(proxy: FaultProxy, connect: Connect) -> None:
     proxy.close_after_reply()
     client = await connect()
     client.send(GET)
-    assert await client.rest() == REPLY
+    assert await client.read_to_end() == REPLY
     proxy.close_after_reply(False)
     client = await connect()
     assert [await client.ask(GET), await client.ask(GET)] == [REPLY, REPLY]
 
 
-async def test_idle_connections_end_and_busy_ones_stay(proxy: FaultProxy, connect: Connect) -> None:
+async def test_close_idle_keeps_connections_with_a_request(proxy: FaultProxy, connect: Connect) -> None:
     fresh, used, busy = await connect(), await connect(), await connect()
     assert await used.ask(GET) == REPLY
     gate = asyncio.Event()
@@ -231,14 +232,14 @@ async def test_idle_connections_end_and_busy_ones_stay(proxy: FaultProxy, connec
     await proxy.held(1)
     assert proxy.close_idle() == 2
     assert proxy.close_idle() == 0
-    assert [await fresh.rest(), await used.rest()] == [b"", b""]
+    assert [await fresh.read_to_end(), await used.read_to_end()] == [b"", b""]
     gate.set()
     assert await asked == REPLY
     assert await busy.ask(GET) == REPLY
 
 
 @pytest.mark.parametrize("moment", range(8))
-async def test_a_request_that_crosses_the_end_of_its_connection_is_answered_or_not_sent(
+async def test_request_during_close_idle_is_answered_or_not_forwarded(
     server: Server, proxy: FaultProxy, connect: Connect, moment: int
 ) -> None:
     client = await connect()
@@ -256,7 +257,7 @@ async def test_a_request_that_crosses_the_end_of_its_connection_is_answered_or_n
     assert server.seen == ([GET] if closed else [GET, POST])
 
 
-async def test_a_used_connection_ends_when_the_next_request_arrives(
+async def test_used_connection_is_closed_when_the_next_request_arrives(
     server: Server, proxy: FaultProxy, connect: Connect
 ) -> None:
     proxy.close_idle_on_next_request(1)
@@ -268,7 +269,7 @@ async def test_a_used_connection_ends_when_the_next_request_arrives(
     assert len(proxy.requests) == 3
 
 
-async def test_the_proxy_answers_by_itself(server: Server, proxy: FaultProxy, connect: Connect) -> None:
+async def test_proxy_answers_instead_of_the_server(server: Server, proxy: FaultProxy, connect: Connect) -> None:
     proxy.answer(429, {"Retry-After": "1"}, b"", count=1)
     proxy.answer(503, {}, b"stored", count=1, forward=True)
     proxy.answer(304, {"ETag": "1"}, b"", count=1)
@@ -284,7 +285,7 @@ async def test_the_proxy_answers_by_itself(server: Server, proxy: FaultProxy, co
     assert await client.ask(GET) == REPLY
 
 
-async def test_the_proxy_answers_every_third_request(server: Server, proxy: FaultProxy) -> None:
+async def test_proxy_answers_each_third_request(server: Server, proxy: FaultProxy) -> None:
     proxy.answer(503, {}, b"", count=2, every=3)
     async with httpx.AsyncClient(base_url=proxy.url) as client:
         statuses = [(await client.get("/")).status_code for _ in range(10)]
@@ -292,7 +293,7 @@ async def test_the_proxy_answers_every_third_request(server: Server, proxy: Faul
     assert len(server.seen) == 8
 
 
-async def test_faults_happen_in_the_order_of_arming(server: Server, proxy: FaultProxy) -> None:
+async def test_faults_act_in_the_order_of_arming(server: Server, proxy: FaultProxy) -> None:
     proxy.answer(503, {}, b"", count=1)
     proxy.lose_reply(1)
     proxy.reset_before(1)
@@ -307,18 +308,18 @@ async def test_faults_happen_in_the_order_of_arming(server: Server, proxy: Fault
     assert len(server.seen) == 2
 
 
-async def test_a_reply_that_the_server_breaks_off_is_not_delivered(connect: Connect, server: Server) -> None:
+async def test_incomplete_reply_of_the_server_is_not_delivered(connect: Connect, server: Server) -> None:
     server.ends, server.reply = True, REPLY[:30]
     assert await (await connect()).ask(GET) == b""
 
 
-async def test_the_client_of_a_server_that_is_gone_sees_its_connection_end() -> None:
+async def test_connection_is_closed_if_the_server_is_down() -> None:
     async with FaultProxy("http://127.0.0.1:1") as proxy, connecting(proxy) as connect:
         assert await (await connect()).ask(GET) == b""
         assert proxy.requests == [("GET", "/things")]
 
 
-async def test_a_client_that_left_does_not_keep_its_request_from_the_server(server: Server, proxy: FaultProxy) -> None:
+async def test_request_of_a_disconnected_client_is_forwarded(server: Server, proxy: FaultProxy) -> None:
     gate = asyncio.Event()
     proxy.delay(gate)
     async with connecting(proxy) as connect:
@@ -331,7 +332,7 @@ async def test_a_client_that_left_does_not_keep_its_request_from_the_server(serv
     assert proxy.in_flight == 0
 
 
-async def test_leaving_ends_every_connection_and_every_task(server: Server) -> None:
+async def test_exit_closes_every_connection_and_ends_every_task(server: Server) -> None:
     before = asyncio.all_tasks()
     server.reply = b"HTTP/1.1 200 OK\r\nContent-Length: 20000000\r\n\r\n" + bytes(20_000_000)
     proxy = FaultProxy(server.url)
@@ -344,16 +345,16 @@ async def test_leaving_ends_every_connection_and_every_task(server: Server) -> N
             held.send(GET)
             await proxy.held(1)
             assert proxy.in_flight == 3
-        assert await idle.rest() == b""
+        assert await idle.read_to_end() == b""
         with pytest.raises(ConnectionRefusedError):
             await connect()
     left = [task for task in asyncio.all_tasks() - before if "Server.serve" not in repr(task)]
     assert left == []
-    # A socket that was left open warns when it is collected.
+    # A socket that is still open causes a ResourceWarning when it is collected.
     gc.collect()
 
 
-async def test_leaving_does_not_wait_for_a_server_that_does_not_read() -> None:
+async def test_exit_does_not_wait_for_a_server_that_does_not_read() -> None:
     large = b"POST / HTTP/1.1\r\nContent-Length: 20000000\r\n\r\n" + bytes(20_000_000)
     loop = asyncio.get_running_loop()
     with socket.create_server(("127.0.0.1", 0)) as deaf, ExitStack() as accepted:
@@ -366,12 +367,12 @@ async def test_leaving_does_not_wait_for_a_server_that_does_not_read() -> None:
             assert await loop.sock_recv(upstream, 1) == b"P"
 
 
-async def test_what_is_no_http_is_an_error_of_the_test(server: Server) -> None:
+async def test_invalid_http_is_raised_on_exit(server: Server) -> None:
     async def send_nonsense() -> None:
         async with FaultProxy(server.url) as proxy, connecting(proxy) as connect:
             client = await connect()
             client.send(b"nonsense\r\n\r\n")
-            assert await client.rest() == b""
+            assert await client.read_to_end() == b""
 
     with pytest.raises(ValueError, match="not enough values"):
         await send_nonsense()
