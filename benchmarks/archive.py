@@ -133,7 +133,7 @@ async def _restarted(folder: Path, *, recommended: bool = True) -> AsyncIterator
         AllsourceAuthAdapter.with_store(opened(server)) as adapter,
     ):
         # The first write of an adapter reads the settings of the store and the feed.
-        await adapter.api_keys.create(user_id="somebody", key_hash=NEW_KEY_HASH, remaining=1_000_000_000)
+        await adapter.api_keys.create(user_id="user", key_hash=NEW_KEY_HASH, remaining=1_000_000_000)
         yield adapter
 
 

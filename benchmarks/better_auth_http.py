@@ -134,10 +134,10 @@ def get_session(client: aiohttp.ClientSession, url: str, database: Database) -> 
 
 
 def sign_up(client: aiohttp.ClientSession, url: str) -> Prepare:
-    people = numbers()
+    serial = numbers()
 
     def prepare() -> Any:
-        form = {"name": "A user", "email": f"new-{next(people)}@example.org", "password": "a long password"}
+        form = {"name": "A user", "email": f"new-{next(serial)}@example.org", "password": "a long password"}
 
         async def send() -> object:
             async with client.post(f"{url}/sign-up/email", json=form, headers=ORIGIN) as reply:

@@ -37,7 +37,7 @@ class Demo:
     report: DemoReport
     advance: Advance
     run: str = field(default_factory=lambda: secrets.token_hex(4))
-    people: list[SessionWithUser] = field(default_factory=list)
+    signed_up: list[SessionWithUser] = field(default_factory=list)
 
     def email(self, name: str) -> str:
         return f"{name}.{self.run}@example.org"
@@ -45,7 +45,7 @@ class Demo:
     @property
     def ada(self) -> SessionWithUser:
         """The user whose history is shown."""
-        return self.people[0]
+        return self.signed_up[0]
 
 
 async def demonstrate(store: EventStore, *, users: int, progress: Advance) -> DemoReport:
@@ -79,7 +79,7 @@ async def demonstrate(store: EventStore, *, users: int, progress: Advance) -> De
 
 async def begin(store: EventStore) -> tuple[int, int]:
     """The time of the store in nanoseconds, up to a second old, and its number of events since then."""
-    await store.latest("auth-user:nobody", require_leader=True)
+    await store.latest("auth-user:unknown", require_leader=True)
     began = store.server_time()
     return began, await count_events(store, since=began)
 
@@ -106,25 +106,25 @@ async def sign_up(demo: Demo) -> None:
     with audit(actor="sign-up form", ip="203.0.113.7", request_id=demo.run):
         async with asyncio.TaskGroup() as group:
             tasks = [group.create_task(one(number)) for number in range(demo.users)]
-    demo.people = [task.result() for task in tasks]
+    demo.signed_up = [task.result() for task in tasks]
 
-    demo.report.counts["users_signed_up"] += len(demo.people)
-    demo.report.counts["sessions_opened"] += len(demo.people)
-    ids = {person.user.id for person in demo.people}
+    demo.report.counts["users_signed_up"] += len(demo.signed_up)
+    demo.report.counts["sessions_opened"] += len(demo.signed_up)
+    ids = {person.user.id for person in demo.signed_up}
     demo.report.check("every user has a unique id", len(ids) == demo.users)
 
 
 async def sign_in(demo: Demo) -> None:
     """Load every session, as a web application does on each request."""
-    loaded = [await demo.adapter.load_session(person.session.token) for person in demo.people]
-    demo.report.check("every session loads its user", loaded == demo.people)
-    unknown = await demo.adapter.load_session("session_of_nobody")
+    loaded = [await demo.adapter.load_session(person.session.token) for person in demo.signed_up]
+    demo.report.check("every session loads its user", loaded == demo.signed_up)
+    unknown = await demo.adapter.load_session("session_unknown")
     demo.report.check("an unknown token loads no session", unknown is None)
 
 
 async def look_up(demo: Demo) -> None:
     """Find users by what they enter in a sign-in form."""
-    users = [person.user for person in demo.people]
+    users = [person.user for person in demo.signed_up]
     by_email = [await demo.adapter.users.get_by_email((user.email or "").upper()) for user in users]
     demo.report.check("every user is found by email in upper case", by_email == users)
     by_username = [await demo.adapter.users.get_by_username(user.username or "") for user in users]
@@ -133,7 +133,7 @@ async def look_up(demo: Demo) -> None:
 
 async def sign_up_with_one_email(demo: Demo) -> None:
     """Sign up many users with one email at the same time, each with a different mix of upper and lower case."""
-    email = demo.email("everybody")
+    email = demo.email("same")
 
     async def one(number: int) -> User | None:
         spelling = "".join(c.upper() if number >> index & 1 else c for index, c in enumerate(email))
@@ -156,7 +156,7 @@ async def sign_up_with_one_email(demo: Demo) -> None:
 async def rename(demo: Demo) -> None:
     """Change the name and the email of one user in ten."""
     renamed, by_new, by_old = [], [], []
-    for number, person in enumerate(demo.people[: demo.users // 10]):
+    for number, person in enumerate(demo.signed_up[: demo.users // 10]):
         email = demo.email("lovelace" if number == 0 else f"renamed{number}")
         with audit(actor=person.user.id, reason="profile form"):
             renamed.append(await demo.adapter.users.update(person.user.id, email=email, name="Lady Lovelace"))
@@ -168,7 +168,7 @@ async def rename(demo: Demo) -> None:
 
 async def update_concurrently(demo: Demo) -> None:
     """Change different fields of one user at the same time. No update overwrites another."""
-    users, person = demo.adapter.users, demo.people[1].user
+    users, person = demo.adapter.users, demo.signed_up[1].user
     before = await users.get(person.id)
     with audit(actor="import"):
         await asyncio.gather(
@@ -195,7 +195,7 @@ async def update_concurrently(demo: Demo) -> None:
 
 async def revoke(demo: Demo) -> None:
     """Revoke one session of a user, then all of them."""
-    adapter, person = demo.adapter, demo.people[2]
+    adapter, person = demo.adapter, demo.signed_up[2]
     second = await adapter.sessions.create(user_id=person.user.id, expires_at=datetime.now(UTC) + WEEK)
     third = await adapter.sessions.create(user_id=person.user.id, expires_at=datetime.now(UTC) + WEEK)
 
@@ -267,7 +267,7 @@ async def sweep(demo: Demo) -> None:
     sessions = demo.adapter.sessions
 
     async def expired() -> Session:
-        return await sessions.create(user_id=demo.people[3].user.id, expires_at=datetime.now(UTC))
+        return await sessions.create(user_id=demo.signed_up[3].user.id, expires_at=datetime.now(UTC))
 
     short = await asyncio.gather(*(expired() for _ in range(EXPIRED_SESSIONS)))
     demo.report.counts["sessions_opened"] += len(short)
@@ -277,7 +277,7 @@ async def sweep(demo: Demo) -> None:
         demo.report.counts["sessions_swept"] += await sessions.delete_expired()
     left = await sessions.get_many(session.token for session in short)
     demo.report.check("the sweep removed every expired session", not left)
-    live = await sessions.get_many(person.session.token for person in demo.people[3:])
+    live = await sessions.get_many(person.session.token for person in demo.signed_up[3:])
     demo.report.check("the sweep removed no other session", len(live) == demo.users - 3)
 
 
@@ -302,8 +302,8 @@ async def time_reads(demo: Demo) -> None:
     complete = True
     for _ in range(READS):
         # The sessions of the first three were revoked, and the emails of the first tenth were changed.
-        token = random.choice(demo.people[3:]).session.token  # noqa: S311
-        email = random.choice(demo.people[demo.users // 10 :]).user.email or ""  # noqa: S311
+        token = random.choice(demo.signed_up[3:]).session.token  # noqa: S311
+        email = random.choice(demo.signed_up[demo.users // 10 :]).user.email or ""  # noqa: S311
         began = perf_counter_ns()
         session = await demo.adapter.sessions.get(token)
         reads["sessions.get"].add(perf_counter_ns() - began)

@@ -30,7 +30,12 @@ from tests.support import canaries
 from tests.support.events import new_event, stored_user, whole_log
 from tests.support.local import local_allsource
 
-PEOPLE = 10
+USERS = 10
+"""Users in a file, each with a session."""
+
+SESSIONS = 20
+"""Temporary sessions."""
+
 READS = ["sessions.get", "users.get", "users.get_by_email", "load_session"]
 MEASURED = 30
 """A call of a read after those that find the sample and open connections."""
@@ -54,7 +59,7 @@ async def signed_up(adapter: AllsourceAuthAdapter) -> list[Session]:
     """Create users, each with a session."""
     in_a_week = datetime.now(UTC) + timedelta(days=7)
     sessions = []
-    for number in range(PEOPLE):
+    for number in range(USERS):
         user = await adapter.users.create(email=canaries.email(f"person{number}"), name=canaries.CANARY)
         token = canaries.token(str(number))
         sessions.append(await adapter.sessions.create(user_id=user.id, expires_at=in_a_week, token=token))
@@ -98,8 +103,10 @@ def log_of(path: str, written: Sequence[NewEvent] = ()) -> list[Event]:
 
 @pytest.fixture(autouse=True)
 def _settings(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A wide terminal, and short rounds, so that every operation is called soon."""
+    """A wide terminal, short rounds, so that every operation is called soon, and few temporary users."""
     monkeypatch.setenv("COLUMNS", WIDE)
+    monkeypatch.setattr(bench, "USERS", 10)
+    monkeypatch.setattr(bench, "SESSIONS", SESSIONS)
     monkeypatch.setattr(bench, "ROUND", bench.SECOND // 50)
 
 
@@ -160,10 +167,10 @@ def test_json_output_is_one_document(data: str, capsys: pytest.CaptureFixture[st
     assert found["options"] == {"seconds": 3600, "count": 400, "callers": [1], "write": False}
     assert found["loop"] == "closed"
     assert found["sample"] == {
-        "sessions": PEOPLE,
-        "sessions_that_sign_in": PEOPLE,
-        "users": PEOPLE,
-        "users_found_by_email": PEOPLE,
+        "sessions": USERS,
+        "sessions_that_sign_in": USERS,
+        "users": USERS,
+        "users_found_by_email": USERS,
     }
     assert [row["operation"] for row in found["rows"]] == READS
     for row in found["rows"]:
@@ -174,13 +181,13 @@ def test_json_output_is_one_document(data: str, capsys: pytest.CaptureFixture[st
 
 def test_default_output_is_a_table_and_a_histogram(data: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["bench", *COUNTED, "--count", "400", "--data", data]) == 0
-    said = capsys.readouterr()
-    assert said.err == ""
-    assert "Closed loop" in said.out
-    assert "sample: 10 sessions, 10 sessions that sign in, 10 users, 10 users found by email" in said.out
+    captured = capsys.readouterr()
+    assert captured.err == ""
+    assert "Closed loop" in captured.out
+    assert "sample: 10 sessions, 10 sessions that sign in, 10 users, 10 users found by email" in captured.out
     for title in ("p50", "p90", "p99", "p99.9", *READS):
-        assert title in said.out
-    table, _, histogram = said.out.partition("sessions.get, callers: 1\n")
+        assert title in captured.out
+    table, _, histogram = captured.out.partition("sessions.get, callers: 1\n")
     assert "█" not in table
     lines = histogram.splitlines()
     assert any("█" * 40 in line for line in lines)
@@ -203,10 +210,8 @@ def test_nothing_is_written_without_write(
 @pytest.mark.heavy
 @pytest.mark.parametrize("generation", ["0.23", "0.27"])
 async def test_one_and_sixteen_callers_are_measured_over_http(
-    generation: Literal["0.23", "0.27"], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    generation: Literal["0.23", "0.27"], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(bench, "USERS", 4)
-    monkeypatch.setattr(bench, "SESSIONS", 8)
     async with (
         local_allsource(generation=generation) as running,
         AllsourceAuthAdapter(running.core_url, running.query_url, tenant_id="shop") as adapter,
@@ -221,10 +226,10 @@ async def test_one_and_sixteen_callers_are_measured_over_http(
         assert found["store"]["reads_from"] == running.query_url
 
         assert await asyncio.to_thread(main, ["bench", *COUNTED, "--count", "100", "--write", *store, *key]) == 0
-        said = capsys.readouterr().out
-        assert f"tenant shop of {running.core_url}" in said
-        assert "sessions.create" in said
-        assert not secret(str(found) + said)
+        captured = capsys.readouterr().out
+        assert f"tenant shop of {running.core_url}" in captured
+        assert "sessions.create" in captured
+        assert not secret(str(found) + captured)
         assert await existing(adapter) == before
 
 
@@ -257,9 +262,9 @@ def test_seconds_limit_the_duration(
 
 def test_empty_store_gives_exit_code_one_and_advice(empty: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["bench", "--data", empty]) == 1
-    said = capsys.readouterr()
-    assert said.out == ""
-    assert said.err == (
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err == (
         "allsource-auth: tenant default has no user and no session in the 40 events scanned; "
         "name another --tenant, or use --write to create and delete temporary ones\n"
     )
@@ -341,9 +346,9 @@ def test_wrong_reply_is_counted_and_gives_exit_code_one(
 
     replace(monkeypatch, Users, "get_by_email", another_user)
     assert main(["bench", *COUNTED, "--count", "400", "--json", "--data", data]) == 1
-    said = capsys.readouterr()
-    assert said.err == "allsource-auth: 2 replies were wrong\n"
-    found = json.loads(said.out)
+    captured = capsys.readouterr()
+    assert captured.err == "allsource-auth: 2 replies were wrong\n"
+    found = json.loads(captured.out)
     assert (found["ok"], found["complete"]) == (False, True)
     assert {row["operation"]: row["wrong"] for row in found["rows"]}["users.get_by_email"] == 2
 
@@ -363,7 +368,7 @@ def test_either_of_two_users_with_one_email_is_a_correct_reply(data: str, capsys
     second = stored_user("second", email=canaries.email("person0").upper())
     log_of(data, [new_event("auth-user:second", second)])
     found = measured(capsys, "--data", data)
-    assert found["sample"]["users_found_by_email"] == PEOPLE + 1
+    assert found["sample"]["users_found_by_email"] == USERS + 1
 
 
 def test_missing_entity_that_a_second_read_finds_is_a_wrong_reply(
@@ -385,7 +390,7 @@ def test_entity_deleted_during_the_measurement_is_no_wrong_reply(
 
     async def revoke_all(number: int, original: Original, sessions: Sessions, token: str) -> Any:
         if number == MEASURED:
-            for person in range(PEOPLE):
+            for person in range(USERS):
                 await sessions.delete(canaries.token(str(person)))
             revoked.set()
         elif number > MEASURED:
@@ -397,10 +402,10 @@ def test_entity_deleted_during_the_measurement_is_no_wrong_reply(
     assert (found["ok"], sum(row["wrong"] for row in found["rows"])) == (True, 0)
     for row in found["rows"]:
         if row["operation"] in ("sessions.get", "load_session"):
-            assert row["gone"] <= PEOPLE * found["options"]["callers"][0]
+            assert row["gone"] <= USERS * found["options"]["callers"][0]
         else:
             assert (row["gone"], row["calls"]) == (0, 1000)
-    assert sum(row["gone"] for row in found["rows"]) >= PEOPLE
+    assert sum(row["gone"] for row in found["rows"]) >= USERS
 
 
 def test_output_names_the_number_of_entities_deleted_meanwhile(
@@ -434,7 +439,7 @@ def test_temporary_users_and_their_sessions_are_deleted(
         (name, 100) for name in (*READS, "sessions.create")
     ]
     assert on(path, existing) == before
-    assert sum(event.type == "auth.session.created" for event in log_of(path)) == PEOPLE + bench.SESSIONS + 100
+    assert sum(event.type == "auth.session.created" for event in log_of(path)) == USERS + bench.SESSIONS + 100
     assert main(["check", "--data", path]) == 0
 
 
@@ -457,9 +462,9 @@ def test_error_deletes_temporary_users_and_shows_the_results_so_far(
     replace(monkeypatch, Users, "get_by_email", fail)
     arguments = ["bench", *COUNTED, "--count", "5000", "--json", "--data", empty, "--write"]
     assert main(arguments) == 1
-    said = capsys.readouterr()
-    assert said.err == "allsource-auth: the disk is gone\n"
-    found = json.loads(said.out)
+    captured = capsys.readouterr()
+    assert captured.err == "allsource-auth: the disk is gone\n"
+    found = json.loads(captured.out)
     assert (found["ok"], found["complete"]) == (False, False)
     assert sum(row["calls"] for row in found["rows"]) > 0
     assert on(empty, existing) == (0, 0)
@@ -488,8 +493,8 @@ def test_emails_of_undeleted_temporary_users_are_named(
 
     replace(monkeypatch, Users, "delete", fail)
     assert main(["bench", *COUNTED, "--count", "50", "--data", empty, "--write"]) == 1
-    said = capsys.readouterr()
-    undeleted, failure = said.err.splitlines()
+    captured = capsys.readouterr()
+    undeleted, failure = captured.err.splitlines()
     assert failure == "allsource-auth: the disk is full"
     prefix = undeleted.removeprefix("allsource-auth: temporary users were not deleted; their emails begin with ")
 
@@ -552,9 +557,9 @@ def test_ctrl_c_shows_the_results_so_far(data: str) -> None:
     ("owner", "method", "call"),
     [
         (Users, "create", 5),
-        (Sessions, "create", 50),
-        (Sessions, "create", bench.SESSIONS + 5),
-        (Sessions, "get", 50),
+        (Sessions, "create", SESSIONS // 2),
+        (Sessions, "create", SESSIONS + 5),
+        (Sessions, "get", SESSIONS // 2),
         (Sessions, "get", 1000),
     ],
 )
@@ -601,11 +606,11 @@ def test_missing_reply_ends_the_measurement_with_the_results_so_far(
         replace(monkeypatch, owner, method, wait_for_ever)
     monkeypatch.setattr(bench, "REPLY_TIMEOUT", 0)
     assert main(["bench", "--data", data]) == 1
-    said = capsys.readouterr()
+    captured = capsys.readouterr()
     assert re.fullmatch(
-        r"allsource-auth: (users\.|sessions\.|load_)\w+ had no reply for 0 seconds; is the .*\n", said.err
+        r"allsource-auth: (users\.|sessions\.|load_)\w+ had no reply for 0 seconds; is the .*\n", captured.err
     )
-    assert "sessions.get" in said.out
+    assert "sessions.get" in captured.out
 
 
 # Output
@@ -644,9 +649,9 @@ def test_output_has_no_token_and_no_email(
 
     for calls, code in (("400", 0), (ENDLESS, 1)):
         assert main(["bench", *COUNTED, "--count", calls, "--data", data, *options]) == code
-        said = capsys.readouterr()
-        assert "users.get" in said.out
-        assert not secret(said.out + said.err)
+        captured = capsys.readouterr()
+        assert "users.get" in captured.out
+        assert not secret(captured.out + captured.err)
         replace(monkeypatch, Users, "get", fail)
 
 
@@ -675,9 +680,9 @@ def test_wrong_usage_is_reported_in_one_line(
     options: list[str], named: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["bench", *options]) == 2
-    said = capsys.readouterr()
-    assert (said.out, len(said.err.splitlines())) == ("", 1)
-    assert named in said.err
+    captured = capsys.readouterr()
+    assert (captured.out, len(captured.err.splitlines())) == ("", 1)
+    assert named in captured.err
     assert not Path("there-is-none.db").exists()
 
 
@@ -685,12 +690,12 @@ def test_wrong_usage_is_reported_in_one_line(
 def test_unusable_store_is_reported_in_one_line(options: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     for further in ([], ["--write"]):
         assert main(["bench", *options, *further]) == 1
-        said = capsys.readouterr()
-        assert (said.out, len(said.err.splitlines())) == ("", 1)
+        captured = capsys.readouterr()
+        assert (captured.out, len(captured.err.splitlines())) == ("", 1)
 
 
 def test_help_names_the_limits_and_the_tombstones(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["bench", "--help"]) == 0
-    said = " ".join(capsys.readouterr().out.replace("│", " ").split())
+    captured = " ".join(capsys.readouterr().out.replace("│", " ").split())
     for text in ("closed loop", "tombstones", "Duration of the whole measurement", "Maximum number of measured calls"):
-        assert text in said
+        assert text in captured

@@ -53,15 +53,15 @@ def test_default_output_is_tables_and_passed_checks(
 ) -> None:
     monkeypatch.setenv("FORCE_COLOR", "1")
     assert main(FEW) == 0
-    said = capsys.readouterr()
-    assert said.err == ""
-    assert "✓ exactly one of 20 concurrent sign-ups succeeded" in said.out
-    assert "✗" not in said.out
-    assert "UserDeleted" in said.out
-    assert "a***@example.org" in said.out
-    assert "sessions.get" in said.out
-    assert "The data was in a temporary file, which is now deleted" in said.out
-    assert revealed(said.out) == []
+    captured = capsys.readouterr()
+    assert captured.err == ""
+    assert "✓ exactly one of 20 concurrent sign-ups succeeded" in captured.out
+    assert "✗" not in captured.out
+    assert "UserDeleted" in captured.out
+    assert "a***@example.org" in captured.out
+    assert "sessions.get" in captured.out
+    assert "The data was in a temporary file, which is now deleted" in captured.out
+    assert revealed(captured.out) == []
 
 
 def test_json_output_is_one_document_and_the_temporary_file_is_deleted(tmp_path: Path) -> None:
@@ -108,9 +108,9 @@ def test_file_that_is_no_database_is_refused_and_unchanged(tmp_path: Path, capsy
     path = tmp_path / "notes.txt"
     path.write_text("not a database")
     assert main([*FEW, "--data", str(path)]) == 1
-    said = capsys.readouterr()
-    assert (said.out, len(said.err.splitlines())) == ("", 1)
-    assert str(path) in said.err
+    captured = capsys.readouterr()
+    assert (captured.out, len(captured.err.splitlines())) == ("", 1)
+    assert str(path) in captured.err
     assert path.read_text() == "not a database"
     assert [found.name for found in tmp_path.iterdir()] == ["notes.txt"]
 
@@ -130,10 +130,10 @@ def test_wrong_usage_is_reported_in_one_line(
     arguments: list[str], named: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(arguments) == 2
-    said = capsys.readouterr()
-    assert said.out == ""
-    assert len(said.err.splitlines()) == 1
-    assert named in said.err
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert len(captured.err.splitlines()) == 1
+    assert named in captured.err
 
 
 def test_failed_check_is_named_and_gives_exit_code_one(
@@ -144,10 +144,10 @@ def test_failed_check_is_named_and_gives_exit_code_one(
 
     monkeypatch.setattr(Sessions, "delete", do_nothing)
     assert main(FEW) == 1
-    said = capsys.readouterr()
-    assert "✗ a revoked session is not loaded" in said.out
-    assert "✓ exactly one of 20 concurrent sign-ups succeeded" in said.out
-    assert "a revoked session is not loaded" in said.err
+    captured = capsys.readouterr()
+    assert "✗ a revoked session is not loaded" in captured.out
+    assert "✓ exactly one of 20 concurrent sign-ups succeeded" in captured.out
+    assert "a revoked session is not loaded" in captured.err
 
     assert main([*FEW, "--json"]) == 1
     found = document(capsys.readouterr().out)
@@ -161,7 +161,7 @@ def test_second_sign_up_with_the_same_email_fails_a_check(
     create = Users.create
 
     async def without_email(self: Users, *, email: str | None = None, **given: Any) -> Any:
-        return await create(self, email=None if "everybody" in (email or "").lower() else email, **given)
+        return await create(self, email=None if (email or "").lower().startswith("same.") else email, **given)
 
     monkeypatch.setattr(Users, "create", without_email)
     assert main(FEW) == 1

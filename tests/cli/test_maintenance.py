@@ -17,8 +17,8 @@ from allsource_auth.cli import main
 from allsource_auth.cli.store_options import StoreOptions
 from tests.support.events import new_event, stored_user
 
-TOKEN = "session_that-nobody-may-see"
-SECRETS = ("ada", "example.org", "that-nobody", "\x1b")
+TOKEN = "session_that-must-not-show"
+SECRETS = ("ada", "example.org", "that-must-not-show", "\x1b")
 
 
 def foreign_events() -> list[NewEvent]:
@@ -55,9 +55,9 @@ def document(capsys: pytest.CaptureFixture[str]) -> dict[str, Any]:
 
 def test_reindex_indexes_a_file_and_names_what_needs_a_decision(data: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["reindex", "--data", data, "--json"]) == 1
-    said = capsys.readouterr()
-    assert said.err == "allsource-auth: 1 findings need a decision\n"
-    found = json.loads(said.out)
+    captured = capsys.readouterr()
+    assert captured.err == "allsource-auth: 1 findings need a decision\n"
+    found = json.loads(captured.out)
     assert found["ok"] is False
     assert found["counts"] == {"entities": 4, "claims_written": 2, "list_entries_written": 1}
     (finding,) = found["findings"]
@@ -103,10 +103,10 @@ def test_output_has_no_stored_value_and_no_token(
     data = written(tmp_path / "auth.db", [*foreign_events(), broken])
     for command in (["check"], ["reindex"], ["check", "--repair"]):
         assert main([*command, "--data", data, *options]) == 1
-        said = capsys.readouterr()
-        assert not [secret for secret in SECRETS if secret in (said.out + said.err).lower()]
-        assert "u1" in said.out
-        assert "***" in said.out
+        captured = capsys.readouterr()
+        assert not [secret for secret in SECRETS if secret in (captured.out + captured.err).lower()]
+        assert "u1" in captured.out
+        assert "***" in captured.out
 
 
 class Terminal(io.StringIO):
@@ -146,12 +146,12 @@ def test_api_key_is_not_in_the_repr_of_the_options() -> None:
 
 def test_default_output_is_a_table(data: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["check", "--data", data, "--repair"]) == 1
-    said = capsys.readouterr()
-    assert "4 entities" in said.out
-    rows = [line for line in said.out.splitlines() if "missing entry" in line]
+    captured = capsys.readouterr()
+    assert "4 entities" in captured.out
+    rows = [line for line in captured.out.splitlines() if "missing entry" in line]
     assert len(rows) == 1
     assert "yes" in rows[0]
-    assert said.err == "allsource-auth: 1 findings are left\n"
+    assert captured.err == "allsource-auth: 1 findings are left\n"
 
 
 def test_only_the_named_tenant_is_checked(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -176,17 +176,17 @@ def test_missing_store_is_reported_in_one_line(
     command: str, options: list[str], named: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main([command, *options]) == 2
-    said = capsys.readouterr()
-    assert (said.out, len(said.err.splitlines())) == ("", 1)
-    assert named in said.err
+    captured = capsys.readouterr()
+    assert (captured.out, len(captured.err.splitlines())) == ("", 1)
+    assert named in captured.err
     assert not Path("there-is-none.db").exists()
 
 
 @pytest.mark.parametrize("command", ["check", "reindex"])
 def test_core_that_does_not_respond_is_reported_in_one_line(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([command, "--core", "http://127.0.0.1:1"]) == 1
-    said = capsys.readouterr()
-    assert (said.out, len(said.err.splitlines())) == ("", 1)
+    captured = capsys.readouterr()
+    assert (captured.out, len(captured.err.splitlines())) == ("", 1)
 
 
 def test_upgrade_shows_the_format_and_raises_it_only_when_confirmed(

@@ -174,19 +174,19 @@ def test_port_in_use_is_reported_in_one_line(capsys: pytest.CaptureFixture[str])
         taken.listen()
         port = taken.getsockname()[1]
         assert main(["serve", "--port", str(port), "--query-port", "0"]) == 1
-    said = capsys.readouterr()
-    assert said.out == ""
-    assert re.fullmatch(rf"allsource-auth: cannot listen on 127.0.0.1, port {port}: .*in use\n", said.err)
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert re.fullmatch(rf"allsource-auth: cannot listen on 127.0.0.1, port {port}: .*in use\n", captured.err)
 
 
 def test_file_that_is_no_log_is_reported_in_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "notes.txt"
     path.write_text("not a database")
     assert main(["serve", "--data", str(path), *FREE]) == 1
-    said = capsys.readouterr()
-    assert said.out == ""
-    assert len(said.err.splitlines()) == 1
-    assert str(path) in said.err
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert len(captured.err.splitlines()) == 1
+    assert str(path) in captured.err
     assert path.read_text() == "not a database"
 
 
@@ -195,9 +195,9 @@ def test_file_that_is_no_log_is_reported_in_one_line(tmp_path: Path, capsys: pyt
 )
 def test_wrong_usage_is_reported_in_one_line(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["serve", *arguments]) == 2
-    said = capsys.readouterr()
-    assert said.out == ""
-    assert len(said.err.splitlines()) == 1
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert len(captured.err.splitlines()) == 1
 
 
 def test_empty_key_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
@@ -207,9 +207,9 @@ def test_empty_key_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_help_warns_of_keys_in_the_arguments(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["serve", "--help"]) == 0
-    said = " ".join(capsys.readouterr().out.replace("│", " ").split())
-    assert "are visible in the list of processes" in said
-    assert "ALLSOURCE_API_KEY" in said
+    captured = " ".join(capsys.readouterr().out.replace("│", " ").split())
+    assert "are visible in the list of processes" in captured
+    assert "ALLSOURCE_API_KEY" in captured
 
 
 def test_demo_passes_all_checks_on_it(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
@@ -221,15 +221,15 @@ def test_demo_passes_all_checks_on_it(monkeypatch: pytest.MonkeyPatch, capsys: p
         options = ["--core", running.core_url, "--query", running.query_url, "--query", other, "--api-key", key]
         options += ["--tenant", "shop"]
         code = main(["demo", *options, "--users", "10", "--json"])
-        said = capsys.readouterr()
+        captured = capsys.readouterr()
         assert running.stop() == (0, "")
-    assert (code, said.err) == (0, "")
-    found = json.loads(said.out)
+    assert (code, captured.err) == (0, "")
+    found = json.loads(captured.out)
     assert found["ok"] is True
     assert len(found["checks"]) > 25
     assert found["data"] == f"tenant shop of {running.core_url}"
     assert found["counts"]["events_written"] > 100
-    assert key not in said.out
+    assert key not in captured.out
 
 
 def test_demo_reports_in_one_line_that_no_server_responds(capsys: pytest.CaptureFixture[str]) -> None:
@@ -237,9 +237,9 @@ def test_demo_reports_in_one_line_that_no_server_responds(capsys: pytest.Capture
         unused.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{unused.getsockname()[1]}"
         assert main(["demo", "--core", url, "--users", "10"]) == 1
-    said = capsys.readouterr()
-    assert said.out == ""
+    captured = capsys.readouterr()
+    assert captured.out == ""
     assert (
-        said.err
+        captured.err
         == f"allsource-auth: cannot connect to {url}: the connection was refused; is the server running there?\n"
     )
