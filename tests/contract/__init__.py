@@ -1,1 +1,1 @@
-"""What is promised of every store, run unchanged on each of them."""
+"""The contract of all stores: these tests run unchanged on each of them."""

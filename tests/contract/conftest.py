@@ -1,6 +1,6 @@
-"""One store at a time, empty, on every target; and adapters on it.
+"""Fixtures: an empty store on each target, and adapters on it.
 
-Whatever a test logs, returns or raises is looked through for secrets.
+Everything that a test logs, returns or raises is searched for secrets.
 """
 
 from __future__ import annotations
@@ -89,7 +89,7 @@ async def site(target: Target, tmp_path: Path, clock: ManualClock) -> AsyncItera
 
 @pytest.fixture
 def dated(target: Target, clock: ManualClock) -> ManualClock:
-    """The clock, for tests that need it to date the events as well."""
+    """The clock, for tests in which it must date the events, too."""
     if not target.dates_events:
         pytest.skip("the events of this target carry the time of its own clock")
     return clock
@@ -135,5 +135,5 @@ async def ada(adapter: AllsourceAuthAdapter) -> User:
 
 @pytest.fixture
 async def session(adapter: AllsourceAuthAdapter, ada: User, clock: ManualClock) -> Session:
-    """A session of Ada's that lasts a week."""
+    """A session of Ada that is valid for a week."""
     return await adapter.sessions.create(user_id=ada.id, expires_at=clock() + timedelta(days=7))

@@ -1,4 +1,4 @@
-"""Accounts: the ways in which a user signs in. What they share with other credentials is in `test_credentials`."""
+"""Accounts. `test_credentials` has what they share with other credentials."""
 
 import asyncio
 from datetime import UTC, datetime, timedelta, timezone
@@ -42,7 +42,7 @@ BAD_ACCOUNTS = [
 
 @pytest.fixture
 async def account(adapter: AllsourceAuthAdapter) -> Account:
-    """An account at GitHub with everything that an account can have."""
+    """An account at GitHub with all optional values."""
     made: Account = await ACCOUNT.make(adapter, **ACCOUNT.optional)
     return made
 
@@ -135,7 +135,7 @@ async def test_last_account_of_a_user_can_be_deleted(adapter: AllsourceAuthAdapt
 
 
 async def test_revert_keeps_current_password_and_tokens(adapter: AllsourceAuthAdapter, account: Account) -> None:
-    """Nor the time at which an earlier token expired."""
+    """The times of expiry of the tokens are kept, too."""
     changed = await adapter.accounts.update(account.id, **CHANGES)
     created = (await adapter.accounts.history(account.id))[0]
     reverted = await adapter.accounts.revert(account.id, to=created.event_id)

@@ -1,4 +1,4 @@
-"""What holds for every kind: states that cannot be decoded, fields that nobody here knows, entries out of order."""
+"""Behaviour of every kind: undecodable states, unknown members, index entries out of order."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -28,7 +28,7 @@ def each(samples: Sequence[Sample]) -> pytest.MarkDecorator:
 
 
 async def rewritten(store: EventStore, stream: str, kind: str, **members: Any) -> Any:
-    """Others write the newest state once more, with these members; the state as it is then."""
+    """Append the newest state once more, with these members, as another program would; return the new state."""
     state = {**payload((await stored(store, stream))[-1]), **members}
     await store.append([new_event(stream, state, type=f"auth.{kind}.updated")])
     return state
@@ -73,7 +73,7 @@ async def test_missing_required_field_raises_json_error_with_its_path(
 
 
 async def three(adapter: AllsourceAuthAdapter, sample: Sample, **given: Any) -> list[Any]:
-    """Three entities of a kind that stand in the same list."""
+    """Create three entities of a kind in the same index."""
     field = UNIQUE.get(sample.name)
     differing = [{} if field is None else {field: f"v{number}"} for number in range(3)]
     return [await sample.create(adapter, **given, **values) for values in differing]
@@ -99,7 +99,7 @@ async def test_undecodable_member_is_not_counted(adapter: AllsourceAuthAdapter, 
 
 
 async def test_cascade_skips_undecodable_children(adapter: AllsourceAuthAdapter, store: EventStore, ada: User) -> None:
-    """Of everything that is found in lists; the broken ones stay broken."""
+    """For every kind that is found by an index. The undecodable entities stay."""
     kept = [sample for sample in SAMPLES if ("list_for_user", "user_id") in sample.lists]
     for sample in kept:
         first, _, _ = await three(adapter, sample, user_id=ada.id)
@@ -147,7 +147,7 @@ async def test_unknown_fields_survive_a_deletion_with_a_restore(
 
 
 async def test_verification_with_unknown_fields_is_consumed(adapter: AllsourceAuthAdapter, store: EventStore) -> None:
-    """It is never written again, so there is nothing that could be lost."""
+    """It is never written again, so no member can be lost."""
     sample = sample_of("verification")
     entity = await sample.create(adapter)
     await rewritten(store, sample.stream(entity), sample.name, **UNKNOWN)
@@ -219,9 +219,9 @@ async def test_index_entries_have_the_seq_of_their_entity_event(
 async def test_late_index_entry_is_ignored(
     adapter: AllsourceAuthAdapter, store: EventStore, late: list[tuple[str, int | None]], listed: bool
 ) -> None:
-    """The member was deleted and restored; what its deletion says to the lists may be stored after what its return says.
+    """A member was deleted and restored; the `removed` entry of the deletion is stored after the `added` entry of the restore.
 
-    Entries of others carry no number; they count in the order in which they are stored.
+    Entries of other programs have no number. They count in the order in which they are stored.
     """
     member = await adapter.members.create(organization_id="o", user_id="u")
     await adapter.members.create(organization_id="o", user_id="other", id="other")

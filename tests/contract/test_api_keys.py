@@ -1,4 +1,4 @@
-"""API keys: what a use costs, when there is none, and who gets the last one. What they share is in `test_credentials`."""
+"""API keys: what a use counts, when it is denied, and races for the last use. `test_credentials` has what they share."""
 
 import asyncio
 import random
@@ -79,7 +79,7 @@ BAD_CHANGES = [
 
 @pytest.fixture
 async def key(adapter: AllsourceAuthAdapter) -> ApiKey:
-    """A disabled key with everything that can be given."""
+    """A disabled key with all optional values."""
     made: ApiKey = await API_KEY.make(adapter, **API_KEY.optional)
     return made
 
@@ -89,7 +89,7 @@ async def issue(adapter: AllsourceAuthAdapter, **given: Any) -> ApiKey:
 
 
 async def rate_limited(adapter: AllsourceAuthAdapter, most: int, **given: Any) -> ApiKey:
-    """A key for ``most`` uses in a window of a second."""
+    """Create a key with a rate limit of ``most`` uses per second."""
     return await issue(adapter, rate_limit_enabled=True, rate_limit_max=most, rate_limit_time_window=1_000, **given)
 
 
@@ -101,7 +101,7 @@ async def use_at_once(seen: list[AllsourceAuthAdapter], callers: int) -> list[Ap
     return await asyncio.gather(*[seen[number % len(seen)].api_keys.use(HASH) for number in range(callers)])
 
 
-# What a use is
+# Uses
 
 
 async def test_key_without_limits_is_always_allowed(adapter: AllsourceAuthAdapter, clock: ManualClock) -> None:
@@ -167,7 +167,7 @@ async def test_repr_of_a_use_shows_the_reason_and_no_secret(adapter: AllsourceAu
         assert f"reason={used.reason!r}" in repr(used)
 
 
-# Why there is none
+# Denied uses
 
 
 @pytest.mark.parametrize("unknown", [HASH.upper(), f"{HASH} ", "", " ", "x" * 5000, "\ud800"])
@@ -255,7 +255,7 @@ async def test_key_is_expired_at_expires_at(adapter: AllsourceAuthAdapter, clock
     assert await adapter.api_keys.exists(made.id)
 
 
-# How often
+# Quota, refill and rate limit
 
 
 async def test_each_use_decrements_remaining(adapter: AllsourceAuthAdapter, clock: ManualClock) -> None:
@@ -320,7 +320,7 @@ async def test_concurrent_uses_never_exceed_the_refill(make_adapter: MakeAdapter
 async def test_refill_is_due_only_after_its_interval(
     adapter: AllsourceAuthAdapter, clock: ManualClock, remaining: int
 ) -> None:
-    """It sets what remains, whatever that was, and one is taken."""
+    """A refill replaces the remaining uses, and the use itself takes one."""
     made = await issue(adapter, remaining=remaining, refill_interval=60_000, refill_amount=3)
     clock.now = START + MINUTE
     used = await adapter.api_keys.use(HASH)
@@ -401,14 +401,14 @@ async def test_quota_and_rate_limit_both_apply(adapter: AllsourceAuthAdapter, cl
     assert [(used.reason, used.remaining) for used in uses] == [(None, 0), ("usage_exceeded", 0)]
 
 
-# When to try again
+# try_again_in
 
 
 @pytest.mark.parametrize("seed", range(12))
 async def test_use_is_allowed_after_try_again_in_and_not_before(
     adapter: AllsourceAuthAdapter, store: EventStore, seed: int
 ) -> None:
-    """Keys with all kinds of limits; where no time is named, no time helps."""
+    """Keys with all combinations of limits. If `try_again_in` is ``None``, no later time is allowed either."""
     drawn = random.Random(seed)
 
     def maybe(*values: Any) -> Any:
@@ -480,7 +480,7 @@ async def test_try_again_in_is_the_longer_of_two_waits(adapter: AllsourceAuthAda
     assert (used.reason, used.try_again_in) == ("usage_exceeded", MINUTE + MICROSECOND)
 
 
-# Time and races
+# Times and races
 
 
 async def test_use_takes_the_given_time_as_now(adapter: AllsourceAuthAdapter, clock: ManualClock) -> None:
@@ -536,7 +536,7 @@ async def test_intervals_may_end_after_the_year_9999(
 async def test_use_is_checked_against_the_newest_state(
     make_adapter: MakeAdapter, store: EventStore, clock: ManualClock, reason: str
 ) -> None:
-    """Between the look-up and the decision somebody else changes the key."""
+    """Between the look-up and the decision another caller changes the key."""
     other = make_adapter()
     made = await issue(other, remaining=1)
 
@@ -703,11 +703,11 @@ async def test_more_than_two_megabytes_are_refused(
     assert await adapter.api_keys.get(key.id) == key
 
 
-# Coming back, and the end
+# Restore, revert and sweep
 
 
 async def used_up(adapter: AllsourceAuthAdapter, clock: ManualClock) -> ApiKey:
-    """A key that was refilled and used, and renamed."""
+    """A key that was refilled, used and renamed."""
     made = await rate_limited(adapter, 10, remaining=1, refill_interval=1_000, refill_amount=2)
     clock.move(MINUTE)
     for _ in range(2):

@@ -1,4 +1,4 @@
-"""The state at a moment, or right after an event."""
+"""`as_of`: the state at a time, or right after an event."""
 
 from datetime import UTC, datetime, timedelta, timezone
 

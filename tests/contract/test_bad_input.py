@@ -1,4 +1,4 @@
-"""What cannot be stored is refused before anything is written, naming the field."""
+"""Invalid values are refused before anything is written, with the name of the field."""
 
 import math
 from collections.abc import Callable
@@ -19,7 +19,7 @@ pytestmark = pytest.mark.tables
 
 
 def nested(depth: int, leaf: Any = None) -> Any:
-    """An object with ``depth`` levels below it."""
+    """Return an object with ``depth`` levels of nesting."""
     value = leaf
     for level in range(depth):
         value = [value] if level % 2 else {"k": value}
@@ -120,8 +120,8 @@ async def test_invalid_active_organization_is_refused(
         await adapter.sessions.set_active_organization(session.token, organization_id)
 
 
-def spelled(length: int, letter: str) -> str:
-    """A text of ``length`` bytes."""
+def text_of(length: int, letter: str) -> str:
+    """Return a text of ``length`` bytes."""
     return letter * (length // len(letter.encode())) + "x" * (length % len(letter.encode()))
 
 
@@ -146,13 +146,13 @@ async def test_key_has_at_most_128_bytes_with_its_prefix(
     field: str,
     make: Callable[[AllsourceAuthAdapter, str], Any],
 ) -> None:
-    longest = spelled(128 - len(prefix), letter)
+    longest = text_of(128 - len(prefix), letter)
     made = await make(adapter, longest)
     assert getattr(made, field) == longest
     repository: Any = adapter.users if field == "id" else adapter.sessions
     assert await repository.get(longest) == made
     async with refused(store, field):
-        await make(adapter, spelled(129 - len(prefix), letter))
+        await make(adapter, text_of(129 - len(prefix), letter))
 
 
 async def test_deepest_metadata_is_kept_and_one_more_level_is_refused(

@@ -1,4 +1,4 @@
-"""Reading in pages that is given up half-way: what was opened for it is closed by then, and not some time later."""
+"""Closing an iterator early closes everything that it opened, at once."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ WALKS: dict[str, Walk] = {
 
 
 @contextmanager
-def nothing_abandoned() -> Iterator[None]:
-    """No generator that is begun inside is left to the loop, which would close it in a task of its own, some time."""
+def no_unclosed_generators() -> Iterator[None]:
+    """Fail if an async generator that was started inside is left for the event loop to close later."""
     found: list[str] = []
     before = sys.get_asyncgen_hooks()
     sys.set_asyncgen_hooks(finalizer=lambda left: found.append(repr(left)))
@@ -47,7 +47,7 @@ async def people(adapter: AllsourceAuthAdapter) -> None:
         await adapter.users.create(id=f"u{number}")
 
 
-async def begun(walk: Any) -> AsyncGenerator[Any, None]:
+async def first_item(walk: Any) -> AsyncGenerator[Any, None]:
     assert await anext(walk) is not None
     return cast("AsyncGenerator[Any, None]", walk)
 
@@ -55,8 +55,8 @@ async def begun(walk: Any) -> AsyncGenerator[Any, None]:
 @pytest.mark.parametrize("name", WALKS)
 @pytest.mark.usefixtures("people")
 async def test_closing_an_iterator_closes_what_it_opened(adapter: AllsourceAuthAdapter, name: str) -> None:
-    with nothing_abandoned():
-        walk = await begun(WALKS[name](adapter))
+    with no_unclosed_generators():
+        walk = await first_item(WALKS[name](adapter))
         await walk.aclose()
 
 
@@ -67,8 +67,8 @@ async def test_closing_an_iterator_in_a_transaction_closes_what_it_opened(
 ) -> None:
     async with adapter.transaction() as tx:
         await tx.users.update("u1", name="Ada")
-        with nothing_abandoned():
-            walk = await begun(WALKS[name](cast("AllsourceAuthAdapter", tx)))
+        with no_unclosed_generators():
+            walk = await first_item(WALKS[name](cast("AllsourceAuthAdapter", tx)))
             await walk.aclose()
 
 
@@ -78,7 +78,7 @@ async def test_sweep_cancelled_at_any_point_leaves_nothing_open(
     await adapter.users.create(id="u")
     for turns in range(0, 60, 1 if ALL else 5):
         await adapter.sessions.create(user_id="u", expires_at=clock() - timedelta(hours=1))
-        with nothing_abandoned():
+        with no_unclosed_generators():
             sweep = asyncio.ensure_future(adapter.sessions.delete_expired())
             for _ in range(turns):
                 await asyncio.sleep(0)

@@ -1,4 +1,4 @@
-"""Logs, reprs and errors: what they say, and that the watch of this suite would notice a leak."""
+"""Logs, reprs and errors contain no secrets, and the watch of this suite would detect a leak."""
 
 import inspect
 import logging
@@ -94,7 +94,7 @@ IDENTIFIER = f"reset-password:{CANARY}"
 
 @pytest.fixture
 async def verification(adapter: AllsourceAuthAdapter, clock: ManualClock) -> Verification:
-    """With an id that holds the identifier, as those of the Rust crate do."""
+    """A verification whose id contains the identifier, as those of the Rust crate do."""
     return await adapter.verifications.create(
         identifier=IDENTIFIER, value=CANARY, expires_at=clock() + timedelta(days=1), id=f"{IDENTIFIER}#7"
     )

@@ -1,4 +1,4 @@
-"""Callers that are cancelled at any moment leave a whole mutation or none, and nothing else."""
+"""A mutation that is cancelled at any point is stored completely or not at all."""
 
 import asyncio
 import gc
@@ -24,7 +24,7 @@ TURNS = (0, 1, 1, 1, 2, 2, 3, 4, 6, 10, 16, 25)
 
 
 class Caller:
-    """Draws calls that have a lot to do with each other."""
+    """Makes random calls that often concern the same entities."""
 
     def __init__(self, adapter: AllsourceAuthAdapter, clock: ManualClock, seed: int) -> None:
         self._adapter = adapter
@@ -71,7 +71,7 @@ class Caller:
         return choices[chosen]
 
     async def cancelled(self) -> bool:
-        """Begin a call and cancel it after a random number of turns of the loop; whether it was cancelled."""
+        """Start a call and cancel it after a random number of iterations of the event loop. Return whether it was cancelled."""
         task = asyncio.ensure_future(self.call())
         for _ in range(self.drawn.choice(TURNS)):
             await asyncio.sleep(0)
@@ -110,7 +110,7 @@ async def test_cancelled_calls_leave_nothing_half_done(
 
 
 async def assert_everything_works(adapter: AllsourceAuthAdapter, clock: ManualClock) -> None:
-    """No id, value or session is blocked by what was cancelled."""
+    """Assert that no id, value or session is blocked by a cancelled call."""
     for number in range(PEOPLE):
         await adapter.users.delete(f"u{number}")
         await adapter.sessions.delete_for_user(f"u{number}")
@@ -125,7 +125,7 @@ async def assert_everything_works(adapter: AllsourceAuthAdapter, clock: ManualCl
 
 
 async def create_after_grace(adapter: AllsourceAuthAdapter, number: int) -> User:
-    """A cancelled sign-up whose claim alone was stored is given two seconds to come after all."""
+    """Create a user; a claim of a cancelled sign-up may block its email for two seconds."""
     async with asyncio.timeout(30):
         while True:
             try:
@@ -135,10 +135,10 @@ async def create_after_grace(adapter: AllsourceAuthAdapter, number: int) -> User
 
 
 async def test_cancelled_waiter_does_not_block_the_others(make_adapter: MakeAdapter, clock: ManualClock) -> None:
-    """Of many that wait for one user, those that are cancelled in the queue leave no hole in it."""
+    """Callers wait for the lock of one user, and some are cancelled while they wait."""
     adapter = make_adapter()
     await adapter.users.create(id="u")
-    # Somebody is at work meanwhile: a fast answer may let the first of them finish before the next one has begun.
+    # Another call is in progress: otherwise the first caller might finish before the next one has started.
     async with adapter.context.mutations.stream_lock("auth-user:u"):
         waiting = [asyncio.ensure_future(adapter.users.update("u", name=str(number))) for number in range(50)]
         await asyncio.sleep(0)

@@ -1,4 +1,4 @@
-"""What goes with a deleted user or organization, what an interruption leaves, and what comes back."""
+"""Cascades: children of a deleted user or organization, interrupted deletions, and restores."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
@@ -42,8 +42,8 @@ def each(samples: Sequence[Sample]) -> pytest.MarkDecorator:
     return pytest.mark.parametrize("sample", samples, ids=str)
 
 
-async def bury(store: EventStore, *, user: str | None = None, organization: str | None = None) -> None:
-    """What a process leaves that died right after the tombstone: everything that was to go with it is still there."""
+async def append_tombstone(store: EventStore, *, user: str | None = None, organization: str | None = None) -> None:
+    """Append the tombstone alone, as a process that crashed right after it. All children still exist."""
     kind, prefix, key = ("user", "auth-user:", user) if user else ("org", "auth-org:", organization)
     events = await stored(store, f"{prefix}{key}")
     tombstone = {"_deleted": True, "id": key}
@@ -101,39 +101,39 @@ async def test_deleting_a_user_deletes_more_children_than_one_batch(adapter: All
     assert [await adapter.members.count(f"o{number}") for number in range(40)] == [1] * 40
 
 
-async def finish_by_deleting_again(adapter: AllsourceAuthAdapter, user: User) -> None:
+async def complete_by_deleting_again(adapter: AllsourceAuthAdapter, user: User) -> None:
     await adapter.users.delete(user.id)
     assert await adapter.users.get(user.id) is None
 
 
-async def finish_by_restoring(adapter: AllsourceAuthAdapter, user: User) -> None:
+async def complete_by_restoring(adapter: AllsourceAuthAdapter, user: User) -> None:
     assert (await adapter.users.restore(user.id)).email == user.email
 
 
-async def finish_by_creating_over_it(adapter: AllsourceAuthAdapter, user: User) -> None:
+async def complete_by_creating_over_it(adapter: AllsourceAuthAdapter, user: User) -> None:
     again = await adapter.users.create(id=user.id, email=user.email, username=user.username)
     assert await adapter.users.get(user.id) == again
 
 
-FINISHES = pytest.mark.parametrize(
+COMPLETIONS = pytest.mark.parametrize(
     "finish",
-    [finish_by_deleting_again, finish_by_restoring, finish_by_creating_over_it],
+    [complete_by_deleting_again, complete_by_restoring, complete_by_creating_over_it],
     ids=["deleting-again", "restoring", "creating-over-it"],
 )
 
 
-@FINISHES
+@COMPLETIONS
 async def test_interrupted_deletion_of_a_user_is_completed(
     adapter: AllsourceAuthAdapter, make_adapter: MakeAdapter, store: EventStore, ada: User, finish: Any
 ) -> None:
     made = await children(adapter, ada.id)
-    await bury(store, user=ada.id)
+    await append_tombstone(store, user=ada.id)
     assert [await sample.of(adapter).get(sample.key_of(child)) for sample, child in made] == [c for _, c in made]
     await finish(make_adapter(), ada)
     assert await living(adapter, made) == []
 
 
-@FINISHES
+@COMPLETIONS
 async def test_children_created_after_the_deletion_are_deleted_too(
     adapter: AllsourceAuthAdapter, ada: User, finish: Any
 ) -> None:
@@ -143,8 +143,8 @@ async def test_children_created_after_the_deletion_are_deleted_too(
     assert await living(adapter, made) == []
 
 
-class DyingStore(WrappedStore):
-    """Takes so many appends, and no more."""
+class FailingStore(WrappedStore):
+    """Accepts a given number of appends, then fails."""
 
     def __init__(self, store: EventStore, appends: int) -> None:
         super().__init__(store)
@@ -165,7 +165,7 @@ async def test_deletion_interrupted_anywhere_is_completed_by_deleting_again(
         user = await adapter.users.create(email=email(f"u{appends}"))
         made = await children(adapter, user.id, count=1)
         try:
-            await make_adapter(store=DyingStore(store, appends)).users.delete(user.id)
+            await make_adapter(store=FailingStore(store, appends)).users.delete(user.id)
             finished = True
         except Http:
             assert (await adapter.users.get(user.id) is None) == (appends > 0)
@@ -173,7 +173,7 @@ async def test_deletion_interrupted_anywhere_is_completed_by_deleting_again(
         await adapter.users.delete(user.id)
         assert await living(adapter, made) == []
         appends += 1
-    # The tombstones of the user and of all that it had, each in an append of its own.
+    # The tombstones of the user and of each of its children are separate appends.
     assert appends > len(made)
 
 
@@ -185,7 +185,7 @@ async def test_deletion_of_an_organization_is_completed_by_deleting_again(
     invitation = await adapter.invitations.create(
         organization_id=acme.id, email=email("x"), inviter_id="u", expires_at=clock() + WEEK
     )
-    await bury(store, organization=acme.id)
+    await append_tombstone(store, organization=acme.id)
     assert await adapter.members.count(acme.id) == 1
     assert await adapter.organizations.list_for_user("u") == []
     await adapter.organizations.delete(acme.id)
@@ -203,7 +203,7 @@ async def test_deletion_of_an_organization_is_completed_before_it_is_restored(
     adapter: AllsourceAuthAdapter, store: EventStore, acme: Organization, over: bool
 ) -> None:
     member = await adapter.members.create(organization_id=acme.id, user_id="u")
-    await bury(store, organization=acme.id)
+    await append_tombstone(store, organization=acme.id)
     if over:
         await adapter.organizations.create(name="Again", slug="acme", id=acme.id)
     else:
@@ -218,9 +218,9 @@ async def test_value_of_a_child_of_a_deleted_user_is_free(
     adapter: AllsourceAuthAdapter, make_adapter: MakeAdapter, store: EventStore, ada: User, sample: Sample
 ) -> None:
     old = await sample.create(adapter, **given(sample, ada.id, "wanted"))
-    await bury(store, user=ada.id)
-    # A membership and a second factor are unique to their user. Those made now belong to a deleted one as well, so the next
-    # contender may take the value once more.
+    await append_tombstone(store, user=ada.id)
+    # Memberships and second factors are unique per user. Those created now belong to the deleted user, too, so the next
+    # contender may take the value again.
     taker = ada.id if sample not in TRANSFERABLE else (await adapter.users.create(email=email("ada"))).id
     wanted = given(sample, taker, "wanted")
     contenders = [make_adapter(), make_adapter()]
@@ -251,7 +251,7 @@ async def test_restored_child_takes_its_value_from_a_child_of_a_deleted_user(
     second = await sample.create(adapter, **given(sample, ada.id, "wanted"))
     with pytest.raises(Conflict):
         await sample.of(adapter).restore(first.id)
-    await bury(store, user=ada.id)
+    await append_tombstone(store, user=ada.id)
     back = await sample.of(adapter).restore(first.id)
     assert await by_value(adapter, sample, first) == back
     assert await sample.of(adapter).get(second.id) is None
@@ -273,7 +273,7 @@ async def test_membership_of_a_deleted_organization_blocks_no_new_one(
     adapter: AllsourceAuthAdapter, store: EventStore, acme: Organization
 ) -> None:
     old = await adapter.members.create(organization_id=acme.id, user_id="u")
-    await bury(store, organization=acme.id)
+    await append_tombstone(store, organization=acme.id)
     new = await adapter.members.create(organization_id=acme.id, user_id="u")
     assert await adapter.members.get(old.id) is None
     assert await adapter.members.list_for_organization(acme.id) == [new]
@@ -361,8 +361,8 @@ async def test_index_is_right_after_concurrent_deletion_and_restore(
         assert await by_value(one, sample, child) == state
 
 
-class Overtaken(WrappedStore):
-    """Somebody else does something right after the first decision about ``stream`` was read."""
+class Interfering(WrappedStore):
+    """Runs another call right after the first read of ``stream`` that a decision depends on."""
 
     def __init__(self, store: EventStore, stream: str, meanwhile: Callable[[], Awaitable[None]]) -> None:
         super().__init__(store)
@@ -380,7 +380,7 @@ class Overtaken(WrappedStore):
 async def test_restore_of_a_living_entity_returns_the_state_it_read(
     adapter: AllsourceAuthAdapter, make_adapter: MakeAdapter, store: EventStore
 ) -> None:
-    """The entity is deleted right after `restore` found it alive; it was there all the same."""
+    """The entity is deleted right after `restore` has read it."""
     member = await adapter.members.create(organization_id="o", user_id="u")
-    overtaken = Overtaken(store, f"auth-member:{member.id}", lambda: adapter.members.delete(member.id))
+    overtaken = Interfering(store, f"auth-member:{member.id}", lambda: adapter.members.delete(member.id))
     assert await make_adapter(store=overtaken).members.restore(member.id) == member

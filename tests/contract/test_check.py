@@ -1,4 +1,4 @@
-"""A check finds what crashes, other writers and broken servers leave, and repairs what needs no guessing."""
+"""`check` finds what crashes, other writers and faulty servers leave, and repairs what needs no decision."""
 
 import asyncio
 import json
@@ -24,7 +24,7 @@ WANTED = claim_stream("email", email("wanted").lower())
 
 
 async def one_of_each(adapter: AllsourceAuthAdapter, clock: ManualClock) -> User:
-    """A user with one of everything, and an organization."""
+    """A user with one entity of each kind, and an organization."""
     user = await adapter.users.create(email=email("all"), username="all")
     later = clock() + WEEK
     org = await adapter.organizations.create(name="Org", slug="org")
@@ -40,7 +40,7 @@ async def one_of_each(adapter: AllsourceAuthAdapter, clock: ManualClock) -> User
 
 
 def tombstone_of(user: User) -> NewEvent:
-    """The first event of a deletion that came no further."""
+    """The first event of a deletion that was interrupted after it."""
     gone = {"_deleted": True, "id": user.id}
     return new_event(f"auth-user:{user.id}", gone, type="auth.user.deleted", metadata={"op": "a", "seq": 2}, guard=1)
 
@@ -56,7 +56,7 @@ def entry_of(stream: str, user_id: str = "u", *, seq: int = 1) -> NewEvent:
 
 
 async def found(adapter: AllsourceAuthAdapter, store: EventStore) -> tuple[Finding, ...]:
-    """The findings of a check that must not write anything."""
+    """The findings of a check, which must not write anything."""
     async with written_by(store) as written:
         checked = await adapter.check()
     assert written.events == []
@@ -66,7 +66,7 @@ async def found(adapter: AllsourceAuthAdapter, store: EventStore) -> tuple[Findi
 
 
 async def repaired(adapter: AllsourceAuthAdapter, store: EventStore) -> list[Event]:
-    """What a repair writes; it repairs everything, and a second one finds nothing more to do."""
+    """The types that a repair writes. It must repair everything, and a second repair must find nothing."""
     expected = await found(adapter, store)
     async with written_by(store) as written:
         checked = await adapter.check(repair=True)
@@ -181,7 +181,7 @@ async def test_old_claim_without_its_owner_is_fenced_and_released(
 async def test_repair_does_not_release_a_newer_claim(
     make_adapter: MakeAdapter, store: EventStore, ada: User, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Somebody takes the free value between the look at its claim and the release."""
+    """Another caller takes the free value between the read of its claim and the release."""
     await store.append([claim_by(f"auth-user:{ada.id}", 0)])
     adapter, others = make_adapter(), make_adapter()
     append = store.append
@@ -245,12 +245,12 @@ async def test_duplicate_gets_the_claim_after_the_other_gave_up_the_value(
     assert user.id == "a"
 
 
-# Lists
+# Indexes
 
 
 async def test_living_entities_without_index_entries_get_them(adapter: AllsourceAuthAdapter, store: EventStore) -> None:
     await adapter.users.create(id="warm")
-    await store.append([their_session(name, "u") for name in ("a", "b", "c")])
+    await store.append([append_session(name, "u") for name in ("a", "b", "c")])
     (finding,) = await found(adapter, store)
     assert (finding.problem, finding.kind, finding.field) == ("missing_entry", "session", "user")
     assert (finding.keys, finding.stream) == ((token("a"), token("b"), token("c")), index_stream("u"))
@@ -306,7 +306,7 @@ async def test_old_entry_without_a_session_is_removed_and_its_stream_fenced(
     assert (finding.problem, finding.keys) == ("dead_entry", (token("never"),))
     fence, entry = await repaired(adapter, store)
     assert (fence.type, entry.type) == ("auth.index.fenced", "auth.index.removed")
-    late = their_session("never", "u")
+    late = append_session("never", "u")
     await store.append(
         [new_event(late.stream, json.loads(late.payload), type=late.type, metadata={"v": 1, "op": "x", "seq": 1})]
     )
@@ -361,7 +361,7 @@ async def test_unfinished_cascade_is_completed(
 
 
 async def test_child_of_a_deleted_parent_is_one_finding(adapter: AllsourceAuthAdapter, store: EventStore) -> None:
-    """It is one finding, not one more for its claim and its list."""
+    """Its claim and its index entry are not reported in addition."""
     gone = {"_deleted": True, "id": "gone"}
     account = {"id": "a", "userId": "gone", "providerId": "github", "accountId": "42"}
     account |= {"createdAt": "2026-01-01T00:00:00Z", "updatedAt": "2026-01-01T00:00:00Z"}
@@ -397,7 +397,7 @@ async def test_child_of_a_deleted_user_does_not_make_a_duplicate_after_the_repai
     assert await found(adapter, store) == ()
 
 
-# What cannot be decoded
+# Undecodable events
 
 
 async def test_undecodable_events_are_reported_and_left_alone(
@@ -423,7 +423,7 @@ async def test_undecodable_events_are_reported_and_left_alone(
         assert {finding.path for finding in findings if finding.event_id == old.id} == {"$.emailVerified"}
         assert not revealed(f"{checked!r} {checked.findings!r}")
         assert set(findings) <= set(checked.remaining)
-    assert len(await stored(store, index_stream(ada.id))) == 1  # its session may well stand there
+    assert len(await stored(store, index_stream(ada.id))) == 1  # the entry of the living session
 
 
 @pytest.mark.race
@@ -454,7 +454,7 @@ async def test_check_during_writes_leaves_a_consistent_store(
     assert (await writer.users.list()).total == 30
 
 
-def their_session(name: str, user_id: str) -> NewEvent:
+def append_session(name: str, user_id: str) -> NewEvent:
     moment = START.isoformat()
     session = {
         "id": f"id-of-{name}",

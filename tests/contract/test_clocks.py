@@ -1,4 +1,4 @@
-"""Equal timestamps and clocks that step back: the newest state is the newest state."""
+"""With equal timestamps and clocks that step back, the newest state is still found."""
 
 from datetime import timedelta
 

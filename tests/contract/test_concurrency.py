@@ -1,4 +1,4 @@
-"""Many callers at once: one winner where there must be one, and nothing lost where there need not be."""
+"""Concurrent callers: a unique value has one winner, and no update is lost."""
 
 import asyncio
 import itertools
@@ -129,7 +129,7 @@ async def test_update_that_always_loses_gives_up_and_changes_nothing(
     contended = ContendedStore(store, f"auth-user:{ada.id}")
     adapter = make_adapter(store=contended)
     seconds = itertools.count()
-    adapter.context.mutations.now = lambda: next(seconds)  # every look at the clock takes a second
+    adapter.context.mutations.now = lambda: next(seconds)  # each reading of the clock advances it by a second
     with pytest.raises(VersionConflict) as caught:
         await adapter.users.update(ada.id, name="x", email=email("never"), username="never")
     assert contended.lost > 1
@@ -143,20 +143,20 @@ async def test_update_that_always_loses_gives_up_and_changes_nothing(
     assert await fresh.users.get_by_username("never") == taker
 
 
-class Overtaken(WrappedStore):
-    """Keeps the first events of a batch, as Core does. Just before the first sign-up, ``overtake`` runs."""
+class Interfering(WrappedStore):
+    """Stores the first events of a batch, as Core does. Just before the first sign-up, ``interfere`` runs."""
 
     atomic_batches = False
 
-    def __init__(self, store: EventStore, overtake: Callable[[], Awaitable[object]]) -> None:
+    def __init__(self, store: EventStore, interfere: Callable[[], Awaitable[object]]) -> None:
         super().__init__(store)
-        self._overtake: Callable[[], Awaitable[object]] | None = overtake
+        self._overtake: Callable[[], Awaitable[object]] | None = interfere
 
     async def append(self, events: Sequence[NewEvent]) -> list[Acknowledged]:
-        overtake = self._overtake
-        if overtake is not None and any(event.type == "auth.user.created" for event in events):
+        interfere = self._overtake
+        if interfere is not None and any(event.type == "auth.user.created" for event in events):
             self._overtake = None
-            await overtake()
+            await interfere()
         found = []
         for event in events:
             found += await super().append([event])
@@ -167,7 +167,7 @@ async def test_value_that_a_refused_sign_up_has_claimed_is_free_at_once(
     make_adapter: MakeAdapter, store: EventStore
 ) -> None:
     faster = make_adapter()
-    slower = make_adapter(store=Overtaken(store, lambda: faster.users.create(username="ada")))
+    slower = make_adapter(store=Interfering(store, lambda: faster.users.create(username="ada")))
     with pytest.raises(Conflict, match="username"):
         await slower.users.create(email=email("Eve"), username="ada")
     claims = await stored(store, claim_stream("email", email("Eve").lower()))
@@ -177,7 +177,10 @@ async def test_value_that_a_refused_sign_up_has_claimed_is_free_at_once(
 
 
 async def test_last_attempt_is_made_after_the_mutation_deadline(adapter: AllsourceAuthAdapter) -> None:
-    """On a busy machine the ten seconds may pass within the first attempt; its loser is told why, not that it was slow."""
+    """On a busy machine the deadline may pass during the first attempt.
+
+    The caller still gets the real reason, such as `Conflict`.
+    """
     minutes = itertools.count(step=60.0)
     adapter.context.mutations.now = lambda: next(minutes)
     outcomes = await asyncio.gather(
@@ -189,13 +192,13 @@ async def test_last_attempt_is_made_after_the_mutation_deadline(adapter: Allsour
 async def test_update_that_loses_for_a_while_wins_in_the_end(
     make_adapter: MakeAdapter, store: EventStore, ada: User
 ) -> None:
-    class Tiring(ContendedStore):
+    class SlowStore(ContendedStore):
         async def append(self, events: Any) -> Any:
             if self.lost >= 5:
                 return await self._store.append(events)
             return await super().append(events)
 
-    adapter = make_adapter(store=Tiring(store, f"auth-user:{ada.id}"))
+    adapter = make_adapter(store=SlowStore(store, f"auth-user:{ada.id}"))
     changed = await adapter.users.update(ada.id, email=email("late"))
     assert await adapter.users.get_by_email(email("late")) == changed
     assert await adapter.users.get_by_email(email("Ada")) is None

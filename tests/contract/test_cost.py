@@ -1,4 +1,4 @@
-"""What calls cost in reads and appends, whatever the store holds."""
+"""The number of reads and appends of each call, for stores of any size."""
 
 import asyncio
 from datetime import timedelta
@@ -21,7 +21,7 @@ pytestmark = pytest.mark.heavy
 
 @pytest.fixture(autouse=True)
 def watch() -> Watch:
-    """Nobody watches here: looking at every result would take longer than the calls."""
+    """Replaces the watch for secrets, which would take longer than the calls."""
     return Watch()
 
 
@@ -32,7 +32,7 @@ def counted(store: EventStore) -> CountingStore:
 
 @pytest.fixture
 async def counting(make_adapter: MakeAdapter, counted: CountingStore) -> AllsourceAuthAdapter:
-    """An adapter after its first write, which also settles the settings."""
+    """An adapter after its first write, which also stores the settings."""
     adapter = make_adapter(store=counted)
     await adapter.users.create(id="warm")
     counted.forget()
@@ -80,12 +80,12 @@ async def test_list_of_a_busy_user_takes_few_reads(
     clock = dated
     kept = [await counting.sessions.create(user_id="u", expires_at=clock() + WEEK) for _ in range(3)]
 
-    async def come_and_go(times: int) -> None:
+    async def sign_in_and_out(times: int) -> None:
         for _ in range(times):
             session = await counting.sessions.create(user_id="u", expires_at=clock() + WEEK)
             await counting.sessions.delete(session.token)
 
-    await asyncio.gather(*[come_and_go(250) for _ in range(40)])
+    await asyncio.gather(*[sign_in_and_out(250) for _ in range(40)])
     counted.forget()
     listed = await counting.sessions.list_for_user("u")
     assert {session.token for session in listed} == {session.token for session in kept}
@@ -118,7 +118,7 @@ async def test_sign_up_is_one_append_and_a_read_per_value(
     await counting.users.create(**given)  # type: ignore[arg-type]
     assert len(counted.appends) == 1
     assert len(counted.appends[0]) == events
-    # Where a server may forget versions, a new claim is read back.
+    # On a store that loses versions on restart, a new claim is read back.
     assert len(counted.reads) <= (2 * reads if counted.loses_versions_on_restart else reads)
 
 

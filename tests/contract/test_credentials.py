@@ -1,4 +1,4 @@
-"""What accounts, second factors, API keys and passkeys have in common: each belongs to a user and has a value of its own."""
+"""Common behaviour of accounts, second factors, API keys and passkeys: each belongs to a user and has a unique value."""
 
 import asyncio
 from datetime import timedelta
@@ -28,7 +28,7 @@ def each(credentials: Any = CREDENTIALS) -> pytest.MarkDecorator:
 
 
 def touched(entity: Any, **changes: Any) -> Any:
-    """``entity`` with these changes, and with ``updated_at`` where the kind has it."""
+    """Return ``entity`` with these changes, and with a new ``updated_at`` if the kind has one."""
     if not hasattr(entity, "updated_at"):
         changes.pop("updated_at", None)
     return msgspec.structs.replace(entity, **changes)
@@ -277,8 +277,8 @@ async def test_restore_under_a_deleted_user_is_refused(
     assert await sort.find(adapter, made) == back
 
 
-async def left_behind(adapter: AllsourceAuthAdapter, ada: User, sort: Credential) -> Any:
-    """One that was made just after its user was deleted, as a slow writer would."""
+async def orphan(adapter: AllsourceAuthAdapter, ada: User, sort: Credential) -> Any:
+    """A credential that was created just after its user was deleted, as by a slow writer."""
     await adapter.users.delete(ada.id)
     return await sort.make(adapter, **{**sort.unique(0), "user_id": ada.id})
 
@@ -287,7 +287,7 @@ async def left_behind(adapter: AllsourceAuthAdapter, ada: User, sort: Credential
 async def test_look_up_by_value_skips_children_of_deleted_users(
     adapter: AllsourceAuthAdapter, ada: User, sort: Credential
 ) -> None:
-    left = await left_behind(adapter, ada, sort)
+    left = await orphan(adapter, ada, sort)
     assert await sort.of(adapter).get(left.id) == left
     assert await sort.find(adapter, left) is None
 
@@ -296,7 +296,7 @@ async def test_look_up_by_value_skips_children_of_deleted_users(
 async def test_child_of_a_deleted_user_blocks_no_value(
     adapter: AllsourceAuthAdapter, ada: User, sort: Credential
 ) -> None:
-    left = await left_behind(adapter, ada, sort)
+    left = await orphan(adapter, ada, sort)
     wanted: dict[str, Any] = {"user_id": ada.id if sort is TWO_FACTOR else "other"}
     again = await sort.make(adapter, **wanted)
     assert await sort.of(adapter).get(left.id) is None
@@ -399,7 +399,7 @@ async def test_creation_is_one_append_and_at_most_a_read(
         counted.forget()
         await sort.make(adapter, number)
         assert [len(batch) for batch in counted.appends] == [sort.events]
-        # Where a server may forget versions, a new claim is read back.
+        # On a store that loses versions on restart, a new claim is read back.
         assert len(counted.reads) <= (2 if counted.loses_versions_on_restart else 1)
 
 

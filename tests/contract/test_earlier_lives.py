@@ -1,4 +1,4 @@
-"""An id that was given anew after a deletion: a revert to before that does not change whose the entity is."""
+"""An id that was deleted and created again: a revert to the time before does not change the owner."""
 
 from typing import Any
 
@@ -20,7 +20,7 @@ def sample(request: pytest.FixtureRequest) -> Sample:
 
 
 async def lived_twice(adapter: AllsourceAuthAdapter, sample: Sample) -> tuple[Any, Any]:
-    """A child of parents that were deleted since, and the child that has its id now, of other parents."""
+    """Create a child whose id was used before, by a child of other parents that are deleted now. Return both."""
     lives = []
     for life in ("old", "new"):
         await adapter.users.create(id=life)

@@ -1,4 +1,4 @@
-"""Reads that every repository has: many keys, existence, all living entities."""
+"""Reads that every repository has: `get_many`, `exists`, `scan`."""
 
 from datetime import timedelta
 

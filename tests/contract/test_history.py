@@ -1,4 +1,4 @@
-"""The history of an entity: every change, from either end, with what it changed."""
+"""The history of an entity: its changes in either order, with the changed fields."""
 
 from datetime import timedelta
 
@@ -22,7 +22,7 @@ from tests.support.events import metadata, new_event, stored, stored_user
 
 @pytest.fixture
 async def story(adapter: AllsourceAuthAdapter, clock: ManualClock, ada: User) -> list[Change[User]]:
-    """Created, renamed, given another email, deleted, restored; a minute apart."""
+    """Ada created, renamed, given another email, deleted and restored, a minute apart."""
     minute = timedelta(minutes=1)
     clock.move(minute)
     await adapter.users.update(ada.id, name="Ada L.")
@@ -149,7 +149,7 @@ async def test_fences_are_left_out_unless_asked_for(
 
 
 async def test_label_of_an_old_writer_is_kept() -> None:
-    """In a file: Core refuses capital letters in a type (section 7.1 of the contract)."""
+    """On the embedded store only: Core refuses capital letters in event types."""
     store = SqliteStore(SqliteLog(None))
     async with AllsourceAuthAdapter.with_store(store) as adapter:
         await store.append([new_event("auth-user:old", stored_user("old"), type="UserCreated")])

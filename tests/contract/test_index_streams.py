@@ -1,4 +1,4 @@
-"""Claims, lists, fences, settings: the streams beside the entities, byte for byte where others read them."""
+"""Claims, index entries, fences and settings: the events that other programs read, byte for byte."""
 
 from datetime import timedelta
 
@@ -105,7 +105,7 @@ async def test_snapshot_covers_the_living(adapter: AllsourceAuthAdapter, store: 
 async def test_index_is_the_newest_complete_snapshot_and_later_entries(
     adapter: AllsourceAuthAdapter, store: EventStore, clock: ManualClock
 ) -> None:
-    """Snapshots of others are believed; one whose parts are not all there is ignored."""
+    """Snapshots of other writers count, too. Incomplete ones are ignored."""
     sessions = [await adapter.sessions.create(user_id="u", expires_at=clock() + WEEK) for _ in range(4)]
     own = [f"auth-session:{session.token}" for session in sessions]
     listed = index_stream("u")
@@ -225,7 +225,7 @@ async def test_store_with_other_settings_is_refused(
 
 
 async def _claim(store: EventStore, *, owner: str, version: int) -> None:
-    """What a writer leaves that died right after its claim of lost@example.org."""
+    """Append the claim of lost@example.org alone, as a writer that crashed right after it."""
     claim = {"v": 1, "owner": owner, "ownerVersion": version}
     stream = claim_stream("email", "lost@example.org")
     await store.append([new_event(stream, claim, type="auth.index.claimed", metadata={"op": "f" * 32, "seq": 1})])

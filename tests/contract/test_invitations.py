@@ -1,4 +1,4 @@
-"""Invitations: sent, found while they are pending, answered once."""
+"""Invitations: created, found while they are pending, answered once."""
 
 import asyncio
 import unicodedata
@@ -28,7 +28,7 @@ ANSWERS = ("accepted", "rejected", "canceled")
 
 
 async def invite(adapter: AllsourceAuthAdapter, **given: Any) -> Invitation:
-    """Invite Ada to the organization "o" for a week, or as given."""
+    """Invite Ada to the organization ``o`` for a week, or with other values."""
     usual = {
         "organization_id": "o",
         "email": email("Ada"),
@@ -176,7 +176,7 @@ async def test_answered_invitation_is_not_pending(
 async def test_expired_invitation_can_be_answered(
     adapter: AllsourceAuthAdapter, clock: ManualClock, invitation: Invitation
 ) -> None:
-    """Whether that is allowed is the application's business, as in section B.7."""
+    """The application decides whether that is allowed."""
     clock.move(WEEK + WEEK)
     answered = await adapter.invitations.update_status(invitation.id, "accepted", expected="pending")
     assert answered.status == "accepted"
@@ -208,7 +208,7 @@ async def test_concurrent_accept_and_cancel_have_one_winner(make_adapter: MakeAd
 
 
 async def _accepted_and_canceled(one: AllsourceAuthAdapter, other: AllsourceAuthAdapter, number: int) -> str:
-    """Accept and cancel an invitation at the same time; what became of it."""
+    """Accept and cancel an invitation concurrently; return the results."""
     invitation = await invite(one, id=f"i{number}", email=email(f"guest-{number}"))
     calls = [
         one.invitations.update_status(invitation.id, "accepted", expected="pending"),
@@ -240,7 +240,7 @@ async def test_missing_invitation_is_not_found(adapter: AllsourceAuthAdapter, st
 
 
 async def test_deleted_invitation_can_be_restored(adapter: AllsourceAuthAdapter, invitation: Invitation) -> None:
-    """An invitation is deleted with its organization only."""
+    """An invitation is only deleted together with its organization or inviter."""
     answered = await adapter.invitations.update_status(invitation.id, "rejected")
     organization = await adapter.organizations.create(name="O", slug="o", id="o")
     await adapter.organizations.delete(organization.id)

@@ -1,4 +1,4 @@
-"""Decisions never rest on plain reads, which a server with replicas may answer from the past."""
+"""Decisions never depend on plain reads, which a replica may answer with an older state."""
 
 # ruff: noqa: PT012 - a transaction is a block, and ends with it
 
@@ -14,7 +14,7 @@ from tests.support.wrappers import CrashingStore, PatientStore
 
 
 class Lagging(PatientStore):
-    """Plain reads see the first event of a stream of entities only."""
+    """Its plain reads return the first event of an entity stream only."""
 
     async def latest(self, stream: str, *, require_leader: bool = False) -> Latest:
         if require_leader or stream.startswith("auth-idx:"):

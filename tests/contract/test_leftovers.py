@@ -1,4 +1,4 @@
-"""What broken or foreign writers leave in a store is recognised when it is met, and never trusted."""
+"""Incomplete writes of crashed or foreign writers are detected on reading and never trusted."""
 
 from datetime import timedelta
 from typing import Any
@@ -29,7 +29,7 @@ async def test_creation_over_a_fenced_tombstone_first_completes_the_deletion(
 async def test_claim_of_a_completed_operation_is_free(
     adapter: AllsourceAuthAdapter, store: EventStore, ada: User
 ) -> None:
-    """Also where the owner's version says that it may still come, as after a crash of a server."""
+    """Even if the version of the owner suggests that it is pending, as after a crash of a server."""
     [created] = await adapter.users.history(ada.id)
     claim = {"v": 1, "owner": f"auth-user:{ada.id}", "ownerVersion": 2}
     stream = claim_stream("email", email("was-hers").lower())

@@ -1,4 +1,4 @@
-"""A session with its user: only while both authenticate."""
+"""`load_session`: a session and its user are returned only while both are valid."""
 
 from datetime import timedelta
 from typing import Any
@@ -106,7 +106,7 @@ async def test_each_adapter_uses_its_own_clock(
 async def test_user_of_the_newest_state_of_a_session_is_loaded(
     adapter: AllsourceAuthAdapter, store: EventStore, ada: User, session: Session, known: bool
 ) -> None:
-    """Ours never change hands; events of others might."""
+    """This library never changes the user of a session; another program might."""
     eve = await adapter.users.create(id="eve")
     if known:
         assert await adapter.load_session(session.token) == SessionWithUser(session=session, user=ada)

@@ -1,4 +1,4 @@
-"""Members: joined, found, given other roles, counted, gone."""
+"""Members: added, found, counted, given other roles, deleted."""
 
 import asyncio
 import json
@@ -253,7 +253,7 @@ async def test_counts_follow_every_change(adapter: AllsourceAuthAdapter) -> None
 async def test_owner_count_is_right_during_concurrent_demotions(
     make_adapter: MakeAdapter,
 ) -> None:
-    """Owners only become fewer here, so a count lies between what was true before it and what is true after it."""
+    """The number of owners only falls here, so a count must be between the numbers before and after it."""
     one, two, reader = make_adapter(), make_adapter(), make_adapter()
     for number in range(12):
         name = f"o{number}"
@@ -278,7 +278,7 @@ async def _watch_owners(adapter: AllsourceAuthAdapter, organization_id: str, mem
 
 
 async def _as_they_are(adapter: AllsourceAuthAdapter, members: list[Member]) -> list[Member]:
-    """The members by their own states, in the order of a list."""
+    """The members by their own states, in the order of `list_for_organization`."""
     found = await adapter.members.get_many(member.id for member in members)
     return sorted(found.values(), key=lambda member: (member.created_at, member.id))
 
@@ -341,7 +341,7 @@ async def test_organization_of_ten_thousand_is_listed_and_counted(
 
 
 def _joined(number: int) -> list[NewEvent]:
-    """What joining leaves, but for the claim; every thousandth member is an owner."""
+    """The events of joining, except the claim. Every thousandth member is an owner."""
     stream = f"auth-member:m{number:05}"
     state = {
         "id": f"m{number:05}",

@@ -1,4 +1,4 @@
-"""The metadata of what we write: format, operation, sequence, and who, from where and why."""
+"""The metadata of events: format, operation id, sequence number, audit fields."""
 
 import asyncio
 import re

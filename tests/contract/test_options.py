@@ -1,4 +1,4 @@
-"""The options of the adapter: validated when it is built, each error naming the option."""
+"""The options of the adapter are validated on construction, and errors name the option."""
 
 import os
 from datetime import UTC, datetime

@@ -1,4 +1,4 @@
-"""Organizations: founded, found by id, slug and member, changed, deleted, brought back."""
+"""Organizations: created, found by id, slug and member, changed, deleted, restored."""
 
 from datetime import timedelta
 from typing import Any

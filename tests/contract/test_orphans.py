@@ -1,4 +1,4 @@
-"""A child that was made for a parent that is dead already does not keep its value from others."""
+"""A child that was created for a deleted parent does not block its unique value."""
 
 # ruff: noqa: PT012 - a transaction is a block, and ends with it
 

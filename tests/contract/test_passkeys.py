@@ -1,4 +1,4 @@
-"""Passkeys: credentials whose counter only grows where it counts. What they share is in `test_credentials`."""
+"""Passkeys and their signature counters. `test_credentials` has what they share with other credentials."""
 
 import asyncio
 from typing import Any
@@ -30,7 +30,7 @@ BAD_PASSKEYS = [
 
 @pytest.fixture
 async def passkey(adapter: AllsourceAuthAdapter) -> Passkey:
-    """A passkey with everything that one can have; its counter is at 3."""
+    """A passkey with all optional values and a counter of 3."""
     made: Passkey = await PASSKEY.make(adapter, **PASSKEY.optional)
     return made
 

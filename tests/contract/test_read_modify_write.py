@@ -1,4 +1,4 @@
-"""What an update does not touch is written again exactly as it was."""
+"""Members that an update does not change are written again byte for byte."""
 
 import json
 

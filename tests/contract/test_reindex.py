@@ -1,4 +1,4 @@
-"""What others wrote becomes searchable: the events of the Rust crate, all ten kinds of them, and what is shared or broken."""
+"""`reindex`: the entities of the Rust crate become searchable; duplicates and undecodable events are reported."""
 
 import asyncio
 import json
@@ -51,17 +51,17 @@ U1, U2, U3 = (
 LIVING = 21
 
 
-async def they_wrote(store: EventStore) -> None:
-    """Everything in the fixture, as the crate sends it."""
+async def append_fixture(store: EventStore) -> None:
+    """Append all events of the fixture, as the crate sends them."""
     for line in RUST_EVENTS.read_text().splitlines():
         await store.append([rust_event(json.loads(line))])
 
 
-async def they_sign_up(store: EventStore, user_id: str, **members: object) -> None:
+async def append_user(store: EventStore, user_id: str, **members: object) -> None:
     await store.append([new_event(f"auth-user:{user_id}", stored_user(user_id, **members))])
 
 
-def their_session(name: str, user_id: str) -> NewEvent:
+def append_session(name: str, user_id: str) -> NewEvent:
     session = {
         "id": f"id-of-{name}",
         "token": token(name),
@@ -74,7 +74,7 @@ def their_session(name: str, user_id: str) -> NewEvent:
 
 
 async def found_by(adapter: AllsourceAuthAdapter) -> dict[str, Any]:
-    """Every look-up that needs a claim or a list, for what lives in the fixture."""
+    """The results of every look-up that needs a claim or an index, for the living entities of the fixture."""
     found: dict[str, Any] = {
         "email": await adapter.users.get_by_email("RS-U1-new@example.test"),
         "email that was given up": await adapter.users.get_by_email("rs-u1@example.test"),
@@ -117,7 +117,7 @@ def adapter(make_adapter: MakeAdapter, clock: ManualClock) -> AllsourceAuthAdapt
 async def test_everything_of_the_crate_is_found_by_every_look_up(
     adapter: AllsourceAuthAdapter, store: EventStore
 ) -> None:
-    await they_wrote(store)
+    await append_fixture(store)
     before = await found_by(adapter)
     assert not any(found for found in before.values())
     done = await adapter.reindex()
@@ -154,7 +154,7 @@ async def test_everything_of_the_crate_is_found_by_every_look_up(
 async def test_entities_deleted_by_the_crate_free_their_values(
     adapter: AllsourceAuthAdapter, store: EventStore
 ) -> None:
-    await they_wrote(store)
+    await append_fixture(store)
     await adapter.reindex()
     assert await adapter.users.get_by_email("rs-gone@example.test") is None
     assert await adapter.users.get_by_username("rs-gone_un") is None
@@ -169,7 +169,7 @@ async def test_entities_deleted_by_the_crate_free_their_values(
 
 
 async def test_values_of_the_crates_users_are_taken(adapter: AllsourceAuthAdapter, store: EventStore) -> None:
-    await they_wrote(store)
+    await append_fixture(store)
     await adapter.reindex()
     with pytest.raises(Conflict):
         await adapter.users.create(email="rs-u1-NEW@example.test")
@@ -185,7 +185,7 @@ async def test_values_of_the_crates_users_are_taken(adapter: AllsourceAuthAdapte
 async def test_second_run_writes_nothing(
     adapter: AllsourceAuthAdapter, make_adapter: MakeAdapter, store: EventStore
 ) -> None:
-    await they_wrote(store)
+    await append_fixture(store)
     await adapter.reindex()
     async with written_by(store) as written:
         again = await make_adapter().reindex()
@@ -213,10 +213,10 @@ async def test_empty_store_stays_empty(adapter: AllsourceAuthAdapter, store: Eve
 
 
 async def test_claims_and_entries_have_the_documented_format(adapter: AllsourceAuthAdapter, store: EventStore) -> None:
-    await they_sign_up(store, "u", email=email("Ada"))
+    await append_user(store, "u", email=email("Ada"))
     for name in ("Other name", "Third name"):
-        await they_sign_up(store, "u", email=email("Ada"), name=name)
-    await store.append([their_session("s", "u")])
+        await append_user(store, "u", email=email("Ada"), name=name)
+    await store.append([append_session("s", "u")])
     async with written_by(store) as written:
         await adapter.reindex()
     (claim,) = written.of(claim_stream("email", email("ada").lower()))
@@ -237,8 +237,8 @@ async def test_claims_and_entries_have_the_documented_format(adapter: AllsourceA
 async def test_revocation_during_the_reindex_outranks_its_entry(
     adapter: AllsourceAuthAdapter, store: EventStore
 ) -> None:
-    """As when a session is revoked between the look at it and the entry, by another process."""
-    await store.append([their_session("s", "u")])
+    """Another process revokes a session between the read of it and the index entry."""
+    await store.append([append_session("s", "u")])
     await adapter.reindex()
     (entry,) = await stored(store, index_stream("u"))
     await adapter.sessions.delete(token("s"))
@@ -252,9 +252,9 @@ async def test_oldest_duplicate_gets_the_claim_and_all_are_reported(
     adapter: AllsourceAuthAdapter, store: EventStore, first_met: str
 ) -> None:
     older = "z" if first_met == "a" else "a"
-    await they_sign_up(store, older, email=email("Shared"), createdAt=EARLY)
-    await they_sign_up(store, first_met, email=email("shared").upper(), createdAt=LATE)
-    await they_sign_up(store, "m", email=email("SHARED"), createdAt=LATE)
+    await append_user(store, older, email=email("Shared"), createdAt=EARLY)
+    await append_user(store, first_met, email=email("shared").upper(), createdAt=LATE)
+    await append_user(store, "m", email=email("SHARED"), createdAt=LATE)
     done = await adapter.reindex()
     (finding,) = done.duplicates
     assert (finding.problem, finding.kind, finding.field, finding.repaired) == ("duplicate", "user", "email", False)
@@ -269,8 +269,8 @@ async def test_oldest_duplicate_gets_the_claim_and_all_are_reported(
     assert written.events == []
 
 
-class Overtaking(WrappedStore):
-    """Whoever appends for the oldest of several first comes late."""
+class DelayingOldest(WrappedStore):
+    """Delays the append for the oldest of several duplicates."""
 
     async def append(self, events: Sequence[NewEvent]) -> list[Acknowledged]:
         if U1.encode() in events[-1].payload:
@@ -279,10 +279,10 @@ class Overtaking(WrappedStore):
 
 
 async def test_duplicates_do_not_compete_for_the_claim(make_adapter: MakeAdapter, store: EventStore) -> None:
-    """One claim is written for all of them, whose ever append is the fastest."""
+    """One claim is written for all of them, whatever the order of the appends."""
     for user_id, moment in ((U1, EARLY), (U2, LATE), (U3, LATE)):
-        await they_sign_up(store, user_id, email=email("Ada"), createdAt=moment)
-    found = await make_adapter(store=Overtaking(store)).reindex()
+        await append_user(store, user_id, email=email("Ada"), createdAt=moment)
+    found = await make_adapter(store=DelayingOldest(store)).reindex()
     assert (found.claims, len(found.duplicates)) == (1, 1)
     user = await make_adapter(store=store).users.get_by_email(email("Ada"))
     assert user is not None
@@ -293,7 +293,7 @@ async def test_older_user_of_the_crate_takes_over_the_claim_of_a_newer_one(
     adapter: AllsourceAuthAdapter, store: EventStore
 ) -> None:
     ours = await adapter.users.create(email=email("shared"))
-    await they_sign_up(store, "theirs", email=email("Shared"), createdAt=EARLY)
+    await append_user(store, "theirs", email=email("Shared"), createdAt=EARLY)
     done = await adapter.reindex()
     assert done.duplicates[0].keys == ("theirs", ours.id)
     found = await adapter.users.get_by_email(email("shared"))
@@ -307,10 +307,10 @@ async def test_older_user_of_the_crate_takes_over_the_claim_of_a_newer_one(
 async def test_claim_goes_to_a_living_child_before_one_of_a_deleted_user(
     adapter: AllsourceAuthAdapter, store: EventStore
 ) -> None:
-    """An account that was linked again, where the crate left the old one behind."""
+    """An account that was linked again, where the crate left the old one of a deleted user behind."""
     gone = {"_deleted": True, "id": "auth-user:gone"}
     await store.append([new_event("auth-user:gone", gone, type="auth.user.deleted")])
-    await they_sign_up(store, "u")
+    await append_user(store, "u")
     for account_id, user_id, created_at in (("old", "gone", EARLY), ("new", "u", LATE)):
         account = {
             "id": account_id,
@@ -331,7 +331,7 @@ async def test_claim_goes_to_a_living_child_before_one_of_a_deleted_user(
 async def test_sign_up_in_progress_loses_its_value_to_the_reindexed_user(
     adapter: AllsourceAuthAdapter, store: EventStore
 ) -> None:
-    await they_sign_up(store, "u", email=email("wanted"))
+    await append_user(store, "u", email=email("wanted"))
     claim = {"v": 1, "owner": "auth-user:slow", "ownerVersion": 0}
     stream = claim_stream("email", email("wanted").lower())
     await store.append([new_event(stream, claim, type="auth.index.claimed", metadata={"op": "f" * 32, "seq": 1})])
@@ -347,13 +347,13 @@ async def test_sign_up_in_progress_loses_its_value_to_the_reindexed_user(
 async def test_undecodable_events_are_reported_and_stop_nothing(
     adapter: AllsourceAuthAdapter, store: EventStore
 ) -> None:
-    await they_sign_up(store, "a", email=email("a"))
-    await they_sign_up(store, "b", email=email("b"), emailVerified=email("no flag"))
+    await append_user(store, "a", email=email("a"))
+    await append_user(store, "b", email=email("b"), emailVerified=email("no flag"))
     await store.append([new_event(f"auth-session:{token('x')}", {"token": token("x")}, type="auth.session.created")])
-    await they_sign_up(store, "c", email=email("c"))
+    await append_user(store, "c", email=email("c"))
     broken = claim_stream("email", email("c").lower())
     [unreadable] = await store.append([new_event(broken, {"owner": 7}, type="auth.index.claimed")])
-    await they_sign_up(store, "d", email=email("d"))
+    await append_user(store, "d", email=email("d"))
     done = await adapter.reindex()
     assert (done.entities, done.claims) == (3, 2)
     assert {(finding.kind, finding.stream, finding.path) for finding in done.undecodable} == {
@@ -371,7 +371,7 @@ async def test_long_index_is_written_in_few_appends(
 ) -> None:
     counting = CountingStore(store)
     names = [f"s{number:04}" for number in range(300)]
-    await store.append([their_session(name, "u") for name in names])
+    await store.append([append_session(name, "u") for name in names])
     adapter = make_adapter(store=counting)
     assert (await adapter.reindex()).entries == 300
     assert len([batch for batch in counting.appends if batch[0].type == "auth.index.added"]) == 1
@@ -382,8 +382,8 @@ async def test_long_index_is_written_in_few_appends(
 
 async def test_progress_is_reported_after_each_page(adapter: AllsourceAuthAdapter, store: EventStore) -> None:
     for number in range(3):
-        await they_sign_up(store, f"u{number}")
-    await store.append([their_session("s", "u0")])
+        await append_user(store, f"u{number}")
+    await store.append([append_session("s", "u0")])
     told: list[tuple[str, int]] = []
     await adapter.reindex(progress=lambda kind, done: told.append((kind, done)))
     assert told == [("user", 3), ("session", 1)]
@@ -392,8 +392,8 @@ async def test_progress_is_reported_after_each_page(adapter: AllsourceAuthAdapte
 async def test_each_tenant_is_reindexed_separately(
     make_adapter: MakeAdapter, make_store: MakeStore, store: EventStore
 ) -> None:
-    await they_sign_up(store, "a", email=email("a"))
-    await they_sign_up(make_store("other"), "b", email=email("a"))
+    await append_user(store, "a", email=email("a"))
+    await append_user(make_store("other"), "b", email=email("a"))
     mine, other = make_adapter(), make_adapter(tenant_id="other")
     assert await mine.reindex() == Reindexed(entities=1, claims=1, entries=0)
     assert await other.users.get_by_email(email("a")) is None
@@ -404,7 +404,7 @@ async def test_each_tenant_is_reindexed_separately(
 
 
 class Interrupted(WrappedStore):
-    """Closed after so many appends."""
+    """Closes after a given number of appends."""
 
     def __init__(self, store: EventStore, appends: int) -> None:
         super().__init__(store)
@@ -422,7 +422,7 @@ async def test_interrupted_run_is_completed_by_the_next_one(
     make_adapter: MakeAdapter, store: EventStore, clock: ManualClock
 ) -> None:
     clock.now = NOON
-    await they_wrote(store)
+    await append_fixture(store)
     with pytest.raises(StoreClosed):
         await make_adapter(store=Interrupted(store, 9)).reindex()
     rest = await make_adapter().reindex()
@@ -431,8 +431,8 @@ async def test_interrupted_run_is_completed_by_the_next_one(
     assert checked.findings == ()
 
 
-class Forgetting(WrappedStore):
-    """The reply to every third append is lost, after it was stored."""
+class LosingReplies(WrappedStore):
+    """Loses the reply to every third append, after it was stored."""
 
     appends = 0
 
@@ -446,14 +446,14 @@ class Forgetting(WrappedStore):
 
 @pytest.mark.race
 async def test_lost_replies_are_settled(make_adapter: MakeAdapter, store: EventStore) -> None:
-    await they_wrote(store)
-    done = await make_adapter(store=Forgetting(store)).reindex()
+    await append_fixture(store)
+    done = await make_adapter(store=LosingReplies(store)).reindex()
     assert (done.claims, done.entries) == (17, 22)
     assert (await make_adapter().check()).findings == ()
 
 
-class Forgetful(WrappedStore):
-    """Has forgotten a stream, as old servers forget the archived ones when they restart: the first append goes on top."""
+class LosingVersions(WrappedStore):
+    """Has lost the version of a stream, as Core 0.23 does for archived streams on a restart: its first append is accepted."""
 
     loses_versions_on_restart = True
 
@@ -475,9 +475,9 @@ class Forgetful(WrappedStore):
 
 async def test_claim_lost_by_a_server_is_written_again(make_adapter: MakeAdapter, store: EventStore) -> None:
     ours = await make_adapter().users.create(email=email("shared"))
-    await they_sign_up(store, "younger", email=email("shared"), createdAt="2027-01-01T00:00:00Z")
+    await append_user(store, "younger", email=email("shared"), createdAt="2027-01-01T00:00:00Z")
     stream = claim_stream("email", email("shared").lower())
-    done = await make_adapter(store=Forgetful(store, stream)).reindex()
+    done = await make_adapter(store=LosingVersions(store, stream)).reindex()
     assert done.duplicates[0].keys == (ours.id, "younger")
     assert [payload(event)["owner"] for event in await stored(store, stream)] == [
         f"auth-user:{ours.id}",
@@ -489,11 +489,11 @@ async def test_claim_lost_by_a_server_is_written_again(make_adapter: MakeAdapter
 
 @pytest.mark.race
 async def test_reindex_works_during_writes(make_adapter: MakeAdapter, store: EventStore, clock: ManualClock) -> None:
-    """Two runs, and writers who change, delete, revoke and sign up what is being reindexed; then one more run."""
+    """Two runs during changes, deletions, revocations and sign-ups of the same entities, then a third run."""
     count = 60
     for number in range(count):
-        await they_sign_up(store, f"u{number:02}", email=f"u{number}@example.org", username=f"name-{number}")
-        await store.append([their_session(f"s{number:02}", f"u{number % 7:02}")])
+        await append_user(store, f"u{number:02}", email=f"u{number}@example.org", username=f"name-{number}")
+        await store.append([append_session(f"s{number:02}", f"u{number % 7:02}")])
     first, second, writer = make_adapter(), make_adapter(), make_adapter()
 
     async def write() -> None:

@@ -1,4 +1,4 @@
-"""Bringing deleted users back."""
+"""Restoring deleted users."""
 
 from datetime import timedelta
 

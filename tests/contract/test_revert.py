@@ -1,4 +1,4 @@
-"""Giving a living user an earlier state."""
+"""Reverting users to an earlier state."""
 
 from datetime import UTC, datetime, timedelta
 from typing import Any

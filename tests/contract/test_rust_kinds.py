@@ -1,4 +1,4 @@
-"""All ten kinds as the Rust crate writes them: read, told, restored, and written by us with the same keys."""
+"""All ten kinds as the Rust crate writes them: read, restored, and written with the same keys."""
 
 import re
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ from tests.support.samples import SAMPLES, Sample, sample_of
 pytestmark = pytest.mark.tables
 
 ATTRIBUTES = {"key": "key_hash", "credentialID": "credential_id"}
-"""Of keys that are not their attribute in other capitals."""
+"""Attributes whose names differ from their JSON keys."""
 
 WIRE_TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.(\d+)(Z|\+00:00)")
 
@@ -24,23 +24,27 @@ def each(samples: Sequence[Sample]) -> pytest.MarkDecorator:
     return pytest.mark.parametrize("sample", samples, ids=str)
 
 
-def told(sample: Sample) -> dict[str, list[dict[str, Any]]]:
-    """The crate's events of a kind, by key."""
+def events_of_the_crate(sample: Sample) -> dict[str, list[dict[str, Any]]]:
+    """The events of a kind that the crate wrote, by key."""
     found: dict[str, list[dict[str, Any]]] = {}
     for event in rust_events(sample.name):
         found.setdefault(event["entity_id"].removeprefix(sample.prefix), []).append(event)
     return found
 
 
-def states(sample: Sample) -> dict[str, dict[str, Any]]:
-    """What is alive of a kind: its newest payload, by key."""
-    newest = {key: events[-1]["payload"] for key, events in told(sample).items()}
+def living_states(sample: Sample) -> dict[str, dict[str, Any]]:
+    """The newest payloads of the living entities of a kind, by key."""
+    newest = {key: events[-1]["payload"] for key, events in events_of_the_crate(sample).items()}
     return {key: state for key, state in newest.items() if "_deleted" not in state}
 
 
-def dead(sample: Sample) -> dict[str, dict[str, Any]]:
-    """What was deleted of a kind: its last state, by key."""
-    return {key: events[-2]["payload"] for key, events in told(sample).items() if "_deleted" in events[-1]["payload"]}
+def deleted_states(sample: Sample) -> dict[str, dict[str, Any]]:
+    """The last living_states of the deleted entities of a kind, by key."""
+    return {
+        key: events[-2]["payload"]
+        for key, events in events_of_the_crate(sample).items()
+        if "_deleted" in events[-1]["payload"]
+    }
 
 
 def attribute(key: str) -> str:
@@ -48,7 +52,7 @@ def attribute(key: str) -> str:
 
 
 def read(value: Any) -> Any:
-    """A value as an entity has it: times are cut to microseconds."""
+    """A value as an entity contains it: times are cut to microseconds."""
     if isinstance(value, str) and (found := WIRE_TIME.fullmatch(value)):
         assert len(found.group(1)) == 9
         return datetime.fromisoformat(f"{value[:26]}+00:00")
@@ -65,7 +69,7 @@ def shape(state: dict[str, Any]) -> dict[str, str]:
 
 @pytest.fixture
 async def rust_store(store: EventStore) -> None:
-    """Everything that the crate wrote."""
+    """Append everything that the crate wrote."""
     for sample in SAMPLES:
         for event in rust_events(sample.name):
             await store.append([rust_event(event)])
@@ -73,14 +77,14 @@ async def rust_store(store: EventStore) -> None:
 
 @each(SAMPLES)
 async def test_fixture_has_living_and_deleted_entities(sample: Sample) -> None:
-    assert states(sample)
-    assert dead(sample)
+    assert living_states(sample)
+    assert deleted_states(sample)
 
 
 @each(SAMPLES)
 @pytest.mark.usefixtures("rust_store")
 async def test_state_reads_key_by_key_as_it_was_written(adapter: AllsourceAuthAdapter, sample: Sample) -> None:
-    for key, state in states(sample).items():
+    for key, state in living_states(sample).items():
         entity = await sample.of(adapter).get(key)
         assert written(entity, state) == {name: read(value) for name, value in state.items()}
         absent = set(entity.__struct_fields__) - {attribute(name) for name in state}
@@ -94,18 +98,18 @@ async def test_state_reads_key_by_key_as_it_was_written(adapter: AllsourceAuthAd
 @each(SAMPLES)
 @pytest.mark.usefixtures("rust_store")
 async def test_tombstone_of_the_crate_is_a_tombstone(adapter: AllsourceAuthAdapter, sample: Sample) -> None:
-    for key in dead(sample):
+    for key in deleted_states(sample):
         assert await sample.of(adapter).get(key) is None
         assert not await sample.of(adapter).exists(key)
     living = {sample.key_of(entity) async for entity in sample.of(adapter).scan()}
-    assert living == set(states(sample))
+    assert living == set(living_states(sample))
 
 
 @each(SAMPLES)
 @pytest.mark.usefixtures("rust_store")
 async def test_history_has_the_changes_of_the_crate(adapter: AllsourceAuthAdapter, sample: Sample) -> None:
     name = "".join(word.capitalize() for word in sample.name.split("_"))
-    for key, events in told(sample).items():
+    for key, events in events_of_the_crate(sample).items():
         changes = await sample.of(adapter).history(key)
         verbs = [event["event_type"].removeprefix(f"auth.{sample.name}.") for event in events]
         labels = ["".join(word.capitalize() for word in verb.split("_")) for verb in verbs]
@@ -126,8 +130,8 @@ async def test_history_has_the_changes_of_the_crate(adapter: AllsourceAuthAdapte
 async def test_entity_deleted_by_the_crate_can_be_restored(
     adapter: AllsourceAuthAdapter, store: EventStore, sample: Sample
 ) -> None:
-    for key, state in dead(sample).items():
-        if state.get("organizationId") in dead(sample_of("org")):
+    for key, state in deleted_states(sample).items():
+        if state.get("organizationId") in deleted_states(sample_of("org")):
             with pytest.raises(OrganizationNotFound):
                 await sample.of(adapter).restore(key)
             await adapter.organizations.restore(state["organizationId"])
@@ -143,18 +147,18 @@ async def test_entity_deleted_by_the_crate_can_be_restored(
 @each([sample for sample in SAMPLES if not sample.restorable])
 @pytest.mark.usefixtures("rust_store")
 async def test_secret_deleted_by_the_crate_cannot_be_restored(adapter: AllsourceAuthAdapter, sample: Sample) -> None:
-    for key in dead(sample):
+    for key in deleted_states(sample):
         with pytest.raises(InvalidInput):
             await adapter.context.collections[sample.name].restore(key)
 
 
 @pytest.mark.usefixtures("rust_store")
 async def test_restored_entity_is_found_by_unique_values_and_indexes(adapter: AllsourceAuthAdapter) -> None:
-    (organization_id,) = dead(sample_of("org"))
+    (organization_id,) = deleted_states(sample_of("org"))
     organization = await adapter.organizations.restore(organization_id)
     assert await adapter.organizations.get_by_slug("rm-org-del") == organization
     back = {
-        sample.name: [await sample.of(adapter).restore(key) for key in dead(sample)]
+        sample.name: [await sample.of(adapter).restore(key) for key in deleted_states(sample)]
         for sample in SAMPLES
         if sample.restorable and sample.name not in ("user", "org")
     }
@@ -183,9 +187,9 @@ async def test_restored_entity_is_found_by_unique_values_and_indexes(adapter: Al
 async def test_change_keeps_other_members_as_the_crate_wrote_them(
     adapter: AllsourceAuthAdapter, store: EventStore, sample: Sample
 ) -> None:
-    """A second factor is looked up by its user, which takes an index that they do not write."""
+    """Without second factors: they are looked up by user, which needs a claim that the crate does not write."""
     assert sample.touch is not None
-    for key, state in states(sample).items():
+    for key, state in living_states(sample).items():
         await sample.touch(adapter, await sample.of(adapter).get(key))
         newest = (await stored(store, sample.prefix + key))[-1]
         assert payload(newest) == {**state, **sample.touched}
@@ -195,7 +199,7 @@ async def test_change_keeps_other_members_as_the_crate_wrote_them(
 async def test_creation_writes_the_keys_of_the_rust_crate(
     adapter: AllsourceAuthAdapter, store: EventStore, sample: Sample
 ) -> None:
-    """With every optional value absent; those are null, but for the few that are left out."""
+    """Without optional values: they are null, except the few that are omitted."""
     entity = await sample.create(adapter)
     (event,) = await stored(store, sample.stream(entity))
     assert event.type == f"auth.{sample.name}.created"

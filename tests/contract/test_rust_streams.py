@@ -1,4 +1,4 @@
-"""Streams that the Rust crate wrote, as it wrote them."""
+"""Streams of users and sessions as the Rust crate wrote them."""
 
 from datetime import UTC, datetime
 from typing import Any
@@ -20,7 +20,7 @@ DELETED_SESSION = "session_24725cfe-9150-43cd-8545-39b861e012be"
 
 @pytest.fixture(autouse=True)
 async def rust_store(store: EventStore) -> None:
-    """Everything that the crate wrote of users and sessions."""
+    """Append the users and sessions that the crate wrote."""
     for event in rust_events("user") + rust_events("session"):
         await store.append([rust_event(event)])
 

@@ -1,4 +1,4 @@
-"""Sessions: made, found, changed, revoked."""
+"""Sessions: created, found, changed, revoked."""
 
 import re
 from datetime import UTC, datetime, timedelta, timezone

@@ -1,4 +1,4 @@
-"""Sweeps: expired sessions go, everything else stays, and the work follows what is alive."""
+"""Sweeps delete expired sessions only, at a cost that depends on the living sessions."""
 
 import asyncio
 from datetime import timedelta
@@ -81,7 +81,7 @@ async def test_shortened_session_is_deleted_at_its_new_expiry(
 
 
 async def test_repeated_sweeps_find_living_sessions_again(adapter: AllsourceAuthAdapter, dated: ManualClock) -> None:
-    """The checkpoint never passes what is alive: every session goes in the first sweep after its end."""
+    """The checkpoint never passes a living session, so each session is deleted by the first sweep after its expiry."""
     sessions = {}
     gone = 0
     for day in range(20):
@@ -188,7 +188,7 @@ async def test_concurrent_sweeps_count_each_session_once(make_adapter: MakeAdapt
 async def test_session_extended_during_the_sweep_is_kept(
     make_adapter: MakeAdapter, store: EventStore, clock: ManualClock
 ) -> None:
-    """Another process moves the expiry between the sweep's scan and its deletion."""
+    """Another process changes the expiry between the scan and the deletion."""
     rescuer = make_adapter()
     (session,) = await sign_in(rescuer, clock, HOUR)
     clock.move(DAY)

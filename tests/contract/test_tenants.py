@@ -1,4 +1,4 @@
-"""Two tenants in one place, with the same ids, emails and tokens."""
+"""Two tenants on one store, with the same ids, emails and tokens."""
 
 from datetime import timedelta
 
@@ -16,7 +16,7 @@ def theirs(make_adapter: MakeAdapter) -> AllsourceAuthAdapter:
 
 
 async def sign_up(adapter: AllsourceAuthAdapter, clock: ManualClock, name: str) -> tuple[User, Session]:
-    """The same id, email, username and token in every tenant; the name tells them apart."""
+    """Create the same id, email, username and token in every tenant; the name differs."""
     user = await adapter.users.create(id="same", email=email("same"), username="same", name=name)
     session = await adapter.sessions.create(
         user_id="same", expires_at=clock() + timedelta(days=1), token=token("same"), user_agent=name
@@ -65,7 +65,7 @@ async def test_data_of_another_tenant_is_invisible(
 async def test_tenants_write_to_streams_with_the_same_id(
     adapter: AllsourceAuthAdapter, theirs: AllsourceAuthAdapter, clock: ManualClock
 ) -> None:
-    """The versions of a stream count both tenants' events; no writer is disturbed by that."""
+    """The version of a stream counts the events of both tenants, which must not disturb the writers."""
     tenants = {"ours": adapter, "theirs": theirs}
     for name, seen in tenants.items():
         await sign_up(seen, clock, name)
@@ -94,7 +94,7 @@ async def test_fences_and_sweeps_affect_one_tenant_only(
 
 
 async def test_values_of_one_tenant_never_collide_with_another(make_adapter: MakeAdapter) -> None:
-    """Tenant, kind, field and value are hashed apart: no value of one tenant reads as a value of another."""
+    """Tenant, kind, field and value are separated in the hash."""
     first, second = make_adapter(tenant_id="a"), make_adapter(tenant_id="ab")
     await first.users.create(username="buser", id="one")
     await second.users.create(username="user", id="two")

@@ -1,4 +1,4 @@
-"""Several mutations as one."""
+"""Transactions."""
 
 # ruff: noqa: PT012 - a transaction is a block, and ends with it
 
@@ -315,10 +315,10 @@ async def test_unknown_members_survive(adapter: AllsourceAuthAdapter, store: Eve
 
 
 async def half(make_adapter: MakeAdapter, store: EventStore, clock: ManualClock, kept: int) -> None:
-    """A sign-up of Eve as one transaction: three claims, two list entries, the user, the account, the session."""
-    dying = make_adapter(store=CrashingStore(store, kept))
+    """The events of Eve's sign-up as one transaction: three claims, two index entries, the user, the account, the session."""
+    crashing = make_adapter(store=CrashingStore(store, kept))
     with pytest.raises(AllsourceAuthError) as caught:
-        async with dying.transaction() as tx:
+        async with crashing.transaction() as tx:
             await sign_up(tx, "eve", email("Eve"), clock)
     assert caught.value.ambiguous
 
@@ -350,7 +350,7 @@ async def test_interrupted_sign_up_is_stored_completely_or_not_at_all(
 
 
 class AgeingStore(PatientStore):
-    """A store to which everything becomes old once the index streams are looked at."""
+    """A store whose time leaps ahead once the index streams are read."""
 
     def __init__(self, store: EventStore) -> None:
         super().__init__(store)
@@ -370,7 +370,7 @@ class AgeingStore(PatientStore):
 async def test_check_keeps_index_entries_of_a_transaction_that_ages_meanwhile(
     make_adapter: MakeAdapter, adapter: AllsourceAuthAdapter, store: EventStore, clock: ManualClock, kept: int
 ) -> None:
-    """The check finds the transaction too young to see to, and then its list entries old enough to lead to nothing."""
+    """`check` first finds the transaction too recent to complete, and later its index entries old enough to be dead."""
     await adapter.users.create(id="warm")
     await half(make_adapter, store, clock, kept)
     await make_adapter(store=AgeingStore(store)).check(repair=True)
@@ -385,7 +385,7 @@ async def test_check_keeps_index_entries_of_a_transaction_that_ages_meanwhile(
 async def test_contender_completes_a_decided_transaction(
     make_adapter: MakeAdapter, adapter: AllsourceAuthAdapter, store: EventStore, clock: ManualClock
 ) -> None:
-    """The pair of the account is claimed, and the account is not there yet."""
+    """The pair of the account is claimed, and the account is not stored yet."""
     await adapter.users.create(id="warm")
     await half(make_adapter, store, clock, kept=6)
     user = await adapter.users.get_by_email(email("Eve"))
@@ -430,7 +430,7 @@ async def test_transaction_cancelled_at_any_point_is_stored_completely_or_not(
     task.cancel()
     with suppress(asyncio.CancelledError):
         await task
-    # Of the tasks of a server in this event loop some may still be ending.
+    # Tasks of a server in this event loop may still be finishing.
     assert not [other for other in asyncio.all_tasks() if "Transaction._carry_out" in repr(other)]
     user = await adapter.users.get_by_email(email("Eve"))
     accounts = [account async for account in adapter.accounts.scan()]
@@ -479,7 +479,7 @@ async def test_transaction_is_open_only_inside_its_block(adapter: AllsourceAuthA
 async def test_largest_transaction_is_stored_and_a_larger_one_is_refused(
     adapter: AllsourceAuthAdapter, store: EventStore
 ) -> None:
-    """The decision carries everything but itself, here almost as much as it may; a server must take such an event."""
+    """The decision carries all other events, here almost as many bytes as allowed. The server must accept such an event."""
 
     async def both(name: str, size: int) -> None:
         async with adapter.transaction() as tx:

@@ -1,4 +1,4 @@
-"""Second factors: one for each user, and backup codes that pass once. What they share is in `test_credentials`."""
+"""Second factors: one for each user, with single-use backup codes. `test_credentials` has what they share."""
 
 import asyncio
 import itertools
@@ -118,7 +118,7 @@ async def test_one_of_many_with_one_code_wins(make_adapter: MakeAdapter, factor:
 
 @pytest.mark.race
 async def test_each_of_many_codes_is_used_once(make_adapter: MakeAdapter) -> None:
-    """Callers that try again with the codes as they are then."""
+    """Callers retry with the current codes after a conflict."""
     seen = [make_adapter(), make_adapter()]
     await seen[0].two_factors.create(user_id="u", secret=SECRET, backup_codes="0,1,2,3")
 
@@ -161,7 +161,7 @@ async def test_update_that_always_loses_gives_up(
     contended = ContendedStore(store, f"auth-2fa:{factor.id}")
     adapter = make_adapter(store=contended)
     seconds = itertools.count()
-    adapter.context.mutations.now = lambda: next(seconds)  # every look at the clock takes a second
+    adapter.context.mutations.now = lambda: next(seconds)  # each reading of the clock advances it by a second
     with pytest.raises(VersionConflict):
         await adapter.two_factors.update_backup_codes("u", FEWER, expected=CODES)
     assert contended.lost > 1
@@ -184,7 +184,7 @@ async def test_user_without_a_factor_is_not_found(
 async def test_update_during_a_replacement_changes_the_new_factor(
     make_adapter: MakeAdapter, store: EventStore, factor: TwoFactor
 ) -> None:
-    """Between the look-up of the user's factor and the decision somebody sets another one up."""
+    """Between the look-up of the factor and the decision the factor is deleted and a new one is created."""
     other = make_adapter()
 
     class Replacing(CountingStore):

@@ -1,4 +1,4 @@
-"""Changes that compare with nothing: in a transaction they hold for any state of the entity, like other updates."""
+"""Changes without `expected`: in a transaction they apply to any newer state, like other updates."""
 
 # ruff: noqa: PT012 - a transaction is a block, and ends with it
 

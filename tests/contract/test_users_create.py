@@ -1,4 +1,4 @@
-"""Signing users up."""
+"""Creating users."""
 
 import uuid
 from datetime import UTC

@@ -1,4 +1,4 @@
-"""Deleting users, and what goes with them."""
+"""Deleting users and what belongs to them."""
 
 from datetime import timedelta
 
@@ -49,7 +49,7 @@ async def test_sessions_of_the_user_are_deleted(adapter: AllsourceAuthAdapter, c
 async def test_interrupted_deletion_is_completed_by_deleting_again(
     adapter: AllsourceAuthAdapter, store: EventStore, ada: User, session: Session
 ) -> None:
-    """The process died right after the tombstone: the claims and the session are still there."""
+    """The process crashed right after the tombstone; the claims and the session still exist."""
     await store.append([_tombstone(ada)])
     assert await adapter.sessions.get(session.token) == session
     await adapter.users.delete(ada.id)

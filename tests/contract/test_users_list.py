@@ -21,7 +21,7 @@ PEOPLE: dict[str, dict[str, Any]] = {
 
 @pytest.fixture(autouse=True)
 async def people(adapter: AllsourceAuthAdapter, clock: ManualClock) -> None:
-    """Five users, each one second younger than the one before."""
+    """Five users, created one second apart."""
     for name, given in PEOPLE.items():
         await adapter.users.create(id=name, **given)
         clock.move(timedelta(seconds=1))
@@ -31,8 +31,8 @@ def ids(users: list[User]) -> list[str]:
     return [user.id for user in users]
 
 
-def told(value: object) -> str:
-    """The name of a case; a set in an order that does not change from process to process."""
+def case_id(value: object) -> str:
+    """The id of a test case; the elements of a set are sorted, so that it is the same in every process."""
     return " ".join(sorted(value)) or "nobody" if isinstance(value, set) else str(value)
 
 
@@ -62,7 +62,7 @@ async def test_default_is_all_users_newest_first(adapter: AllsourceAuthAdapter) 
         ({"search_value": "\\", "search_field": "name"}, {"dee"}),
         ({"search_value": "nobody"}, set()),
     ],
-    ids=told,
+    ids=case_id,
 )
 async def test_search_ignores_case_and_knows_no_patterns(
     adapter: AllsourceAuthAdapter, given: dict[str, Any], found: set[str]
@@ -87,7 +87,7 @@ async def test_search_ignores_case_and_knows_no_patterns(
         ({"filter_value": "cy_100%@example.org", "filter_field": "no such field"}, {"cy"}),
         ({"filter_value": "_", "filter_operator": "contains"}, {"cy"}),
     ],
-    ids=told,
+    ids=case_id,
 )
 async def test_filter_ignores_case_except_for_eq_and_ne(
     adapter: AllsourceAuthAdapter, given: dict[str, Any], found: set[str]

@@ -1,4 +1,4 @@
-"""Finding users by id, email and username."""
+"""Looking up users by id, email and username."""
 
 import pytest
 
@@ -67,7 +67,7 @@ async def test_changed_email_is_found_and_the_old_one_is_not(adapter: AllsourceA
 
 
 async def test_claim_without_its_owner_reads_as_none(adapter: AllsourceAuthAdapter, store: EventStore) -> None:
-    """What a sign-up leaves that was interrupted between its claim and its commit point."""
+    """A sign-up was interrupted between its claim and its commit point."""
     claim = {"v": 1, "owner": "auth-user:never", "ownerVersion": 0}
     await store.append([new_event(claim_stream("email", "lost@example.org"), claim, type="auth.index.claimed")])
     assert await adapter.users.get_by_email("lost@example.org") is None

@@ -1,4 +1,4 @@
-"""Changing users: what is given, what is left alone, what is cleared, and who owns the values."""
+"""Updating users: given fields, omitted fields, cleared fields, and ownership of unique values."""
 
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Any

@@ -1,4 +1,4 @@
-"""Verifications: found until they expire, taken once."""
+"""Verifications: found until they expire, consumed once."""
 
 import asyncio
 from collections import Counter
@@ -49,7 +49,7 @@ async def issue(adapter: AllsourceAuthAdapter, expires_at: datetime = START + HO
 
 
 async def three(adapter: AllsourceAuthAdapter, clock: ManualClock) -> list[Verification]:
-    """Three with one identifier and value, a second apart; the newest first."""
+    """Three verifications with one identifier and value, a second apart; newest first."""
     made = []
     for _ in range(3):
         clock.move(timedelta(seconds=1))
@@ -272,7 +272,7 @@ async def test_expired_verification_is_left_for_the_sweep(
 async def test_verification_that_expires_during_consume_is_not_consumed(
     make_adapter: MakeAdapter, store: EventStore, clock: ManualClock
 ) -> None:
-    """It is judged by the state and the time of the decision, not of the look-up."""
+    """The state and the time of the decision count, not those of the look-up."""
 
     verification = await issue(make_adapter(), clock() + HOUR)
 

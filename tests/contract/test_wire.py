@@ -1,4 +1,4 @@
-"""What is written, key by key, held against what the Rust crate writes."""
+"""The payloads that are written, key by key, compared with those of the Rust crate."""
 
 import re
 from datetime import UTC, datetime, timedelta, timezone
@@ -20,7 +20,7 @@ async def newest(store: EventStore, stream: str) -> Event:
 
 
 def shape(value: dict[str, Any]) -> dict[str, str]:
-    """Keys with the types of their values; what is null fits every type."""
+    """The keys with the types of their values; null matches every type."""
     return {key: type(item).__name__ for key, item in value.items()}
 
 

@@ -1,1 +1,1 @@
-"""Users and sessions against a plain model, under random sequences of operations."""
+"""Model-based tests: random sequences of operations on a store and on a model in plain Python."""

@@ -1,4 +1,4 @@
-"""What the operations of the ten repositories do to a `Register`, and what they answer."""
+"""The operations of the ten repositories on a `Register`, and their results."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ SORTED = {"name": "name", "createdAt": "created_at"}
 
 
 class Answers:
-    """The operations by the names that the library has for them: those of one kind as ``{repository}_{operation}``."""
+    """The operations, named after those of the library: ``{repository}_{operation}`` for the operations of one kind."""
 
     def __init__(self, register: Register) -> None:
         self.register = register
 
     def call(self, repository: str, operation: str, given: Mapping[str, Any]) -> Any:
-        """The answer. Raises what the library should raise."""
+        """Return the result of an operation. Raises what the library should raise."""
         if (special := getattr(self, f"{repository}_{operation}", None)) is not None:
             return special(**given)
         return getattr(self, operation)(repository, **given)
@@ -40,7 +40,7 @@ class Answers:
     def now(self) -> datetime:
         return self.register.clock()
 
-    # Of all kinds
+    # All kinds
 
     def create(self, repository: str, **given: Any) -> Any:
         return self.register.create(repository, given.pop("id"), given)
@@ -79,7 +79,7 @@ class Answers:
         return self.register.where(repository, lambda entity: bool(entity.user_id == user_id))
 
     def delete_expired(self, repository: str, limit: int | None = None) -> int:
-        """Those that were left alone for the longest go first."""
+        """Entities whose last change is oldest are deleted first."""
         due: list[Place] = [place for place in self.register.order if place[0] == repository and self._is_due(place)]
         for place in due[:limit]:
             self.register.remove(*place)
@@ -115,7 +115,7 @@ class Answers:
         sort_by: str | None = None,
         sort_direction: str = "asc",
     ) -> tuple[list[User], int]:
-        """The page and the total."""
+        """Return the page and the total."""
         found = self.register.where("users", lambda user: True)
         for field, operator, wanted in (
             (search_field, search_operator, search_value),
@@ -166,15 +166,15 @@ class Answers:
     # Accounts
 
     def accounts_get_by_provider(self, provider_id: str, account_id: str) -> Any:
-        return self._authentic("accounts", provider_id, account_id)
+        return self._authenticated("accounts", provider_id, account_id)
 
     def accounts_update(self, id: str, **given: Any) -> Any:  # noqa: A002
         return self.register.update("accounts", id, lambda before: given)
 
-    def _authentic(self, repository: str, *values: str) -> Any:
-        """The owner of these values; a child of a deleted user is nobody."""
+    def _authenticated(self, repository: str, *values: str) -> Any:
+        """Return the owner of these values, or ``None`` if its user was deleted."""
         found = self.register.owner(repository, 0, *values)
-        return None if found is None or self.register.dead_parent(repository, found) else found
+        return None if found is None or self.register.deleted_parent(repository, found) else found
 
     # Verifications
 
@@ -198,7 +198,7 @@ class Answers:
     def verifications_consume(self, identifier: str, value: str) -> Any:
         found = self.verifications_find(identifier, value)
         if found is not None:
-            self.register.once.add(("verifications", found.id))
+            self.register.state_dependent.add(("verifications", found.id))
             self.register.remove("verifications", found.id)
         return found
 
@@ -235,12 +235,12 @@ class Answers:
     # Invitations
 
     def invitations_update_status(self, id: str, status: str, expected: Any = UNSET) -> Any:  # noqa: A002
-        def wish(before: Any) -> dict[str, Any]:
+        def decide(before: Any) -> dict[str, Any]:
             if expected is not UNSET and before.status != expected:
                 raise Conflict("invitation", "status")
             return {"status": status}
 
-        return self.register.update("invitations", id, wish, once=expected is not UNSET)
+        return self.register.update("invitations", id, decide, state_dependent=expected is not UNSET)
 
     def invitations_list_for_organization(self, organization_id: str) -> list[Any]:
         return self.register.where("invitations", lambda sent: bool(sent.organization_id == organization_id))
@@ -263,14 +263,14 @@ class Answers:
         return self.register.owner("two_factors", 0, user_id)
 
     def two_factors_update_backup_codes(self, user_id: str, backup_codes: str | None, expected: Any = UNSET) -> Any:
-        def wish(before: Any) -> dict[str, Any]:
+        def decide(before: Any) -> dict[str, Any]:
             if expected is not UNSET and before.backup_codes != expected:
                 raise Conflict("two_factor", "backup_codes")
             return {"backup_codes": backup_codes}
 
         if (found := self.two_factors_get_by_user(user_id)) is None:
             raise TwoFactorNotFound
-        return self.register.update("two_factors", found.id, wish, once=expected is not UNSET)
+        return self.register.update("two_factors", found.id, decide, state_dependent=expected is not UNSET)
 
     def two_factors_delete_for_user(self, user_id: str) -> None:
         if (found := self.two_factors_get_by_user(user_id)) is not None:
@@ -283,19 +283,19 @@ class Answers:
         return self.register.create("api_keys", id, {**given, "request_count": 0})
 
     def api_keys_update(self, id: str, **given: Any) -> Any:  # noqa: A002
-        def wish(before: ApiKey) -> dict[str, Any]:
+        def decide(before: ApiKey) -> dict[str, Any]:
             _refuse_half_a_refill(
                 given.get("refill_interval", before.refill_interval), given.get("refill_amount", before.refill_amount)
             )
             return given
 
-        return self.register.update("api_keys", id, wish)
+        return self.register.update("api_keys", id, decide)
 
     def api_keys_get_by_hash(self, key_hash: str) -> Any:
         return self.register.owner("api_keys", 0, key_hash)
 
     def api_keys_use(self, key_hash: str) -> ApiKeyUse:
-        key, now = self._authentic("api_keys", key_hash), self.now()
+        key, now = self._authenticated("api_keys", key_hash), self.now()
         if key is None:
             return ApiKeyUse(allowed=False, reason="not_found")
         changes = _used(key, now)
@@ -303,25 +303,27 @@ class Answers:
             ends = [end for end in _ends(key) if end > now and not isinstance(_used(key, end), str)]
             wait = min(ends) - now if ends and changes in ("usage_exceeded", "rate_limited") else None
             return ApiKeyUse(allowed=False, reason=changes, api_key=key, remaining=key.remaining, try_again_in=wait)  # type: ignore[arg-type]
-        after = self.register.update("api_keys", key.id, lambda before: changes, once=True) if changes else key
+        after = (
+            self.register.update("api_keys", key.id, lambda before: changes, state_dependent=True) if changes else key
+        )
         return ApiKeyUse(allowed=True, api_key=after, remaining=after.remaining)
 
     # Passkeys
 
     def passkeys_get_by_credential_id(self, credential_id: str) -> Any:
-        return self._authentic("passkeys", credential_id)
+        return self._authenticated("passkeys", credential_id)
 
     def passkeys_update_name(self, id: str, name: str | None) -> Any:  # noqa: A002
         return self.register.update("passkeys", id, lambda before: {"name": name})
 
     def passkeys_update_counter(self, id: str, counter: int, expected: Any = UNSET) -> Any:  # noqa: A002
-        def wish(before: Any) -> dict[str, Any]:
+        def decide(before: Any) -> dict[str, Any]:
             grows = expected is UNSET or counter > expected or counter == expected == 0
             if not grows or (expected is not UNSET and before.counter != expected):
                 raise Conflict("passkey", "counter")
             return {"counter": counter}
 
-        return self.register.update("passkeys", id, wish, once=expected is not UNSET)
+        return self.register.update("passkeys", id, decide, state_dependent=expected is not UNSET)
 
 
 def _refuse_half_a_refill(interval: int | None, amount: int | None) -> None:
@@ -330,7 +332,7 @@ def _refuse_half_a_refill(interval: int | None, amount: int | None) -> None:
 
 
 def _ends(key: ApiKey) -> list[datetime]:
-    """When the refill interval and the rate window of a key are over: right after their last moment."""
+    """The times at which the refill interval and the rate window of a key end."""
     ends = []
     if key.refill_interval is not None:
         since = key.last_refill_at or key.created_at
@@ -341,7 +343,7 @@ def _ends(key: ApiKey) -> list[datetime]:
 
 
 def _used(key: ApiKey, now: datetime) -> str | dict[str, Any]:
-    """What one use changes, nothing where it is not written down; or why there is none (section D.5 of the model)."""
+    """Return the changes of one use (none if it is not recorded), or the reason of its denial."""
     if not key.enabled:
         return "disabled"
     if key.expires_at is not None and key.expires_at <= now:

@@ -1,4 +1,4 @@
-"""The model: what users and sessions should be, in plain dictionaries."""
+"""The model of users and sessions, in plain dictionaries."""
 
 from __future__ import annotations
 
@@ -17,7 +17,10 @@ def _compared(email: str) -> str:
 
 
 class Ledger:
-    """``stories`` has every state of every user that ever was, ``None`` for a deletion; ``sessions`` the living ones."""
+    """The state of the model.
+
+    ``stories`` has all states of every user, ``None`` for a deletion. ``sessions`` has the living sessions.
+    """
 
     def __init__(self) -> None:
         self.stories: dict[str, list[User | None]] = {}
@@ -43,14 +46,14 @@ class Ledger:
         return found[0] if found else None
 
     def taken(self, user_id: str | None, email: str | None, username: str | None) -> bool:
-        """Whether somebody other than ``user_id`` has one of the values."""
+        """Return whether another user than ``user_id`` has one of the values."""
         holders = [
             None if email is None else self.by_email(email),
             None if username is None else self.by_username(username),
         ]
         return any(holder is not None and holder.id != user_id for holder in holders)
 
-    def tell(self, user_id: str, state: User | None) -> None:
+    def record(self, user_id: str, state: User | None) -> None:
         self.stories.setdefault(user_id, []).append(state)
 
     def changed(self, user: User, changes: dict[str, Any]) -> User:
@@ -59,7 +62,7 @@ class Ledger:
         return msgspec.structs.replace(user, **changes)
 
     def last_life(self, user_id: str) -> User | None:
-        """The last state that was not a deletion."""
+        """Return the last state that was not a deletion."""
         return next((state for state in reversed(self.stories.get(user_id, [])) if state is not None), None)
 
     def sign_in(self, session: Session) -> None:

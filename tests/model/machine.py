@@ -1,4 +1,4 @@
-"""What the machines of the random sequences have in common: an event loop, a clock, and stores that are closed at the end."""
+"""Common base of the state machines: an event loop, a clock, and stores that are closed at the end."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ LIFETIMES = st.sampled_from([-HOUR, timedelta(0), timedelta(microseconds=1), HOU
 
 
 class Machine(RuleBasedStateMachine):
-    """A place for stores. At the end of a sequence `everything_agrees`."""
+    """A state machine on a store. `everything_agrees` runs at the end of a sequence."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -42,7 +42,7 @@ class Machine(RuleBasedStateMachine):
         return self.runner.run(call)
 
     def adapters_on(self, target: Target) -> list[AllsourceAuthAdapter]:
-        """Two adapters that see the same events."""
+        """Return two adapters on the same events."""
         site = self.run(self.open.enter_async_context(target.start(Path(self.directory.name), self.clock)))
         return [AllsourceAuthAdapter.with_store(site.store("default"), clock=self.clock) for _ in range(2)]
 

@@ -1,6 +1,6 @@
-"""Operations of the ten repositories as values that can be drawn, carried out on any store, and asked of the model.
+"""Operations of the ten repositories as values that can be drawn and applied to a store or to the model.
 
-They are drawn from small pools of ids and values, so that they often meet one another.
+Ids and values are drawn from small pools, so that operations often concern the same entities.
 """
 
 from __future__ import annotations
@@ -22,27 +22,27 @@ __all__ = [
     "CHANGES",
     "CREATE",
     "CREATIONS",
-    "HANDING_OVER",
-    "LOOKS",
+    "LOOK_UPS",
+    "MOVED_VALUES",
     "REMOVALS",
     "RETURNS",
     "SWEEPS",
     "TAKES",
     "TRANSACTIONS",
     "Operation",
-    "every_look",
+    "every_look_up",
     "refusal",
 ]
 
 
 def refusal(error: Conflict | NotFound | InvalidInput) -> tuple[str, str | None, str | None]:
-    """What is compared of an error: its class, the kind and the field that it names."""
+    """Return the compared facts of an error: its class, its kind and its field."""
     return type(error).__name__, getattr(error, "kind", None), getattr(error, "field", None)
 
 
 @dataclass(frozen=True)
 class Known:
-    """One of the keys that a repository knows, counted around and around; of the living or the dead if there are such."""
+    """A key that a repository knows, by number modulo their count; a living or a deleted one if possible."""
 
     number: int
     alive: bool | None = None
@@ -55,11 +55,11 @@ class Known:
 
 @dataclass(frozen=True)
 class Operation:
-    """A call of a repository; of the adapter itself where ``repository`` is ``adapter``.
+    """A call of a repository, or of the adapter if ``repository`` is ``adapter``.
 
-    Among what is ``given``, `Known` stands for a key, a time span for the time so far from now, and ``to`` and ``when`` for
-    the number of a change in the history of the entity. A creation ``like`` an entity wants the values that it had last, and
-    ``limits`` are several attributes of an API key.
+    In the values ``given``, `Known` stands for a key, a timedelta for a time relative to now, and ``to`` and ``when`` for the
+    number of a change in the history of the entity. A creation ``like`` an entity takes the last values of that entity, and
+    ``limits`` stands for several attributes of an API key.
     """
 
     repository: str
@@ -67,7 +67,7 @@ class Operation:
     given: Mapping[str, Any]
 
     def settled(self, register: Register) -> Operation:
-        """With the keys, values and times that the draw stands for now."""
+        """Return the operation with the keys, values and times that the draw stands for now."""
         given = {**self.given, **self.given.get("limits", {})}
         given.pop("limits", None)
         if (like := given.pop("like", None)) is not None:
@@ -82,14 +82,14 @@ class Operation:
         return replace(self, given=given)
 
     def named(self, made: Any) -> Operation:
-        """With the keys that a store made for it."""
+        """Return the operation with the keys that a store made for it."""
         lacking = {
             name: getattr(made, name) for name, value in self.given.items() if name in ("id", "token") and not value
         }
         return replace(self, given={**self.given, **lacking})
 
     async def on(self, group: Any) -> Any:
-        """Carry it out on an adapter, or in a transaction."""
+        """Call it on an adapter or in a transaction."""
         repository = group if self.repository == "adapter" else getattr(group, self.repository)
         given = dict(self.given)
         match self.name:
@@ -131,7 +131,7 @@ Draw = st.SearchStrategy[Operation]
 
 
 def call(repository: str, name: str, optional: Mapping[str, Any] = {}, /, **given: Any) -> Draw:
-    """Calls with every one of ``given`` and some of ``optional``."""
+    """Draw calls with every one of ``given`` and some of ``optional``."""
     return st.builds(
         Operation, st.just(repository), st.just(name), st.fixed_dictionaries(given, optional=dict(optional))
     )
@@ -142,7 +142,7 @@ def pool(*values: Any) -> st.SearchStrategy[Any]:
 
 
 def ids(letter: str) -> st.SearchStrategy[Any]:
-    """A few ids that are given; now and then none, and a store makes one."""
+    """Draw from a few ids; sometimes none, so that the library makes one."""
     return pool(f"{letter}0", f"{letter}1", f"{letter}0", f"{letter}1", None)
 
 
@@ -338,7 +338,7 @@ SWEEPS: Draw = st.one_of(*[call(name, "delete_expired", limit=pool(None, None, 0
 SINGLE: Draw = (
     CREATIONS | CHANGES | REMOVALS | RETURNS | TAKES | st.one_of(*[call(name, "delete_expired") for name in EXPIRING])
 )
-"""What a transaction is made of."""
+"""Operations inside of a transaction."""
 
 GIVE_UP: Draw = REMOVALS | call("users", "update", id=LIVING, email=st.none() | EMAILS, username=st.none() | USERNAMES)
 TAKE_OVER: Draw = st.one_of(
@@ -346,13 +346,13 @@ TAKE_OVER: Draw = st.one_of(
     *[CREATE[name] for name, attributes in UNIQUE.items() if attributes],
 )
 TRANSACTIONS = st.lists(SINGLE, min_size=2, max_size=4)
-HANDING_OVER = st.tuples(GIVE_UP, TAKE_OVER, SINGLE).map(list)
-"""What is given up inside is likely to be what is wanted inside."""
+MOVED_VALUES = st.tuples(GIVE_UP, TAKE_OVER, SINGLE).map(list)
+"""Transactions in which a value that is given up is likely to be taken by another entity."""
 
 SEARCHED = pool("email", "name")
 OPERATORS = pool("contains", "starts_with", "ends_with")
 
-LOOKS: Draw = st.one_of(
+LOOK_UPS: Draw = st.one_of(
     call(
         "users",
         "list",
@@ -378,8 +378,8 @@ LOOKS: Draw = st.one_of(
 )
 
 
-def every_look(register: Register) -> list[Operation]:
-    """Every look-up, list and count of every value that can be there, and of a missing one."""
+def every_look_up(register: Register) -> list[Operation]:
+    """Return every look-up, list and count of every possible value, and of a missing one."""
 
     def each(repository: str, name: str, /, **pools: tuple[Any, ...]) -> list[Operation]:
         given: list[dict[str, Any]] = [{}]

@@ -1,4 +1,4 @@
-"""How far the random sequences go: briefly and always the same, further, or far and anew (`tests.support.exploring`)."""
+"""Lengths of the random sequences: short and reproducible, longer, or long and random (see `tests.support.exploring`)."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ _FAR = settings(_FURTHER, max_examples=300, stateful_step_count=80, print_blob=T
 PROFILE = _FAR if ALL else _FURTHER if SOME else _BRIEF
 
 OVER_HTTP = settings(PROFILE, max_examples=PROFILE.max_examples // 2)
-"""For stores whose steps take several times as long."""
+"""For stores on which a step takes several times as long."""
 
 ALL_KINDS = settings(PROFILE, max_examples=PROFILE.max_examples * 2 // 3)
 
 SEVERAL_STORES = settings(PROFILE, max_examples=PROFILE.max_examples // 7)
-"""For steps that are taken on several stores together, and looked at from many sides."""
+"""For steps on several stores at once, each followed by many look-ups."""

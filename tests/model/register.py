@@ -1,4 +1,4 @@
-"""The model of all ten kinds: what every entity has ever been, in plain dictionaries, and the rules that change it."""
+"""The model of all ten kinds: every state of every entity, in plain dictionaries, and the rules that change it."""
 
 from __future__ import annotations
 
@@ -40,16 +40,17 @@ __all__ = ["KINDS", "Kind", "Place", "Register", "compared"]
 
 
 def compared(email: str) -> str:
-    """An email as emails are compared."""
+    """Return an email in the form in which it is compared."""
     return unicodedata.normalize("NFC", unicodedata.normalize("NFC", email).lower())
 
 
 @dataclass(frozen=True)
 class Kind:
-    """A kind as the model sees it; what the library says of its kinds is not read.
+    """A kind in the model, declared independently of the library.
 
-    ``unique``: the field that a conflict names, with the attributes whose values nobody else may have. ``parents``: kinds,
-    with the attributes that name the parent. Of ``final`` ones a removal is for good. ``kept``: what a revert leaves alone.
+    ``unique`` has the field that a conflict names, with the attributes that must be unique together. ``parents`` has the
+    parent kinds, with the attributes that refer to them. Deletions of ``final`` kinds cannot be undone. ``kept`` has the
+    attributes that a revert does not change.
     """
 
     name: str
@@ -63,11 +64,11 @@ class Kind:
 
     @property
     def dated(self) -> bool:
-        """Whether its entities say when they were changed."""
+        """Whether the kind has the attribute ``updated_at``."""
         return "updated_at" in self.entity.__struct_fields__
 
     def value(self, attributes: tuple[str, ...], entity: Any) -> tuple[str, ...] | None:
-        """What ``entity`` has that nobody else may have; ``None`` if nothing."""
+        """Return the unique values of ``entity``, or ``None``."""
         found = [getattr(entity, name, None) for name in attributes]
         if None in found:
             return None
@@ -140,51 +141,52 @@ KINDS = {
         kept=("user_id", "credential_id", "public_key", "counter"),
     ),
 }
-"""By the name of the repository."""
+"""The kinds, by the name of the repository."""
 
 REPOSITORIES = {kind.name: repository for repository, kind in KINDS.items()}
 
 Place = tuple[str, str]
-"""A repository and a key in it."""
+"""The name of a repository and a key in it."""
 
 
 class Register:
-    """``stories`` has every state of every entity that ever was, oldest first, ``None`` for a removal.
+    """The state of the model.
 
-    ``order``: the entities by their last change. ``once``: those of which something was decided that holds for their very
-    state only. ``claimed``: the values that were taken.
+    ``stories`` has all states of every entity, oldest first, ``None`` for a deletion. ``order`` has the entities by their
+    last change. ``state_dependent`` has those with a change that depends on their exact state. ``claimed`` has the values
+    that were claimed.
     """
 
     def __init__(self, clock: ManualClock, outside: Register | None = None) -> None:
-        """``outside``: what there is before the transaction that this one is of."""
+        """``outside`` is the state outside of the transaction of this register."""
         self.clock = clock
         self.outside = outside
         known: Mapping[Place, list[Any]] = outside.stories if outside else {}
         self.stories: dict[Place, list[Any]] = {place: list(story) for place, story in known.items()}
         self.order: dict[Place, None] = dict.fromkeys(self.stories)
         self.written: dict[Place, None] = {}
-        self.once: set[Place] = set()
+        self.state_dependent: set[Place] = set()
         self.claimed: set[tuple[str, str, tuple[str, ...]]] = set()
 
-    # What there is
+    # Reading
 
     def state(self, place: Place) -> Any:
         story = self.stories.get(place)
         return story[-1] if story else None
 
     def living(self, repository: str) -> Iterator[tuple[str, Any]]:
-        """The keys and the states of those that live, as they are now."""
+        """Return the living entities with their keys."""
         for place, story in list(self.stories.items()):
             if place[0] == repository and story[-1] is not None:
                 yield place[1], story[-1]
 
     def where(self, repository: str, test: Callable[[Any], bool], *, oldest_first: bool = False) -> list[Any]:
-        """The living entities that pass ``test``, newest first."""
+        """Return the living entities that pass ``test``, newest first."""
         found = [state for _, state in self.living(repository) if test(state)]
         return sorted(found, key=lambda entity: (entity.created_at, entity.id), reverse=not oldest_first)
 
     def owner(self, repository: str, number: int, *values: str) -> Any:
-        """The living entity that has these values, which only one may have."""
+        """Return the living entity with these unique values."""
         kind = KINDS[repository]
         _, attributes = kind.unique[number]
         wanted = tuple(compared(value) if attributes == ("email",) else value for value in values)
@@ -192,8 +194,8 @@ class Register:
         assert len(found) <= 1, "the model itself has two owners of one value"
         return found[0] if found else None
 
-    def dead_parent(self, repository: str, entity: Any) -> Kind | None:
-        """The kind of the first parent of ``entity`` that was deleted."""
+    def deleted_parent(self, repository: str, entity: Any) -> Kind | None:
+        """Return the kind of the first deleted parent of ``entity``."""
         for parent, attribute in KINDS[repository].parents:
             place = REPOSITORIES[parent], getattr(entity, attribute)
             if place in self.stories and self.state(place) is None:
@@ -201,13 +203,13 @@ class Register:
         return None
 
     def orphans(self) -> list[Place]:
-        """The living children of deleted parents: made after the deletion."""
+        """Return the living children of deleted parents, created after the deletion."""
         found = [(repository, key, state) for repository in KINDS for key, state in self.living(repository)]
-        return [(repository, key) for repository, key, state in found if self.dead_parent(repository, state)]
+        return [(repository, key) for repository, key, state in found if self.deleted_parent(repository, state)]
 
-    # What changes it
+    # Writing
 
-    def tell(self, place: Place, state: Any) -> Any:
+    def record(self, place: Place, state: Any) -> Any:
         self.stories.setdefault(place, []).append(state)
         self.order.pop(place, None)
         self.order[place] = None
@@ -215,35 +217,38 @@ class Register:
         return state
 
     def create(self, repository: str, key: str | None, given: Mapping[str, Any]) -> Any:
-        """``key`` ``None``: a new one, of an entity that is only made if nobody has its values; the caller knows its key."""
+        """Create an entity.
+
+        With ``key`` ``None`` the library chose a key; the entity is created only if its unique values are free.
+        """
         kind, now = KINDS[repository], self.clock()
         if key is not None and (repository, key) in self.stories:
             if kind.final or self.state((repository, key)) is not None:
                 raise Conflict(kind.name, kind.key)
-            self.once.add((repository, key))
+            self.state_dependent.add((repository, key))
             self.cascade(repository, key)
         times = {"created_at": now, "updated_at": now} if kind.dated else {"created_at": now}
         entity = kind.entity(**{"id": "new", **given, **times, kind.key: "new" if key is None else key})
         self._take(repository, key, None, entity)
         assert key is not None, "a store refused a creation for which the model knows no reason"
-        return self.tell((repository, key), entity)
+        return self.record((repository, key), entity)
 
     def update(
         self,
         repository: str,
         key: str,
-        wish: Callable[[Any], Mapping[str, Any] | None],
+        decide: Callable[[Any], Mapping[str, Any] | None],
         *,
-        once: bool = False,
+        state_dependent: bool = False,
     ) -> Any:
-        """``wish`` says what changes, or refuses; ``None``: nothing is to be written."""
+        """Change an entity. ``decide`` returns the changes or raises; ``None`` means that nothing is written."""
         kind, place = KINDS[repository], (repository, key)
-        if once:
-            self.once.add(place)
+        if state_dependent:
+            self.state_dependent.add(place)
         before = self.state(place)
         if before is None:
             raise kind.not_found
-        changes = wish(before)
+        changes = decide(before)
         return before if changes is None else self._rewrite(place, before, before, changes)
 
     def _rewrite(self, place: Place, before: Any, state: Any, changes: Mapping[str, Any]) -> Any:
@@ -251,10 +256,10 @@ class Register:
         touched = {"updated_at": self.clock()} if kind.dated else {}
         after = msgspec.structs.replace(state, **{**changes, **touched})
         self._take(*place, before, after)
-        return self.tell(place, after)
+        return self.record(place, after)
 
     def _take(self, repository: str, key: str | None, before: Any, after: Any) -> None:
-        """Refuse what somebody else has; a child of a deleted parent gives way."""
+        """Raise `Conflict` for values of another entity, unless that is a child of a deleted parent."""
         kind = KINDS[repository]
         for field, attributes in kind.unique:
             wanted = kind.value(attributes, after)
@@ -262,15 +267,15 @@ class Register:
                 continue
             for other, state in self.living(repository):
                 if other != key and kind.value(attributes, state) == wanted:
-                    self._give_way(repository, field, wanted, other)
+                    self._remove_orphan(repository, field, wanted, other)
             self.claimed.add((repository, field, wanted))
 
-    def _give_way(self, repository: str, field: str, wanted: tuple[str, ...], holder: str) -> None:
-        """Remove an orphan whose value somebody wants; one from before a transaction is gone whatever comes of that."""
+    def _remove_orphan(self, repository: str, field: str, wanted: tuple[str, ...], holder: str) -> None:
+        """Delete an orphan whose value is wanted. One from before a transaction is deleted even if the transaction fails."""
         older = self.outside is not None and (repository, field, wanted) not in self.claimed
         judge = self.outside if older and self.outside is not None else self
         place = repository, holder
-        if judge.dead_parent(repository, judge.state(place)) is None:
+        if judge.deleted_parent(repository, judge.state(place)) is None:
             raise Conflict(KINDS[repository].name, field)
         judge.remove(repository, holder)
         if judge is not self:
@@ -278,10 +283,10 @@ class Register:
             self.written.pop(place, None)
 
     def remove(self, repository: str, key: str) -> Any:
-        """Delete an entity with all that is its own; its last state, ``None`` if it was not there."""
+        """Delete an entity with its children; return its last state, or ``None`` if it did not exist."""
         last = self.state((repository, key))
         if last is not None:
-            self.tell((repository, key), None)
+            self.record((repository, key), None)
         if (repository, key) in self.stories:
             self.cascade(repository, key)
         return last
@@ -298,23 +303,23 @@ class Register:
         kind, place = KINDS[repository], (repository, key)
         if kind.final:
             raise InvalidInput(kind.key, "final")
-        self.once.add(place)
+        self.state_dependent.add(place)
         if place not in self.stories:
             raise kind.not_found
         if (alive := self.state(place)) is not None:
             return alive
         lived = next(state for state in reversed(self.stories[place]) if state is not None)
-        if (parent := self.dead_parent(repository, lived)) is not None:
+        if (parent := self.deleted_parent(repository, lived)) is not None:
             raise parent.not_found
         self.cascade(repository, key)
         return self._rewrite(place, None, lived, {})
 
     def revert(self, repository: str, key: str, number: int) -> Any:
-        """``number`` counts the states of the story, around and around."""
+        """``number`` counts the states of the story, modulo their number."""
         kind, place = KINDS[repository], (repository, key)
         if kind.final:
             raise InvalidInput(kind.key, "final")
-        self.once.add(place)
+        self.state_dependent.add(place)
         before = self.state(place)
         if before is None:
             raise kind.not_found
@@ -327,30 +332,30 @@ class Register:
     # Transactions
 
     def begin(self) -> Register:
-        """What a transaction sees; it can be changed, and `commit` tells this register of it."""
+        """Return the state inside a transaction; `commit` applies its changes to this register."""
         inside = Register(self.clock, self)
         inside.order = dict(self.order)
         return inside
 
     def commit(self, inside: Register) -> None:
-        """All that was changed inside, one change for each entity. Raises what the end of a transaction raises."""
+        """Apply the changes of a transaction, one for each entity. Raises what the end of a transaction raises."""
         changed = [
             place for place in inside.written if self.state(place) is not None or inside.state(place) is not None
         ]
-        once = [place for place in changed if place in inside.once and place in self.stories]
-        if len(once) > 1:
+        state_dependent = [place for place in changed if place in inside.state_dependent and place in self.stories]
+        if len(state_dependent) > 1:
             raise InvalidInput("transaction", "more than one thing depends on the very state of an entity")
-        changed.sort(key=lambda place: (place not in once, place not in self.stories))
+        changed.sort(key=lambda place: (place not in state_dependent, place not in self.stories))
         for place in changed:
-            self._refuse_handing_over(changed, place, inside.state(place))
+            self._refuse_moved_values(changed, place, inside.state(place))
         for place in changed:
-            self.tell(place, inside.state(place))
+            self.record(place, inside.state(place))
         for place in changed:
             if inside.state(place) is None:
                 self.cascade(*place)
 
-    def _refuse_handing_over(self, changed: list[Place], place: Place, after: Any) -> None:
-        """A value does not go from one entity to another inside."""
+    def _refuse_moved_values(self, changed: list[Place], place: Place, after: Any) -> None:
+        """A unique value cannot move between entities inside a transaction."""
         kind = KINDS[place[0]]
         for field, attributes in kind.unique:
             wanted = kind.value(attributes, after)

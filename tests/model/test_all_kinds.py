@@ -1,4 +1,4 @@
-"""Random sequences of operations on all ten kinds: every store answers what a plain model answers."""
+"""Random sequences of operations on all ten kinds: every store returns the results of the model."""
 
 from __future__ import annotations
 
@@ -28,15 +28,15 @@ from tests.model.operations import (
     CHANGES,
     CREATE,
     CREATIONS,
-    HANDING_OVER,
-    LOOKS,
+    LOOK_UPS,
+    MOVED_VALUES,
     REMOVALS,
     RETURNS,
     SWEEPS,
     TAKES,
     TRANSACTIONS,
     Operation,
-    every_look,
+    every_look_up,
     refusal,
 )
 from tests.model.profiles import ALL_KINDS, SEVERAL_STORES
@@ -46,11 +46,11 @@ from tests.support.cores import NEWEST, OLDEST, Core, running
 from tests.support.targets import TARGETS, Site, Target
 
 REFUSALS = (Conflict, NotFound, InvalidInput)
-LOOKS_AT_ONCE = 8
-"""How many look-ups follow each step."""
+LOOK_UPS_AFTER_EACH_STEP = 8
+"""Number of look-ups after each step."""
 
 STRIDE = 37
-"""From one look-up to the next, so that those that follow a step are of several kinds."""
+"""Distance between two look-ups of a step, so that they concern several kinds."""
 
 ONE_IN_FIVE = st.sampled_from([False, False, False, False, True])
 
@@ -58,11 +58,11 @@ Outcome = tuple[str, Any]
 
 
 class Broken(Exception):
-    """What ends a transaction from inside."""
+    """The exception that aborts a transaction from inside."""
 
 
 class AllKinds(Machine):
-    """Several stores, each with two adapters that take turns, and one model of what is in all of them."""
+    """Several stores with two adapters each, and one model of their contents."""
 
     targets: tuple[Target, ...]
 
@@ -73,10 +73,10 @@ class AllKinds(Machine):
         self.looked = 0
         self.stores = [self.adapters_on(target) for target in self.targets]
 
-    # Asking the stores and the model
+    # Calling the stores and the model
 
     def _turn(self) -> list[AllsourceAuthAdapter]:
-        """One adapter for each store. Which store comes first, and which of its adapters, is another one each time."""
+        """Return one adapter for each store; the order of the stores and the adapters rotate."""
         self.turn += 1
         first = self.turn // 2 % len(self.stores)
         return [adapters[self.turn % 2] for adapters in self.stores[first:] + self.stores[:first]]
@@ -84,7 +84,10 @@ class AllKinds(Machine):
     def _do(
         self, operation: Operation, groups: Sequence[AllsourceAuthAdapter | Transaction], register: Register
     ) -> bool:
-        """On the first store, which may make a key; with that key on the others, and in the model. Whether it was refused."""
+        """Call the operation on the first store, which may make a key; then with that key on the others and in the model.
+
+        Return whether it was refused.
+        """
         operation = operation.settled(register)
         found = []
         for group in groups:
@@ -97,16 +100,16 @@ class AllKinds(Machine):
         return expected[0] == "refusal"
 
     def _sample(self, register: Register) -> list[Operation]:
-        """A few look-ups, other ones each time."""
-        looks = every_look(register)
-        self.looked += LOOKS_AT_ONCE
-        return [looks[(self.looked + number) * STRIDE % len(looks)] for number in range(LOOKS_AT_ONCE)]
+        """Return a few look-ups, different ones each time."""
+        look_ups = every_look_up(register)
+        self.looked += LOOK_UPS_AFTER_EACH_STEP
+        return [look_ups[(self.looked + number) * STRIDE % len(look_ups)] for number in range(LOOK_UPS_AFTER_EACH_STEP)]
 
     # Single operations
 
     @initialize(creations=st.tuples(*CREATE.values()))
     def begin(self, creations: tuple[Operation, ...]) -> None:
-        """Two users, an organization, and something of each kind, so that most operations meet somebody."""
+        """Create two users, an organization, and an entity of each kind, so that most operations find one."""
         for user_id in ("u0", "u1"):
             self.operate(Operation("users", "create", {"id": user_id, "email": f"{user_id}@x.org"}))
         self.operate(Operation("organizations", "create", {"id": "o0", "name": "Acme", "slug": "acme"}))
@@ -139,9 +142,9 @@ class AllKinds(Machine):
         for sweep in sweeps:
             self.operate(sweep)
 
-    @rule(looks=st.lists(LOOKS, min_size=1, max_size=4))
-    def look(self, looks: list[Operation]) -> None:
-        for look in looks:
+    @rule(look_ups=st.lists(LOOK_UPS, min_size=1, max_size=4))
+    def look(self, look_ups: list[Operation]) -> None:
+        for look in look_ups:
             self.operate(look)
 
     def operate(self, operation: Operation) -> None:
@@ -151,39 +154,39 @@ class AllKinds(Machine):
 
     @rule(operations=TRANSACTIONS, broken=ONE_IN_FIVE, impatient=ONE_IN_FIVE)
     def transact(self, operations: list[Operation], broken: bool, impatient: bool) -> None:
-        """An exception ends a ``broken`` one; a refusal inside does if the application is ``impatient``."""
+        """An exception aborts a ``broken`` one; a refusal inside aborts it if the application is ``impatient``."""
         inside = self.register.begin()
         transactions = [self.run(adapter.transaction().__aenter__()) for adapter in self._turn()]
         for operation in operations:
             if self._do(operation, transactions, inside) and impatient:
                 broken = True
                 break
-        looks = [look for look in self._sample(inside) if look.repository != "adapter"]
+        look_ups = [look for look in self._sample(inside) if look.repository != "adapter"]
         for transaction in transactions:
-            self.run(_agrees(looks, transaction, inside))
+            self.run(_agrees(look_ups, transaction, inside))
         found = [self.run(_ended(transaction, broken)) for transaction in transactions]
         expected = None if broken else _committed(self.register, inside)
         assert found == [expected] * len(found), list(map(str, operations))
 
-    @rule(operations=HANDING_OVER, impatient=ONE_IN_FIVE)
-    def hand_over(self, operations: list[Operation], impatient: bool) -> None:
+    @rule(operations=MOVED_VALUES, impatient=ONE_IN_FIVE)
+    def move_value(self, operations: list[Operation], impatient: bool) -> None:
         self.transact(operations, broken=False, impatient=impatient)
 
     # Reading
 
     @invariant()
     def a_sample_of_look_ups_agrees(self) -> None:
-        looks = self._sample(self.register)
+        look_ups = self._sample(self.register)
         for adapter in self._turn():
-            self.run(_agrees(looks, adapter, self.register))
+            self.run(_agrees(look_ups, adapter, self.register))
 
     async def everything_agrees(self) -> None:
-        """Everything is read; nothing is out of order but children of the dead, and that can be repaired."""
-        looks = every_look(self.register)
-        looks += [Operation(place[0], "history", {"key": place[1]}) for place in self.register.stories]
+        """Compare all reads. `check` finds nothing but children of deleted parents, and repairs them."""
+        look_ups = every_look_up(self.register)
+        look_ups += [Operation(place[0], "history", {"key": place[1]}) for place in self.register.stories]
         orphans = self.register.orphans()
         for adapter in self._turn():
-            await _agrees(looks, adapter, self.register)
+            await _agrees(look_ups, adapter, self.register)
             checked = await adapter.check(repair=bool(orphans))
             findings = [(finding.problem, finding.kind, *finding.keys) for finding in checked.findings]
             assert sorted(findings) == sorted(("half_cascade", KINDS[place[0]].name, place[1]) for place in orphans)
@@ -191,7 +194,7 @@ class AllKinds(Machine):
             self.register.remove(*place)
         for adapter in self._turn() if orphans else ():
             assert (await adapter.check()).findings == ()
-            await _agrees(every_look(self.register), adapter, self.register)
+            await _agrees(every_look_up(self.register), adapter, self.register)
 
 
 async def _outcome(operation: Operation, group: AllsourceAuthAdapter | Transaction) -> Outcome:
@@ -208,14 +211,14 @@ def _expected(operation: Operation, register: Register) -> Outcome:
         return "refusal", refusal(error)
 
 
-async def _agrees(looks: Sequence[Operation], group: AllsourceAuthAdapter | Transaction, register: Register) -> None:
-    found = await asyncio.gather(*[_outcome(look, group) for look in looks])
-    for look, outcome in zip(looks, found, strict=True):
+async def _agrees(look_ups: Sequence[Operation], group: AllsourceAuthAdapter | Transaction, register: Register) -> None:
+    found = await asyncio.gather(*[_outcome(look, group) for look in look_ups])
+    for look, outcome in zip(look_ups, found, strict=True):
         assert outcome == _expected(look, register), f"{look} on {group!r}"
 
 
 async def _ended(transaction: Transaction, broken: bool) -> Any:
-    """What the end of the block refuses, if anything."""
+    """Return the error at the end of the block, if any."""
     try:
         if broken:
             await transaction.__aexit__(Broken, Broken(), None)
@@ -252,7 +255,7 @@ def test_random_operations_agree_with_the_model_over_http() -> None:
 
 @pytest.fixture
 def core(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Core]:
-    """A Core that runs while the machines use event loops of their own."""
+    """A Core that keeps running while the machines use their own event loops."""
     with asyncio.Runner() as runner:
         stack = AsyncExitStack()
         try:
@@ -262,7 +265,7 @@ def core(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Core]:
 
 
 def _tenants_of(core: Core) -> Target:
-    """Every start is a tenant of its own."""
+    """Use a new tenant for every start."""
     tenants = count()
 
     @asynccontextmanager

@@ -1,4 +1,4 @@
-"""The random sequences on durable Cores that are restarted, killed, and exchanged for another version in between."""
+"""The random sequences on durable Cores that are restarted, killed and replaced by another version in between."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ ENDS = st.sampled_from([signal.SIGTERM, signal.SIGKILL])
 
 
 class Restarts(UsersAndSessions):
-    """Two adapters that stay connected through every restart, until both are opened anew."""
+    """Two adapters that stay connected through restarts, until both are opened again."""
 
     versions: tuple[str, ...]
     core: Core

@@ -1,4 +1,4 @@
-"""Random sequences of operations on users and sessions, held against a plain model."""
+"""Random sequences of operations on users and sessions, compared with a model."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ FRACTIONS = {
     True: st.floats(allow_nan=False, allow_infinity=False),
     False: st.integers(-(2**40), 2**40).map(lambda number: number / 8),
 }
-"""By whether a store keeps every number: Core may change the last bit of one with 16 digits or more."""
+"""By whether a store keeps all numbers: Core may change the last bit of one with 16 digits or more."""
 VALUES = st.recursive(
     st.none()
     | st.booleans()
@@ -58,7 +58,7 @@ CHANGES = st.fixed_dictionaries(
 
 
 class UsersAndSessions(Machine):
-    """One store, two adapters that take turns, one model."""
+    """One store, two adapters that are used alternately, one model."""
 
     target: Target
 
@@ -83,7 +83,7 @@ class UsersAndSessions(Machine):
 
     @initialize()
     def begin(self) -> None:
-        """Two users with a session each, so that most operations meet somebody."""
+        """Create two users with a session each, so that most operations find one."""
         for name in ("u0", "u1"):
             self.sign_up(name, f"{name}@x.org", name, None)
             self.sign_in(name, None, HOUR)
@@ -105,7 +105,7 @@ class UsersAndSessions(Machine):
             expected = User(id=user.id, created_at=now, updated_at=now, email=email, username=username, name=name)
             assert user == expected
             assert user_id in (None, user.id)
-            self.ledger.tell(user.id, user)
+            self.ledger.record(user.id, user)
             if was_dead:
                 self.ledger.sign_out(user.id)
 
@@ -124,7 +124,7 @@ class UsersAndSessions(Machine):
         else:
             changed = self.run(call)
             assert changed == msgspec.structs.replace(self.ledger.changed(user, changes), updated_at=self.clock())
-            self.ledger.tell(user_id, changed)
+            self.ledger.record(user_id, changed)
 
     @rule(user_id=IDS)
     def respell_email(self, user_id: str) -> None:
@@ -136,7 +136,7 @@ class UsersAndSessions(Machine):
     def delete(self, user_id: str) -> None:
         self.run(self.adapter.users.delete(user_id))
         if self.ledger.user(user_id) is not None:
-            self.ledger.tell(user_id, None)
+            self.ledger.record(user_id, None)
         if user_id in self.ledger.stories:
             self.ledger.sign_out(user_id)
 
@@ -157,7 +157,7 @@ class UsersAndSessions(Machine):
             back = self.run(call)
             assert back == msgspec.structs.replace(lived, updated_at=self.clock())
             self.ledger.sign_out(user_id)
-            self.ledger.tell(user_id, back)
+            self.ledger.record(user_id, back)
 
     @rule(user_id=IDS, place=st.integers(0, 20))
     def revert(self, user_id: str, place: int) -> None:
@@ -180,11 +180,11 @@ class UsersAndSessions(Machine):
         else:
             reverted = self.run(call)
             assert reverted == msgspec.structs.replace(former, updated_at=self.clock())
-            self.ledger.tell(user_id, reverted)
+            self.ledger.record(user_id, reverted)
 
     @rule(user_id=IDS, lifetimes=st.lists(LIFETIMES, min_size=1, max_size=3), restored=st.booleans())
     def outlive(self, user_id: str, lifetimes: list[timedelta], restored: bool) -> None:
-        """Sessions that are made for a dead user must not live when it comes back."""
+        """Create sessions for a deleted user; they must not be valid after it is restored."""
         self.delete(user_id)
         for lifetime in lifetimes:
             self.sign_in(user_id, None, lifetime)
@@ -197,7 +197,7 @@ class UsersAndSessions(Machine):
         return user_id in self.ledger.stories and self.ledger.user(user_id) is None
 
     def _sign_out_the_dead(self, user_id: str) -> None:
-        """What a refused creation or restoration did with the sessions of the dead user: nobody is promised either way."""
+        """A refused creation or restore may or may not have deleted the sessions of the deleted user."""
         for session in self.ledger.sessions_of(user_id):
             if self.run(self.adapter.sessions.get(session.token)) is None:
                 del self.ledger.sessions[session.token]
@@ -254,7 +254,7 @@ class UsersAndSessions(Machine):
 
     @rule(sweeps=st.lists(st.tuples(STEPS, st.none() | st.integers(0, 3)), min_size=1, max_size=4), lifetime=LIFETIMES)
     def sweep(self, sweeps: list[tuple[timedelta, int | None]], lifetime: timedelta) -> None:
-        """Sweeps one after the other, with time and a new session between them."""
+        """Sweep repeatedly, with a new session and a step of time in between."""
         for step, limit in sweeps:
             self.sign_in("u0", None, lifetime)
             self.clock.move(step)
@@ -299,7 +299,7 @@ class UsersAndSessions(Machine):
         assert (page.items, page.total) == (expected[offset : offset + limit], len(expected))
 
     def _visit(self, user_id: str, place: int) -> None:
-        """The state after any event, and at the time of any event."""
+        """Compare the state after any event, and at the time of any event."""
         story = self.ledger.stories.get(user_id, [])
         changes = self.run(self.adapter.users.history(user_id))
         assert [change.state for change in changes] == story
