@@ -107,10 +107,10 @@ async def test_progress_is_reported_after_each_page(adapter: AllsourceAuthAdapte
     for number in range(3):
         await adapter.users.create(id=f"u{number}", email=email(f"u{number}"))
     await adapter.sessions.create(user_id="u0", expires_at=START)
-    told: list[tuple[str, int]] = []
-    checked = await adapter.check(progress=lambda what, count: told.append((what, count)))
-    assert {what for what, _ in told} == {"events", "entities", "index streams"}
-    assert dict(told) == {
+    reported: list[tuple[str, int]] = []
+    checked = await adapter.check(progress=lambda what, count: reported.append((what, count)))
+    assert {what for what, _ in reported} == {"events", "entities", "index streams"}
+    assert dict(reported) == {
         "events": checked.events,
         "entities": checked.entities,
         "index streams": checked.index_streams,

@@ -137,9 +137,9 @@ async def test_change_is_visible_and_in_the_history(
     assert changed == touched(made, updated_at=later, **sort.changed)
     assert await sort.of(adapter).get(made.id) == changed
     assert await sort.find(adapter, made) == changed
-    told = await sort.of(adapter).history(made.id)
-    assert [change.state for change in told] == [made, changed]
-    assert set(told[1].diff) - {"updated_at"} == set(sort.changed)
+    history = await sort.of(adapter).history(made.id)
+    assert [change.state for change in history] == [made, changed]
+    assert set(history[1].diff) - {"updated_at"} == set(sort.changed)
     assert [event.type for event in await stored(store, sort.stream(made))] == [
         f"auth.{sort.kind}.created",
         f"auth.{sort.kind}.updated",

@@ -51,8 +51,8 @@ async def test_recent_claim_of_a_pending_write_conflicts_and_an_old_one_is_fence
     dated.move(timedelta(minutes=1))
     winner = await adapter.users.create(email=email("wanted"))
     assert await adapter.users.get_by_email(email("wanted")) == winner
-    told = await adapter.users.history(ada.id, fences=True)
-    assert [change.event for change in told] == ["UserCreated", "Fenced"]
+    history = await adapter.users.history(ada.id, fences=True)
+    assert [change.event for change in history] == ["UserCreated", "Fenced"]
     assert await adapter.users.get(ada.id) == ada
 
 

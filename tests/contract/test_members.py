@@ -327,7 +327,7 @@ async def test_organization_of_ten_thousand_is_listed_and_counted(
     adapter: AllsourceAuthAdapter, store: EventStore, target: Target
 ) -> None:
     if target.name != "sqlite-memory":
-        pytest.skip("so many members once are enough")
+        pytest.skip("this many members are tested on one target only")
     await adapter.members.create(organization_id="o", user_id="first", role="owner", id="first")
     for start in range(0, 10_000, 2000):
         await store.append([event for number in range(start, start + 2000) for event in _joined(number)])

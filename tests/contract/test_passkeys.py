@@ -143,8 +143,8 @@ async def test_counter_never_falls_with_concurrent_callers(make_adapter: MakeAda
             return
 
     await asyncio.gather(*[sign_in(seen[number % 2]) for number in range(20)])
-    told = await seen[0].passkeys.history(passkey.id)
-    assert [change.state.counter for change in told if change.state] == list(range(3, 24))
+    history = await seen[0].passkeys.history(passkey.id)
+    assert [change.state.counter for change in history if change.state] == list(range(3, 24))
 
 
 @pytest.mark.parametrize("name", ["phone", "", None, "Zoë's 😀"])
@@ -161,10 +161,12 @@ async def test_concurrent_changes_of_name_and_counter_are_merged(make_adapter: M
         *[seen[number % 2].passkeys.update_name(passkey.id, str(number)) for number in range(10)],
         *[seen[number % 2].passkeys.update_counter(passkey.id, number) for number in range(10, 20)],
     )
-    told = (await seen[0].passkeys.history(passkey.id))[1:]
-    assert all(len(change.diff) == 1 for change in told)
-    assert {change.diff["name"][1] for change in told if "name" in change.diff} == {str(number) for number in range(10)}
-    assert {change.diff["counter"][1] for change in told if "counter" in change.diff} == set(range(10, 20))
+    history = (await seen[0].passkeys.history(passkey.id))[1:]
+    assert all(len(change.diff) == 1 for change in history)
+    assert {change.diff["name"][1] for change in history if "name" in change.diff} == {
+        str(number) for number in range(10)
+    }
+    assert {change.diff["counter"][1] for change in history if "counter" in change.diff} == set(range(10, 20))
 
 
 @pytest.mark.parametrize("given", [{}, {"expected": 0}])

@@ -384,9 +384,9 @@ async def test_progress_is_reported_after_each_page(adapter: AllsourceAuthAdapte
     for number in range(3):
         await append_user(store, f"u{number}")
     await store.append([append_session("s", "u0")])
-    told: list[tuple[str, int]] = []
-    await adapter.reindex(progress=lambda kind, done: told.append((kind, done)))
-    assert told == [("user", 3), ("session", 1)]
+    reported: list[tuple[str, int]] = []
+    await adapter.reindex(progress=lambda kind, done: reported.append((kind, done)))
+    assert reported == [("user", 3), ("session", 1)]
 
 
 async def test_each_tenant_is_reindexed_separately(

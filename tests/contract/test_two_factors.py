@@ -150,9 +150,9 @@ async def test_replacements_without_expected_all_succeed(make_adapter: MakeAdapt
         *[seen[number % 2].two_factors.update_backup_codes("u", str(number), expected=UNSET) for number in range(20)]
     )
     assert {changed.backup_codes for changed in made} == {str(number) for number in range(20)}
-    told = await seen[0].two_factors.history(factor.id)
-    assert len(told) == 21
-    assert await seen[1].two_factors.get_by_user("u") == told[-1].state
+    history = await seen[0].two_factors.history(factor.id)
+    assert len(history) == 21
+    assert await seen[1].two_factors.get_by_user("u") == history[-1].state
 
 
 async def test_update_that_always_loses_gives_up(

@@ -164,12 +164,12 @@ async def test_time_without_a_zone_is_refused(adapter: AllsourceAuthAdapter, sto
 
 
 async def test_text_that_looks_like_a_time_is_left_alone(adapter: AllsourceAuthAdapter, store: EventStore) -> None:
-    told = {"seen": "2026-11-23T10:59:20.552604999Z"}
+    metadata = {"seen": "2026-11-23T10:59:20.552604999Z"}
     name = "2026-11-23T10:59:20.552604999Z"
-    await store.append([new_event("auth-user:x", stored_user("x", name=name, metadata=told))])
+    await store.append([new_event("auth-user:x", stored_user("x", name=name, metadata=metadata))])
     user = await adapter.users.get("x")
     assert user is not None
-    assert (user.name, user.metadata) == (name, told)
+    assert (user.name, user.metadata) == (name, metadata)
 
 
 async def test_metadata_reads_back_as_given(adapter: AllsourceAuthAdapter) -> None:
