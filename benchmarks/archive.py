@@ -86,9 +86,8 @@ async def archived(folder: Path, *, entities: int, sweep: int, count: int) -> di
         kinds: dict[str, Prepare] = {}
         size = 2 * (count + 2 * ROUNDS)
         for name, adapter in both.items():
-            tokens = iter(
-                seed.tokens[:size]
-            )  # each is used once, because only the first guarded append to a stream is slow
+            # Each token is used once, because only the first guarded append to a stream is slow.
+            tokens = iter(seed.tokens[:size])
             kinds |= {f"{what}, {name}": prepare for what, prepare in _writes(adapter, tokens).items()}
         kinds |= {f"{what}, small": prepare for what, prepare in _creations(small).items()}
         rows = await closed_loops(kinds, count=count)
