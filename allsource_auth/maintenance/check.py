@@ -182,16 +182,21 @@ class Check:
     async def _check_claims(self, inspection: Inspection, values: Mapping[str, list[OwnedValue]], claim: str) -> None:
         """Report a living entity that has a value without a claim, or several entities that have the same value."""
         unclaimed: dict[str, Entity] = {}
+        without_claim: list[OwnedValue] = []
         taken = False
         for owned in values[claim]:
             missing = await inspection.missing_claim(owned, await self._streams.head(claim))
             if missing is not None:
                 unclaimed[owned.stream] = missing.entity
+                without_claim.append(owned)
                 taken = taken or missing.claim_state.holder is not None
-        if len(unclaimed) > 1:
-            inspection.add_duplicates(owned.unique, claim, unclaimed)
-        elif unclaimed and not taken and (not self._repair or await inspection.claim(owned)):
-            self._report("missing_claim", inspection.kind, owned.unique.field, unclaimed, claim)
+        if not without_claim:
+            return
+        unique = without_claim[0].unique
+        if len(without_claim) > 1:
+            inspection.add_duplicates(unique, claim, unclaimed)
+        elif not taken and (not self._repair or await inspection.claim(without_claim[0])):
+            self._report("missing_claim", inspection.kind, unique.field, unclaimed, claim)
 
     # Claims without an owner and index entries without an entity
 
