@@ -6,11 +6,11 @@ docs/reference/stored-format.md).
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from datetime import datetime
-from typing import Any, ClassVar, Generic, TypeVar
+from typing import Any, ClassVar, Generic, TypeVar, cast
 
 import msgspec
 
@@ -96,7 +96,7 @@ def audit(
     user_agent: str | None = None,
     request_id: str | None = None,
     reason: str | None = None,
-) -> Iterator[None]:
+) -> Generator[None]:
     """Record who makes a change, from where and why, in the metadata of all events written inside the block.
 
     The context is context-local: it applies to the current task and the tasks it starts. A nested context adds to the outer one
@@ -195,7 +195,8 @@ def difference(before: Entity | None, after: Entity | None, secrets: frozenset[s
 def _without_passwords(value: Any) -> Any:
     """Replace password hashes in a JSON value by a marker. Earlier versions of the Rust crate stored them in metadata."""
     if isinstance(value, dict):
-        return {k: HIDDEN if k in values.PASSWORD_KEYS else _without_passwords(v) for k, v in value.items()}
+        members = cast("dict[str, object]", value)
+        return {k: HIDDEN if k in values.PASSWORD_KEYS else _without_passwords(v) for k, v in members.items()}
     if isinstance(value, list):
-        return [_without_passwords(item) for item in value]
+        return [_without_passwords(item) for item in cast("list[object]", value)]
     return value

@@ -10,7 +10,7 @@ import ssl
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypedDict, Unpack, get_args
+from typing import TYPE_CHECKING, Any, Literal, TypedDict, Unpack, cast, get_args
 from urllib.parse import urlsplit
 
 import msgspec
@@ -208,7 +208,7 @@ def query_urls(name: str, value: object) -> tuple[str, ...]:
     if isinstance(value, str | bytes) or not isinstance(value, Sequence):
         return (url(name, value),)
     found: list[str] = []
-    for number, item in enumerate(value):
+    for number, item in enumerate(cast("Sequence[object]", value)):
         one = url(f"{name}[{number}]", item)
         if one in found:
             raise InvalidInput(f"{name}[{number}]", f"is the same URL as {name}[{found.index(one)}]")
@@ -313,7 +313,7 @@ def clock(value: object) -> Clock:
     if not callable(value):
         raise InvalidInput("clock", "must be a function that returns a timezone-aware datetime")
     values.instant("clock", value())
-    return value
+    return cast("Clock", value)
 
 
 def durability(value: object) -> Durability:
@@ -328,7 +328,7 @@ def path(value: object, *, name: str = "path") -> str | None:
         return None
     if not isinstance(value, str | os.PathLike):
         raise InvalidInput(name, f"must be a path, not {type(value).__name__}")
-    found = os.fspath(value)
+    found = os.fspath(cast("str | os.PathLike[str] | os.PathLike[bytes]", value))
     if not isinstance(found, str) or not found or "\0" in found:
         raise InvalidInput(name, "must be a non-empty path as text")
     return str(Path(found))

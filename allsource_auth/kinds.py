@@ -257,8 +257,7 @@ class Kind(Generic[E]):
         """
         if type(key) is str and len(key) <= self._max_key_length and values.is_plain(key):
             return self.prefix + key
-        if not isinstance(key, str):
-            raise InvalidInput(self.key, f"must be text, not {type(key).__name__}")
+        values.string(self.key, key)
         try:
             return self.stream(key)
         except InvalidInput:

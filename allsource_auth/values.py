@@ -8,10 +8,10 @@ values.
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from math import isfinite
-from typing import Any
+from typing import Any, cast
 
 from allsource_auth.errors import InvalidInput
 
@@ -41,13 +41,19 @@ def is_unicode(value: str) -> bool:
         return False
 
 
-def text(field: str, value: object) -> str:
-    """Any Unicode text."""
+def string(field: str, value: object) -> str:
+    """Any ``str``, even with lone surrogates. For look-ups, which find nothing then."""
     if not isinstance(value, str):
         raise InvalidInput(field, f"must be text, not {type(value).__name__}")
-    if not is_unicode(value):
-        raise InvalidInput(field, "contains a lone surrogate, which is not valid Unicode")
     return value
+
+
+def text(field: str, value: object) -> str:
+    """Any Unicode text."""
+    found = string(field, value)
+    if not is_unicode(found):
+        raise InvalidInput(field, "contains a lone surrogate, which is not valid Unicode")
+    return found
 
 
 def nonempty(field: str, value: object) -> str:
@@ -152,9 +158,11 @@ def json_value(field: str, value: object, *, depth: int = 0) -> Any:
             raise InvalidInput(field, "contains NaN or infinity, which JSON cannot represent")
         return value
     if isinstance(value, list | tuple):
-        return [json_value(field, item, depth=depth + 1) for item in value]
+        items = cast("Sequence[object]", value)
+        return [json_value(field, item, depth=depth + 1) for item in items]
     if isinstance(value, Mapping):
-        return {_json_key(field, key): json_value(field, item, depth=depth + 1) for key, item in value.items()}
+        members = cast("Mapping[object, object]", value)
+        return {_json_key(field, key): json_value(field, item, depth=depth + 1) for key, item in members.items()}
     raise InvalidInput(field, f"contains a {type(value).__name__}, which JSON cannot represent")
 
 
@@ -168,7 +176,7 @@ def json_object(field: str, value: object) -> dict[str, Any]:
     """A mapping whose contents pass `json_value`."""
     if not isinstance(value, Mapping):
         raise InvalidInput(field, f"must be a mapping, not {type(value).__name__}")
-    found: dict[str, Any] = json_value(field, value)
+    found: dict[str, Any] = json_value(field, cast("object", value))
     return found
 
 
@@ -183,13 +191,13 @@ def user_metadata(field: str, value: object) -> dict[str, Any]:
 def _password_key(value: Any) -> str | None:
     """Return the first of `PASSWORD_KEYS` in a JSON value."""
     if isinstance(value, dict):
-        for key, item in value.items():
+        for key, item in cast("dict[str, object]", value).items():
             if key in PASSWORD_KEYS:
-                return str(key)
+                return key
             if found := _password_key(item):
                 return found
     elif isinstance(value, list):
-        for item in value:
+        for item in cast("list[object]", value):
             if found := _password_key(item):
                 return found
     return None

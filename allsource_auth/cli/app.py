@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Annotated, Literal
+from typing import Annotated, Literal, cast
 
 from cyclopts import App, CycloptsError, Parameter
 from cyclopts.validators import Number
@@ -309,8 +309,8 @@ def _numbers(text: str) -> list[int]:
 
 def _first(error: BaseException) -> BaseException:
     """``error``, or the first exception in it if it is a group."""
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
+    if isinstance(error, BaseExceptionGroup):
+        return _first(cast("BaseExceptionGroup[BaseException]", error).exceptions[0])
     return error
 
 

@@ -298,7 +298,7 @@ async def _measure(operations: Sequence[Operation], report: BenchReport, show: S
     options = report.options
     pairs = [(operation, callers) for callers in options["callers"] for operation in operations]
     share, rest = divmod(options["count"], len(pairs))
-    loops = []
+    loops: list[Loop] = []
     for number, (operation, callers) in enumerate(pairs):
         calls = share + (number < rest)
         if operation.max_calls is not None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import platform
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -72,8 +72,8 @@ class BenchReport:
     store: str
     options: dict[str, Any]
     info: Info | None = None
-    sample: dict[str, int] = field(default_factory=dict)
-    rows: list[Row] = field(default_factory=list)
+    sample: dict[str, int] = field(default_factory=dict[str, int])
+    rows: list[Row] = field(default_factory=list[Row])
     scanned: int = 0
     complete: bool = False
     undeleted: str | None = None
@@ -88,7 +88,7 @@ class BenchReport:
 
 
 @contextmanager
-def live_report(report: BenchReport, stream: TextIO) -> Iterator[Show]:
+def live_report(report: BenchReport, stream: TextIO) -> Generator[Show]:
     """Show the results on ``stream`` while the block runs. Shows nothing if ``stream`` is no terminal.
 
     The output is drawn in the call of `Show`, not by a thread, so that nothing is drawn during a measured call.

@@ -37,7 +37,7 @@ class Demo:
     report: DemoReport
     advance: Advance
     run: str = field(default_factory=lambda: secrets.token_hex(4))
-    signed_up: list[SessionWithUser] = field(default_factory=list)
+    signed_up: list[SessionWithUser] = field(default_factory=list[SessionWithUser])
 
     def email(self, name: str) -> str:
         return f"{name}.{self.run}@example.org"
@@ -155,7 +155,9 @@ async def sign_up_with_one_email(demo: Demo) -> None:
 
 async def rename(demo: Demo) -> None:
     """Change the name and the email of one user in ten."""
-    renamed, by_new, by_old = [], [], []
+    renamed: list[User] = []
+    by_new: list[User | None] = []
+    by_old: list[User | None] = []
     for number, person in enumerate(demo.signed_up[: demo.users // 10]):
         email = demo.email("lovelace" if number == 0 else f"renamed{number}")
         with audit(actor=person.user.id, reason="profile form"):

@@ -24,10 +24,10 @@ __all__ = ["DemoReport", "show_json", "show_tables"]
 class DemoReport:
     """The results, filled in while the demonstration runs."""
 
-    checks: list[tuple[str, bool]] = field(default_factory=list)
-    counts: Counter[str] = field(default_factory=Counter)
-    latencies: dict[str, Latency] = field(default_factory=dict)
-    timeline: list[Change[User]] = field(default_factory=list)
+    checks: list[tuple[str, bool]] = field(default_factory=list[tuple[str, bool]])
+    counts: Counter[str] = field(default_factory=Counter[str])
+    latencies: dict[str, Latency] = field(default_factory=dict[str, Latency])
+    timeline: list[Change[User]] = field(default_factory=list[Change[User]])
     before: User | None = None
     """The user of the timeline before its first change."""
     kept_at: str | None = None

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from time import perf_counter_ns, process_time_ns
 from typing import Any, TypeVar
 
-from hdrh.histogram import HdrHistogram
+from hdrh.histogram import HdrHistogram  # pyright: ignore[reportMissingTypeStubs]
 
 __all__ = ["Call", "Check", "Latency", "Round", "alternating", "closed_loop"]
 
@@ -33,7 +33,7 @@ class Latency:
     """A histogram of durations with three significant digits."""
 
     def __init__(self) -> None:
-        self._histogram = HdrHistogram(1, LONGEST, 3)
+        self._histogram: Any = HdrHistogram(1, LONGEST, 3)
 
     def add(self, nanoseconds: int) -> None:
         """Count one call."""
@@ -66,7 +66,7 @@ class Latency:
 class Round:
     """What `closed_loop` measured, in nanoseconds: each call, the whole round, and the CPU time of this process."""
 
-    durations: list[int] = field(default_factory=list)
+    durations: list[int] = field(default_factory=list[int])
     wall: int = 0
     cpu: int = 0
 

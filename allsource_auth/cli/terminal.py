@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from typing import TextIO
 
@@ -69,7 +69,7 @@ def printable(text: str) -> str:
 
 
 @contextmanager
-def progress_bar(stream: TextIO) -> Iterator[Advance]:
+def progress_bar(stream: TextIO) -> Generator[Advance]:
     """Show a progress bar on ``stream`` while the block runs. Shows nothing if ``stream`` is no terminal."""
     if not stream.isatty():
         yield lambda step, fraction: None
@@ -81,7 +81,7 @@ def progress_bar(stream: TextIO) -> Iterator[Advance]:
 
 
 @contextmanager
-def counter(stream: TextIO) -> Iterator[Counter]:
+def counter(stream: TextIO) -> Generator[Counter]:
     """Show a running count on ``stream`` while the block runs. Shows nothing if ``stream`` is no terminal."""
     if not stream.isatty():
         yield lambda counted, count: None

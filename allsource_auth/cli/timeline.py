@@ -92,7 +92,7 @@ def _actor(change: Change[Any]) -> str:
 
 
 def _changes(change: Change[Any], times: dict[str, datetime]) -> str:
-    lines = []
+    lines: list[str] = []
     for link, action in ((change.restores, "restored"), (change.reverted_to, "reverted")):
         if link is not None:
             state = moment(times[link]) if link in times else f"event {printable(link)}"

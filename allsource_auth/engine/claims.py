@@ -129,7 +129,7 @@ class Claims:
         if decision is not None:
             members |= {"decision": decision.stream, "decisionVersion": decision.guard}
         payload = msgspec.json.encode(members)
-        found = []
+        found: list[NewEvent] = []
         for unique, value in wanted.items():
             stream = kind.claim_stream(self._streams.store.tenant, unique, value)
             free = known_free.get(stream) or await self._free_head(
@@ -146,7 +146,7 @@ class Claims:
         owner: str,
     ) -> list[NewEvent]:
         """Return the events that release the values of the stream ``owner``, for the end of a plan."""
-        found = []
+        found: list[NewEvent] = []
         for unique, value in released.items():
             head = await self._streams.head(kind.claim_stream(self._streams.store.tenant, unique, value))
             if head.event is not None and head.event.type == CLAIMED and content(head.event, Claim).owner == owner:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable
-from typing import TypeVar
+from typing import TypeVar, cast
 
 __all__ = ["concurrently"]
 
@@ -58,4 +58,6 @@ async def concurrently(keys: Iterable[str], call: Callable[[str], Awaitable[T]])
 
 def _first(failures: BaseExceptionGroup[BaseException]) -> BaseException:
     error = failures.exceptions[0]
-    return _first(error) if isinstance(error, BaseExceptionGroup) else error
+    if isinstance(error, BaseExceptionGroup):
+        return _first(cast("BaseExceptionGroup[BaseException]", error))
+    return error

@@ -17,9 +17,10 @@ from allsource_auth.engine.operation import Operation
 from allsource_auth.engine.ordering import Head, content
 from allsource_auth.engine.streams import SECOND
 from allsource_auth.entities import Entity
-from allsource_auth.errors import InvalidInput, Json, VersionConflict
+from allsource_auth.errors import Json, VersionConflict
 from allsource_auth.kinds import INDEX_PREFIX, SWEPT, digest
 from allsource_auth.logs import log_suppressed
+from allsource_auth.values import count
 
 __all__ = ["sweep"]
 
@@ -41,8 +42,8 @@ async def sweep(collection: Collection[E], *, limit: int | None) -> int:
 
     Raises `InvalidInput` for a limit that is not a whole number of at least 0.
     """
-    if limit is not None and (isinstance(limit, bool) or not isinstance(limit, int) or limit < 0):
-        raise InvalidInput("limit", "must be a whole number of at least 0")
+    if limit is not None:
+        count("limit", limit)
     kind, streams = collection.kind, collection.context.streams
     expiry = kind.expiry
     assert expiry is not None

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import TypeVar
 
@@ -70,7 +70,7 @@ class Mutations:
         self.now: Callable[[], float] = lambda: asyncio.get_running_loop().time()
 
     @asynccontextmanager
-    async def stream_lock(self, stream: str) -> AsyncIterator[None]:
+    async def stream_lock(self, stream: str) -> AsyncGenerator[None]:
         """Hold the lock of ``stream`` within this process. It is granted in the order of arrival."""
         lock, users = self._queues.get(stream) or (asyncio.Lock(), 0)
         self._queues[stream] = lock, users + 1

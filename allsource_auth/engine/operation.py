@@ -30,8 +30,8 @@ class Plan(OpaqueStruct, frozen=True, kw_only=True):
 
     head: Head
     commit: NewEvent
-    before: list[NewEvent] = msgspec.field(default_factory=list)
-    after: list[NewEvent] = msgspec.field(default_factory=list)
+    before: list[NewEvent] = msgspec.field(default_factory=list[NewEvent])
+    after: list[NewEvent] = msgspec.field(default_factory=list[NewEvent])
     state: Entity | None = None
     compensation: Callable[[Operation, Head], list[NewEvent]] | None = None
 
@@ -85,7 +85,7 @@ class Done(OpaqueStruct, frozen=True, kw_only=True):
     operation: Operation
     payload: bytes
     state: Entity | None = None
-    stored: list[tuple[NewEvent, Acknowledged]] = msgspec.field(default_factory=list)
+    stored: list[tuple[NewEvent, Acknowledged]] = msgspec.field(default_factory=list[tuple[NewEvent, Acknowledged]])
 
 
 Decide = Callable[[Operation], Awaitable[Plan | None]]

@@ -15,7 +15,7 @@ from allsource_auth.entities import Entity
 from allsource_auth.errors import InvalidInput
 from allsource_auth.kinds import Index, Kind, Unique
 from allsource_auth.store.base import Event
-from allsource_auth.values import is_unicode
+from allsource_auth.values import count, is_unicode, string
 
 __all__ = ["Queries"]
 
@@ -70,8 +70,8 @@ class Queries(Generic[E]):
     async def history(
         self, key: str, *, limit: int | None = None, newest_first: bool = False, fences: bool = False
     ) -> list[Change[E]]:
-        if limit is not None and (isinstance(limit, bool) or not isinstance(limit, int) or limit < 0):
-            raise InvalidInput("limit", "must be a whole number of at least 0")
+        if limit is not None:
+            count("limit", limit)
         stream = self.kind.find_stream(key)
         if stream is None or limit == 0:
             return []
@@ -103,9 +103,7 @@ class Queries(Generic[E]):
 
     async def members_of(self, index: Index, value: str, *, require_leader: bool = False) -> list[E]:
         """Return the living entities whose index key is ``value``, in any order. Compacts the index if that is due."""
-        if not isinstance(value, str):
-            raise InvalidInput(index.attribute, f"must be text, not {type(value).__name__}")
-        if not is_unicode(value):
+        if not is_unicode(string(index.attribute, value)):
             return []
         stream = self.kind.index_stream(self.context.tenant, index, value)
         found = await self.context.indexes.read(stream, require_leader=require_leader)
@@ -125,8 +123,7 @@ class Queries(Generic[E]):
     ) -> E | None:
         """Return the living entity with these unique values, or ``None``. Two reads. Invalid values have no owner."""
         for attribute, value in zip(unique.attributes, wanted, strict=True):
-            if not isinstance(value, str):
-                raise InvalidInput(attribute, f"must be text, not {type(value).__name__}")
+            string(attribute, value)
             try:
                 self.kind.checks[attribute](attribute, value)
             except InvalidInput:

@@ -34,7 +34,7 @@ class RemainingEvent(OpaqueStruct, frozen=True, kw_only=True, omit_defaults=True
     payload: msgspec.Raw
     guard: int
     after: str | None = None
-    audit_fields: dict[str, Any] = msgspec.field(name="said", default_factory=dict)
+    audit_fields: dict[str, Any] = msgspec.field(name="said", default_factory=dict[str, Any])
 
     def new_event(self, op: str, head: Head, payload: bytes | None = None) -> NewEvent:
         """Return the event to append after ``head``, with another payload if one is given."""
@@ -49,7 +49,7 @@ class RemainingEvent(OpaqueStruct, frozen=True, kw_only=True, omit_defaults=True
 
 class _DecisionMetadata(msgspec.Struct, frozen=True):
     op: str | None = None
-    rest: list[RemainingEvent] = msgspec.field(default_factory=list)
+    rest: list[RemainingEvent] = msgspec.field(default_factory=list[RemainingEvent])
 
 
 _decode_metadata = msgspec.json.Decoder(_DecisionMetadata).decode

@@ -49,7 +49,7 @@ class AllsourceSessionStore:
     """
 
     def __init__(self, adapter: AllsourceAuthAdapter, *, stored_as: Callable[[str], str] | None = None) -> None:
-        if not isinstance(adapter, AllsourceAuthAdapter):
+        if not isinstance(adapter, AllsourceAuthAdapter):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise InvalidInput("adapter", f"must be an AllsourceAuthAdapter, not {type(adapter).__name__}")
         self._adapter = adapter
         self._stored_as = stored_as

@@ -113,7 +113,7 @@ class Inspection:
         return [owned for values in found.values() for owned in values]
 
     async def _unclaimed(self, stream: str, entity: Entity) -> list[OwnedValue]:
-        found = []
+        found: list[OwnedValue] = []
         for unique in self.kind.unique:
             claim = self._claim_stream(unique, entity)
             if claim is None:

@@ -8,10 +8,11 @@ from typing import Any
 
 from msgspec import UNSET, UnsetType
 
+from allsource_auth import values
 from allsource_auth.engine.collection import Collection, EngineContext
 from allsource_auth.engine.repository import RestorableRepository
 from allsource_auth.entities import Invitation, InvitationStatus
-from allsource_auth.errors import Conflict, InvalidInput
+from allsource_auth.errors import Conflict
 from allsource_auth.kinds import INVITATION
 
 __all__ = ["Invitations"]
@@ -64,8 +65,7 @@ class Invitations(RestorableRepository[Invitation]):
 
     async def find_pending(self, organization_id: str, email: str) -> Invitation | None:
         """Return the newest pending, unexpired invitation of an email to an organization, or ``None``."""
-        if not isinstance(organization_id, str):
-            raise InvalidInput("organization_id", f"must be text, not {type(organization_id).__name__}")
+        values.string("organization_id", organization_id)
         found = await self.list_for_email(email)
         return next((invitation for invitation in found if invitation.organization_id == organization_id), None)
 

@@ -34,7 +34,8 @@ SEARCHES: dict[str, Test] = {
     "starts_with": lambda text, wanted: text.lower().startswith(wanted.lower()),
     "ends_with": lambda text, wanted: text.lower().endswith(wanted.lower()),
 }
-FILTERS: dict[str, Test] = SEARCHES | {
+FILTERS: dict[str, Test] = {
+    **SEARCHES,
     "eq": lambda text, wanted: text == wanted,
     "ne": lambda text, wanted: text != wanted,
 }
@@ -62,8 +63,8 @@ class UserSearch:
         sort_by: str | None,
         direction: str,
     ) -> None:
-        self._limit = _count("limit", limit)
-        self._offset = _count("offset", offset)
+        self._limit = values.count("limit", limit)
+        self._offset = values.count("offset", offset)
         self._tests = [
             test
             for test in (_test("search", search, SEARCHED, SEARCHES), _test("filter", filter, FILTERED, FILTERS))
@@ -92,12 +93,6 @@ class UserSearch:
     def _sort_key(self, user: User) -> tuple[bool, str | datetime, str]:
         value = getattr(user, self._attribute)
         return value is None, "" if value is None else value, user.id
-
-
-def _count(name: str, value: object) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
-        raise InvalidInput(name, "must be an integer of at least 0")
-    return value
 
 
 def _test(

@@ -5,11 +5,11 @@ from __future__ import annotations
 from datetime import datetime
 from hmac import compare_digest
 
+from allsource_auth import values
 from allsource_auth.engine.collection import Collection, EngineContext
 from allsource_auth.engine.expiry import sweep
 from allsource_auth.engine.repository import Repository
 from allsource_auth.entities import Verification
-from allsource_auth.errors import InvalidInput
 from allsource_auth.kinds import VERIFICATION
 
 __all__ = ["Verifications"]
@@ -103,9 +103,7 @@ class Verifications(Repository[Verification]):
     async def _live(self, identifier: str, value: str) -> list[Verification]:
         """Return the unexpired verifications with this identifier and value, newest first."""
         index = await self._collection.list_by_index("identifier", identifier)
-        if not isinstance(value, str):
-            raise InvalidInput("value", f"must be text, not {type(value).__name__}")
-        wanted = value.encode(errors="surrogatepass")
+        wanted = values.string("value", value).encode(errors="surrogatepass")
         return [found for found in index if self._is_live(found) and compare_digest(found.value.encode(), wanted)]
 
     def _newest_live(self, newest_first: list[Verification]) -> Verification | None:

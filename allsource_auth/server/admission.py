@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -44,7 +44,7 @@ class Admission:
         return limited
 
     @asynccontextmanager
-    async def _slot(self) -> AsyncIterator[None]:
+    async def _slot(self) -> AsyncGenerator[None]:
         """Hold a slot. Raises `Rejected` (429 without a body) if the queue is full or the wait takes too long."""
         if self._slots.locked():
             await self._wait()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import msgspec
 
@@ -97,9 +97,9 @@ def _stored_text(value: Any) -> str:
 def _within_64_bits(value: Any) -> Any:
     """``value`` with integers of more than 64 bits as floats, as Core's parser reads them."""
     if isinstance(value, dict):
-        return {key: _within_64_bits(member) for key, member in value.items()}
+        return {key: _within_64_bits(member) for key, member in cast("dict[str, object]", value).items()}
     if isinstance(value, list):
-        return [_within_64_bits(item) for item in value]
+        return [_within_64_bits(item) for item in cast("list[object]", value)]
     if type(value) is int and not _MIN_SIGNED <= value <= _MAX_UNSIGNED:
         return float(value)
     return value

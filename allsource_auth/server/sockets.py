@@ -6,7 +6,7 @@ import asyncio
 import os
 import signal
 import socket
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncGenerator, Callable, Generator
 from contextlib import ExitStack, asynccontextmanager, contextmanager, nullcontext, suppress
 from email.utils import formatdate
 from typing import TYPE_CHECKING, Any, Final
@@ -78,7 +78,7 @@ async def serving(
     core_port: int = 0,
     query_port: int = 0,
     signals: bool = False,
-) -> AsyncIterator[Running]:
+) -> AsyncGenerator[Running]:
     """Serve both ports until the block exits.
 
     Args:
@@ -126,7 +126,7 @@ def _bound(host: str, port: int) -> socket.socket:
 
 
 @contextmanager
-def _signals(stop: Callable[[], None]) -> Iterator[None]:
+def _signals(stop: Callable[[], None]) -> Generator[None]:
     loop = asyncio.get_running_loop()
     with ExitStack() as handlers:
         for number in (signal.SIGINT, signal.SIGTERM):

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 from heapq import merge
-from typing import Final, Literal
+from typing import Literal
 
 import msgspec
 
@@ -32,8 +32,8 @@ class Overlay:
     ``bases`` are the stored heads that its decisions depend on, and ``written`` are its own events, both by stream.
     """
 
-    atomic_batches: Final = True
-    loses_versions_on_restart: Final = False
+    atomic_batches: bool = True
+    loses_versions_on_restart: bool = False
 
     def __init__(self, streams: Streams) -> None:
         self.bases: dict[str, Head] = {}

@@ -161,7 +161,7 @@ class Transaction(Repositories):
 
     def _commits(self) -> list[Commit]:
         """Return one commit for each entity, the decision first. Raises `InvalidInput` for what a transaction cannot hold."""
-        found = []
+        found: list[Commit] = []
         for stream, events in self._overlay.written.items():
             collection = self._collection_of(stream)
             if collection is not None and (commit := self._commit_of(collection, stream, events)) is not None:
@@ -330,7 +330,7 @@ class Transaction(Repositories):
     async def read_back(self, commits: list[Commit], done: Done) -> None:
         """Read back each entity with `Collection.read_back`; undo the transaction if one of them raises `Conflict`."""
         refused: Conflict | None = None
-        accepted = []
+        accepted: list[Commit] = []
         for commit in commits:
             try:
                 if commit.after is not None:

@@ -35,7 +35,7 @@ MANY = (1, 2, 4)
 """The sizes of lists with which costs are measured."""
 
 
-NOTHING = ("None", "Iterator[None]")
+NOTHING = ("None", "Generator[None]")
 """What a method returns that has nothing to say; the second one is a context."""
 
 

@@ -14,8 +14,10 @@ Needs the extra ``better-auth``.
 
 from __future__ import annotations
 
+from importlib import import_module
+
 try:
-    import better_auth as _installed  # noqa: F401
+    import_module("better_auth")
 except ModuleNotFoundError as missing:
     raise ImportError("this module needs better-auth-server: pip install 'allsource-auth[better-auth]'") from missing
 

@@ -7,7 +7,7 @@ how they are found. Nothing of it is known below: claims, lists, cascades, trans
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import aclosing, contextmanager
 from contextvars import ContextVar
 from functools import partial
@@ -255,7 +255,7 @@ class AllsourceDatabaseAdapter(BaseAdapter):
         columns = [(table.column(name), delta) for name, delta in steps.items()]
 
         def changes(row: dict[str, Any]) -> dict[str, Any]:
-            grown = {}
+            grown: dict[str, Any] = {}
             for column, delta in columns:
                 now = row[column.field]
                 if isinstance(now, bool) or not isinstance(now, int | float | None):
@@ -318,7 +318,7 @@ class AllsourceDatabaseAdapter(BaseAdapter):
         return self._context.collections[table.kind.name]
 
     @contextmanager
-    def _refusing(self, table: Table) -> Iterator[None]:
+    def _refusing(self, table: Table) -> Generator[None]:
         """Raise what the framework sends for a value that is taken; in a transaction it expects no answer to a request."""
         try:
             yield

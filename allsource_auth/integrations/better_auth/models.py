@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from keyword import iskeyword
 from math import isfinite
-from typing import Any
+from typing import Any, TypeAlias, cast
 
 import msgspec
 from better_auth.schema import Field
@@ -77,7 +77,7 @@ _WORDS = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
 
 def _boolean(name: str, value: object) -> bool:
     """A flag; 0 and 1 count as one, as they do in the databases that have no other."""
-    return values.boolean(name, bool(value) if value in (0, 1) and isinstance(value, int) else value)
+    return values.boolean(name, bool(value) if isinstance(value, int) and value in (0, 1) else value)
 
 
 def _number(name: str, value: object) -> int | float:
@@ -91,16 +91,18 @@ def _number(name: str, value: object) -> int | float:
 def _array(name: str, value: object) -> list[Any]:
     if not isinstance(value, list | tuple):
         raise InvalidInput(name, f"must be a list, not {type(value).__name__}")
-    found: list[Any] = values.json_value(name, value)
+    found: list[Any] = values.json_value(name, cast("object", value))
     return found
 
+
+OptionalInstant: TypeAlias = Instant | None
 
 STORED: Mapping[str, tuple[Any, Check]] = {
     "string": (str | None, values.text),
     "text": (str | None, values.text),
     "number": (int | float | None, _number),
     "boolean": (bool | None, _boolean),
-    "datetime": (Instant | None, values.instant),
+    "datetime": (OptionalInstant, values.instant),
     "json": (Any, values.json_value),
     "string[]": (list[str] | None, _array),
     "number[]": (list[int | float] | None, _array),
@@ -160,7 +162,7 @@ class Table:
 
     def row(self, entity: Entity) -> dict[str, Any]:
         """An entity as the framework knows it: every field of the schema, ``None`` where it has no value."""
-        found = {}
+        found: dict[str, Any] = {}
         for name, attribute, shown in self._shown:
             value = getattr(entity, attribute)
             found[name] = value if shown is None or value is None else shown(value)
@@ -182,7 +184,7 @@ class Table:
 
     def changes(self, row: Mapping[str, Any]) -> dict[str, Any]:
         """The attributes that an update sets. Raises `InvalidInput`."""
-        found = {}
+        found: dict[str, Any] = {}
         for column, value in self._pairs(row):
             if value is None and column.required:
                 raise InvalidInput(column.field, f"a {self.model} must have one")
@@ -217,7 +219,7 @@ def tables(
         for field in fields.values()
         if field.references is not None
     }
-    found = {}
+    found: dict[str, Table] = {}
     for model, fields in schema.items():
         base = declared.get(names[model]) or SHARED.get(model) or _new_kind(model, names[model])
         builder = _Builder(model, base, names, fields)
@@ -395,7 +397,7 @@ def _object_of_text(name: str, value: Any) -> Any:
         found = None
     if not isinstance(found, dict):
         raise InvalidInput(name, "must be the text of a JSON object")
-    return found
+    return cast("dict[str, object]", found)
 
 
 def _text_of_object(value: Any) -> str:

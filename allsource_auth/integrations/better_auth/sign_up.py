@@ -83,7 +83,7 @@ def _deferring(auth: BetterAuth, waiting: list[Step]) -> BetterAuth:
     """The application for one request, whose hooks and letters ``waiting`` takes."""
     deferring = copy(auth)
     deferring.internal = copy(auth.internal)
-    deferring.internal._after_queue = waiting
+    deferring.internal._after_queue = waiting  # pyright: ignore[reportPrivateUsage]  # there is no public way
     send = auth.email_verification.send_verification_email
     if send is not None:
 

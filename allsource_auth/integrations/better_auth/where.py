@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, cast
 
 from better_auth.adapters.base import Where
 
@@ -60,10 +60,11 @@ FROM_TEXT: dict[str, Callable[[str], Any]] = {"number": float, "datetime": datet
 
 
 def _one_of(column: Column, clause: Where) -> list[Any]:
-    if not isinstance(clause.value, list | tuple | set | frozenset):
+    wanted: object = clause.value
+    if not isinstance(wanted, list | tuple | set | frozenset):
         # What the framework's own adapters raise.
         raise ValueError(f"{clause.field}: the operator {clause.operator!r} takes a list")
-    return [_fitted(column, value) for value in clause.value]
+    return [_fitted(column, value) for value in cast("Iterable[object]", wanted)]
 
 
 def _ordered(column: Column, value: Any) -> Any:

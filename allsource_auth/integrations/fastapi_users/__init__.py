@@ -19,8 +19,10 @@ Extra: ``fastapi-users``.
 
 from __future__ import annotations
 
+from importlib import import_module
+
 try:
-    import fastapi_users as _installed  # noqa: F401
+    import_module("fastapi_users")
 except ModuleNotFoundError as missing:
     raise ImportError("this module needs fastapi-users: pip install 'allsource-auth[fastapi-users]'") from missing
 

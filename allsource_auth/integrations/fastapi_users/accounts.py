@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, cast
 
 from allsource_auth import entities, values
 from allsource_auth.errors import InvalidInput
@@ -90,4 +90,4 @@ def with_email(account: str, email: str, before: entities.User) -> dict[str, Any
 
 def emails_of(user: entities.User) -> dict[str, Any]:
     found = (user.metadata or {}).get(EMAILS)
-    return found if isinstance(found, dict) else {}
+    return cast("dict[str, object]", found) if isinstance(found, dict) else {}

@@ -82,7 +82,7 @@ ANSWERS: dict[type[AllsourceAuthError], tuple[int, str]] = {
 async def _answer(status: int, code: str, request: Request, error: Exception) -> JSONResponse:
     if isinstance(error, Storage) and error.reason != "locked":
         raise error  # waiting does not help
-    headers = {}
+    headers: dict[str, str] = {}
     if status == 503:
         told = error.retry_after if isinstance(error, RateLimited) else None
         headers["Retry-After"] = str(max(RETRY_AFTER, round(told or 0)))

@@ -135,7 +135,7 @@ class Shape(NamedTuple):
             )
 
 
-def shape(user_type: type[AllsourceBaseUser[Any]]) -> Shape:
+def shape(user_type: object) -> Shape:
     """What a user type is made of. Raises `InvalidInput` for one whose fields cannot be kept."""
     if not (isinstance(user_type, type) and issubclass(user_type, AllsourceBaseUser)):
         raise InvalidInput("user_type", "must be a subclass of AllsourceBaseUser")

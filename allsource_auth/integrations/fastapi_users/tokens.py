@@ -65,7 +65,7 @@ class AllsourceAccessTokenDatabase(AccessTokenDatabase[AT]):
         """
         if "user_id" not in create_dict:
             raise InvalidInput("user_id", "is missing")
-        given = {**create_dict, "user_id": str(create_dict["user_id"])}
+        given: dict[str, Any] = {**create_dict, "user_id": str(create_dict["user_id"])}
         given.setdefault("expires_at", self._expiry(self._adapter.context.now()))
         self._refuse_others(given, SESSION_FIELDS)
         return self._read(await self._adapter.sessions.create(**given))

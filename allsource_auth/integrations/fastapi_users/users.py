@@ -150,7 +150,9 @@ class AllsourceUserDatabase(BaseUserDatabase[U, ID]):
         """Delete a user with everything that is its own: sessions, accounts, memberships, keys. It can be restored."""
         await self._adapter.users.delete(str(user.id))
 
-    async def add_oauth_account(self, user: U, create_dict: dict[str, Any]) -> U:
+    async def add_oauth_account(  # pyright: ignore[reportIncompatibleMethodOverride]
+        self, user: U, create_dict: dict[str, Any]
+    ) -> U:
         """Give a user an account at a provider. One that it has already is brought up to date.
 
         Raises `OAuthAccountTaken` if another user has it, `UserGone`, `InvalidInput`.

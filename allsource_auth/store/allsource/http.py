@@ -16,7 +16,7 @@ from contextlib import suppress
 from datetime import timedelta
 from importlib.util import find_spec
 from time import monotonic
-from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, cast
 from urllib.parse import urlsplit
 
 import anyio
@@ -178,7 +178,9 @@ class PyreqwestEngine:
         origin, timeouts = _origin(url), self._connection.timeouts
         # The class does not show whether anything was sent: a connection that breaks before the reply raises ConnectError,
         # a missing reply ConnectTimeoutError.
-        causes = [str(cause["message"]) for cause in (getattr(failure, "details", None) or {}).get("causes") or []]
+        details: dict[str, Any] = getattr(failure, "details", None) or {}
+        chain: list[dict[str, Any]] = details.get("causes") or []
+        causes = [str(cause["message"]) for cause in chain]
         unsent = "client error (Connect)" in causes
         if isinstance(failure, exceptions.RequestTimeoutError):
             if unsent:
@@ -250,6 +252,7 @@ class HttpxEngine:
         if consistency is not None:
             headers["x-consistency"] = consistency
         began = monotonic()
+        failure: Exception | None = None
         if body is not None:
             # Let the event loop process pending input: it may be the end of an idle connection, which aiohttp would use.
             await asyncio.sleep(0)
@@ -260,13 +263,13 @@ class HttpxEngine:
                 return Reply(response.status_code, response.content, response.headers.get, began)
             except (httpx.HTTPError, RuntimeError, OSError) as error:
                 # RuntimeError: a closed client. OSError: an error that the transport did not translate.
-                failure: Exception = error
+                failure = error
             except Exception as error:
                 if not _is_aiohttp(error):
                     raise
                 failure = error
         origin, limits = _origin(url), self._limits
-        if scope.cancelled_caught:
+        if scope.cancelled_caught or failure is None:
             raise _timeout(origin, "total", self._total or 0)
         if self.http.is_closed:
             raise StoreClosed
@@ -347,11 +350,11 @@ def _failed_phase(failure: Exception) -> Literal["unsent", "connect", "read", "b
 
 def _system_messages(failure: BaseException) -> str:
     """The operating system's and the TLS library's messages for a failed connection, without those of the HTTP clients."""
-    found = []
+    found: list[str] = []
     step: BaseException | None = failure
     while step is not None:
         if isinstance(step, BaseExceptionGroup):  # one for each address of the host
-            step = step.exceptions[0]
+            step = cast("BaseExceptionGroup[BaseException]", step).exceptions[0]
         if isinstance(step, OSError) and step.errno is not None and step.errno > 0:
             found.append(os.strerror(step.errno))
         if not _is_aiohttp(step) and not _is_aiohttp(step.__cause__):

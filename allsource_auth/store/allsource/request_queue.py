@@ -89,7 +89,7 @@ class RequestQueue(Generic[T]):
         """The queued entry with this ``key``, or a new one at the end of the queue."""
         if self._waiting >= self._max_queued:
             raise Overloaded(f"the request queue is full: {self._waiting} requests are waiting (max_queued)")
-        entry = self._by_key.get(key) if key is not None else None
+        entry: _Entry[T] | None = self._by_key.get(key) if key is not None else None
         if entry is None:
             entry = _Entry(key)
             self._queue[entry] = None

@@ -7,7 +7,7 @@ only error codes and fixed phrases are repeated in messages.
 from __future__ import annotations
 
 import re
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import msgspec
 
@@ -109,10 +109,11 @@ def _parse(body: bytes) -> tuple[str, str, dict[str, Any]]:
         decoded = msgspec.json.decode(body)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         return "", bytes(body[:300]).decode(errors="replace"), {}
-    members = decoded if isinstance(decoded, dict) else {}
+    members = cast("dict[str, object]", decoded) if isinstance(decoded, dict) else {}
     error = members.get("error")
     if isinstance(error, dict):
-        return str(error.get("code", "")), str(error.get("message", "")), members
+        detail = cast("dict[str, object]", error)
+        return str(detail.get("code", "")), str(detail.get("message", "")), members
     if isinstance(error, str):
         return (error, "", members) if _CODE.fullmatch(error) else ("", error, members)
     return "", "", members

@@ -88,8 +88,8 @@ class AllsourceStore:
     opens the first connection. Raises `InvalidInput`, which names the option, for an invalid option.
     """
 
-    atomic_batches: Final = False
-    time_skew: Final = 60 * SECOND
+    atomic_batches: bool = False
+    time_skew: int = 60 * SECOND
 
     def __init__(
         self,

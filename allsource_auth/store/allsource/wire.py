@@ -155,16 +155,17 @@ class WireFormat:
 
     def page(self, body: bytes, *, limit: int, stream: str | None = None, type_prefix: str = "") -> Page:
         """Decode the reply to a query for at most ``limit`` events of a stream or a type prefix. Raises `Json`."""
+        reply: _QueryReply | None
         try:
             reply = _decode_query(body)
             found = reply.data if reply.events is None else reply.events
         except _MALFORMED:
-            found = None
-        if found is None:
+            reply = found = None
+        if reply is None or found is None:
             raise Json("the server's reply to a query is not the expected JSON")
         if len(found) > limit:
             raise Json(f"the server returned {len(found)} events, but at most {limit} were requested")
-        events = []
+        events: list[Event] = []
         for event in found:
             if event.tenant_id != self.tenant or (stream is not None and event.entity_id != stream):
                 raise Json("the server returned an event of another tenant or stream", event_id=event.id)

@@ -58,7 +58,7 @@ def insert(writer: sqlite3.Connection, batches: Sequence[Batch], clock_ns: Calla
         if isinstance(assigned, VersionConflict):
             outcomes.append(assigned)
             continue
-        acknowledged = []
+        acknowledged: list[Acknowledged] = []
         for record, version in zip(records, assigned, strict=True):
             position += 1
             # Keep time order equal to stored order even if the clock stops or steps back, in this process or another.

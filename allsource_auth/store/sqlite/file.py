@@ -16,7 +16,7 @@ import os
 import sqlite3
 import stat
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Literal
@@ -342,7 +342,7 @@ def _accessible(path: str | Path, mode: int) -> bool:
 
 
 @contextmanager
-def snapshot(connection: sqlite3.Connection) -> Iterator[None]:
+def snapshot(connection: sqlite3.Connection) -> Generator[None]:
     """Run the block in a read transaction, so that it sees one snapshot; joins a transaction that is already open."""
     joined = connection.in_transaction
     if not joined:

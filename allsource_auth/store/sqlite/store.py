@@ -122,9 +122,9 @@ class SqliteStore:
     effect.
     """
 
-    atomic_batches: Final = True
-    time_skew: Final = 0
-    loses_versions_on_restart: Final = False
+    atomic_batches: bool = True
+    time_skew: int = 0
+    loses_versions_on_restart: bool = False
 
     def __init__(self, log: SqliteLog, tenant: str = "default", *, owns_log: bool = True) -> None:
         self._log = log
