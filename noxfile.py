@@ -293,7 +293,7 @@ def docs(session: nox.Session) -> None:
     session.run("sphinx-build", "-W", "--keep-going", "-n", "-q", "-a", "-E", "docs", "docs/_build/html")
     session.run("python", "tests/docs/links.py", "docs/_build/html")
     if session.posargs != ["site"]:
-        session.run("pytest", "tests/docs", *session.posargs)
+        session.run("pytest", "-n", "2", "tests/docs", *session.posargs)
         session.run("python", "tests/docs/commands.py")
 
 
