@@ -1,5 +1,5 @@
-"""What only real Allsource Cores can show."""
+"""Tests that need real Allsource Cores (``-m core``), and the tools that they share."""
 
 import pytest
 
-pytest.register_assert_rewrite(f"{__name__}.book")
+pytest.register_assert_rewrite(f"{__name__}.expected_state")

@@ -14,7 +14,7 @@ VERSIONS = [OLDEST, NEWEST]
 def at(
     core: Core, url: str = "", *, tenant_id: str = "default", clock: ManualClock | None = None
 ) -> AllsourceAuthAdapter:
-    """An adapter on a Core, or on a proxy in front of it."""
+    """An adapter on a Core; with ``url`` through a proxy in front of it."""
     return AllsourceAuthAdapter(url or core.url, api_key=core.api_key, tenant_id=tenant_id, clock=clock)
 
 

@@ -1,4 +1,4 @@
-"""Real Cores start, stop, and start again on what they have stored."""
+"""``tests.support.cores`` with real Cores: start, stop, restart, upgrade, failures."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ async def client() -> AsyncIterator[httpx.AsyncClient]:
 
 
 async def append(client: httpx.AsyncClient, core: Core, stream: str, *, expected: int | None = None) -> httpx.Response:
-    event: dict[str, Any] = {"event_type": "bed.tried", "entity_id": stream, "tenant_id": "acme", "payload": {"n": 1}}
+    event: dict[str, Any] = {"event_type": "core.tested", "entity_id": stream, "tenant_id": "acme", "payload": {"n": 1}}
     if expected is not None:
         event["expected_version"] = expected
     return await client.post(f"{core.url}/api/v1/events", json=event)
@@ -38,15 +38,15 @@ async def count(client: httpx.AsyncClient, core: Core, stream: str) -> int:
     return len(page.raise_for_status().json()["events"])
 
 
-async def says(client: httpx.AsyncClient, core: Core) -> str:
+async def reported_version(client: httpx.AsyncClient, core: Core) -> str:
     version: str = (await client.get(f"{core.url}/health")).json()["version"]
     return version
 
 
 @pytest.mark.parametrize("version", VERSIONS)
-async def test_a_core_in_memory_answers_and_forgets_at_a_restart(client: httpx.AsyncClient, version: str) -> None:
+async def test_core_in_memory_loses_its_events_at_a_restart(client: httpx.AsyncClient, version: str) -> None:
     async with running(version) as core:
-        assert await says(client, core) == version
+        assert await reported_version(client, core) == version
         assert (await append(client, core, "thing:1")).json()["version"] == 1
         assert await count(client, core, "thing:1") == 1
         await core.restart()
@@ -55,7 +55,7 @@ async def test_a_core_in_memory_answers_and_forgets_at_a_restart(client: httpx.A
 
 @pytest.mark.parametrize("sig", [signal.SIGTERM, signal.SIGKILL], ids=lambda sig: sig.name)
 @pytest.mark.parametrize("version", VERSIONS)
-async def test_a_core_with_a_data_directory_has_its_events_after_a_restart(
+async def test_core_with_data_directory_keeps_its_events(
     client: httpx.AsyncClient, tmp_path: Path, version: str, sig: signal.Signals
 ) -> None:
     async with running(version, data=tmp_path / "core") as core:
@@ -69,18 +69,20 @@ async def test_a_core_with_a_data_directory_has_its_events_after_a_restart(
         assert core.pid != pid
 
 
-async def test_the_newest_core_opens_what_the_oldest_has_written(client: httpx.AsyncClient, tmp_path: Path) -> None:
+async def test_newest_core_opens_the_data_of_the_oldest(client: httpx.AsyncClient, tmp_path: Path) -> None:
     async with running(OLDEST, data=tmp_path) as core:
         await append(client, core, "thing:1")
         await core.restart(version=NEWEST)
-        assert (core.version, await says(client, core)) == (NEWEST, NEWEST)
+        assert (core.version, await reported_version(client, core)) == (NEWEST, NEWEST)
         assert await count(client, core, "thing:1") == 1
     async with running(NEWEST, data=tmp_path) as again:
         assert await count(client, again, "thing:1") == 1
 
 
 @pytest.mark.parametrize("version", VERSIONS)
-async def test_the_key_is_known_and_of_tenant_system(client: httpx.AsyncClient, tmp_path: Path, version: str) -> None:
+async def test_api_key_belongs_to_an_administrator_of_system(
+    client: httpx.AsyncClient, tmp_path: Path, version: str
+) -> None:
     for _ in range(2):
         async with running(version, data=tmp_path) as core:
             me = await client.get(f"{core.url}/api/v1/auth/me", headers={"X-API-Key": core.api_key})
@@ -88,10 +90,10 @@ async def test_the_key_is_known_and_of_tenant_system(client: httpx.AsyncClient, 
             assert core.api_key not in repr(core)
 
 
-async def test_a_core_gets_the_environment_of_its_test_and_not_that_of_the_session(
+async def test_core_gets_the_given_environment_and_not_the_inherited(
     client: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setenv("ALLSOURCE_DATA_DIR", str(tmp_path / "of-the-session"))
+    monkeypatch.setenv("ALLSOURCE_DATA_DIR", str(tmp_path / "inherited"))
     async with running(NEWEST, env={"ALLSOURCE_DEV_MODE": "false"}) as core:
         refused = await client.get(f"{core.url}/api/v1/event-feed", params={"limit": 0})
         assert refused.status_code == 401
@@ -104,25 +106,25 @@ async def test_a_core_gets_the_environment_of_its_test_and_not_that_of_the_sessi
     assert not list(tmp_path.iterdir())
 
 
-async def test_two_cores_run_side_by_side(client: httpx.AsyncClient) -> None:
+async def test_two_cores_run_at_the_same_time(client: httpx.AsyncClient) -> None:
     async with running(OLDEST) as oldest, running(NEWEST) as newest:
         assert oldest.url != newest.url
-        assert [await says(client, oldest), await says(client, newest)] == VERSIONS
+        assert [await reported_version(client, oldest), await reported_version(client, newest)] == VERSIONS
 
 
-async def test_nothing_listens_after_a_stop_and_after_the_end(client: httpx.AsyncClient) -> None:
+async def test_port_is_closed_after_stop_and_after_the_block(client: httpx.AsyncClient) -> None:
     async with running(NEWEST) as core:
         await core.stop()
         await core.stop()
         with pytest.raises(httpx.ConnectError):
-            await says(client, core)
+            await reported_version(client, core)
         await core.start()
-        assert await says(client, core) == NEWEST
+        assert await reported_version(client, core) == NEWEST
     with pytest.raises(httpx.ConnectError):
-        await says(client, core)
+        await reported_version(client, core)
 
 
-async def test_a_core_ends_with_the_test_that_fails() -> None:
+async def test_core_is_killed_if_the_block_raises() -> None:
     pids: list[int] = []
 
     async def fail() -> None:
@@ -132,10 +134,10 @@ async def test_a_core_ends_with_the_test_that_fails() -> None:
 
     with pytest.raises(ZeroDivisionError):
         await fail()
-    assert_gone(pids[0])
+    assert_exited(pids[0])
 
 
-async def test_a_core_ends_with_the_task_that_is_cancelled() -> None:
+async def test_core_is_killed_if_the_task_is_cancelled() -> None:
     started: asyncio.Future[int] = asyncio.get_running_loop().create_future()
 
     async def use() -> None:
@@ -148,15 +150,15 @@ async def test_a_core_ends_with_the_task_that_is_cancelled() -> None:
     using.cancel()
     with pytest.raises(asyncio.CancelledError):
         await using
-    assert_gone(pid)
+    assert_exited(pid)
 
 
-def assert_gone(pid: int) -> None:
+def assert_exited(pid: int) -> None:
     with pytest.raises(ProcessLookupError):
         os.kill(pid, 0)
 
 
-async def test_a_core_that_died_by_itself_can_be_started_again(client: httpx.AsyncClient, tmp_path: Path) -> None:
+async def test_killed_core_can_be_started_again(client: httpx.AsyncClient, tmp_path: Path) -> None:
     async with running(NEWEST, data=tmp_path) as core:
         await append(client, core, "thing:1")
         await core.kill()
@@ -164,7 +166,7 @@ async def test_a_core_that_died_by_itself_can_be_started_again(client: httpx.Asy
         assert await count(client, core, "thing:1") == 1
 
 
-async def test_a_core_whose_port_is_taken_for_a_while_starts_in_the_end(client: httpx.AsyncClient) -> None:
+async def test_start_is_retried_while_the_port_is_in_use(client: httpx.AsyncClient) -> None:
     async with running(OLDEST) as core, running(NEWEST) as other:
         await core.stop()
         await other.stop()
@@ -176,17 +178,17 @@ async def test_a_core_whose_port_is_taken_for_a_while_starts_in_the_end(client: 
         assert not starting.done()
         await other.stop()
         await starting
-        assert await says(client, core) == OLDEST
+        assert await reported_version(client, core) == OLDEST
 
 
-async def test_a_core_that_cannot_start_says_why() -> None:
+async def test_failed_start_reports_the_output() -> None:
     with pytest.raises(CoreFailed, match=r"(?s)exited with 1; its last output:\n.*assign requested address"):
         async with running(NEWEST, env={"ALLSOURCE_HOST": "203.0.113.1"}):
             pass
 
 
 @pytest.mark.parametrize("version", VERSIONS)
-async def test_a_core_that_cannot_use_its_data_directory_answers_from_memory(
+async def test_unusable_data_directory_is_reported_although_core_serves_from_memory(
     client: httpx.AsyncClient, tmp_path: Path, version: str
 ) -> None:
     blocked = tmp_path / "file"
@@ -202,14 +204,14 @@ async def test_a_core_that_cannot_use_its_data_directory_answers_from_memory(
             pass
 
 
-async def test_the_proxy_stays_in_front_of_a_core_that_restarts(tmp_path: Path) -> None:
+async def test_proxy_keeps_its_client_connection_while_core_restarts(tmp_path: Path) -> None:
     async with (
         running(NEWEST, data=tmp_path) as core,
         FaultProxy(core.url) as proxy,
         httpx.AsyncClient(base_url=proxy.url) as client,
     ):
         event = {
-            "event_type": "bed.tried",
+            "event_type": "core.tested",
             "entity_id": "thing:1",
             "tenant_id": "acme",
             "payload": {"text": "a" * 2000},
@@ -222,7 +224,7 @@ async def test_the_proxy_stays_in_front_of_a_core_that_restarts(tmp_path: Path) 
         assert proxy.connections == 1
 
 
-def test_a_missing_core_fails_with_the_command_that_builds_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_missing_core_raises_with_the_build_command(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("ALLSOURCE_AUTH_CORES", str(tmp_path))
     with pytest.raises(CoreMissing, match=r"run `python -m tests\.support\.cores build 0\.27\.0`"):
         required(NEWEST)

@@ -1,4 +1,4 @@
-"""Real Cores behind a proxy that loses their replies: what was sent was carried out, and the caller must not notice."""
+"""Real Cores behind a proxy that loses replies: each mutation must have exactly one effect and succeed."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from allsource_auth import AllsourceAuthAdapter, AllsourceStore, Event
-from tests.cores.book import Book
 from tests.cores.conftest import at
+from tests.cores.expected_state import ExpectedState
 from tests.support.clocks import START
 from tests.support.cores import Core, running
 from tests.support.events import metadata, whole_log
@@ -22,19 +22,19 @@ from tests.support.sign_ups import sign_up, signed_up
 
 pytestmark = pytest.mark.core
 
-LIVES = size(8, 20)
+USERS = size(8, 20)
 LOSSES = size(40, 400)
 LATER = START + timedelta(days=7)
 
-EVENTS_OF_A_LIFE = {
+EVENTS_OF_ONE_USER = {
     "auth.user.created": 1,
     "auth.user.updated": 3,  # two changes and the restoration
     "auth.user.deleted": 1,
     "auth.session.created": 2,
     "auth.session.expiry_updated": 1,
     "auth.session.updated": 1,
-    "auth.session.deleted": 2,  # one by itself and one with its user
-    "auth.index.claimed": 5,  # email and username at first, another email, both again when the user comes back
+    "auth.session.deleted": 2,  # one alone and one with its user
+    "auth.index.claimed": 5,  # email and username, another email, both again after the restoration
     "auth.index.released": 3,
     "auth.index.added": 2,
     "auth.index.removed": 2,
@@ -49,27 +49,29 @@ EVENTS_OF_TWO_TRANSACTIONS = {
     "auth.account.updated": 1,
     "auth.session.created": 2,
     "auth.session.deleted": 1,
-    "auth.index.claimed": 4,  # email, username and account at first, another email
+    "auth.index.claimed": 4,  # email, username and account, another email
     "auth.index.released": 1,
     "auth.index.added": 3,
     "auth.index.removed": 1,
 }
 
 
-async def live(book: Book, adapter: AllsourceAuthAdapter, proxy: FaultProxy, name: str, losses: int) -> None:
-    """Ten mutations. Before each, the loss of as many replies to appends is ordered."""
-    user = await book.enter(adapter.users.create(email=f"{name}@example.org", username=name))
+async def run_mutations(
+    expected: ExpectedState, adapter: AllsourceAuthAdapter, proxy: FaultProxy, name: str, losses: int
+) -> None:
+    """Run ten mutations of one user. Before each, ``losses`` lost replies to appends are armed."""
+    user = await expected.record(adapter.users.create(email=f"{name}@example.org", username=name))
     token = f"session_of_{name}"
     for mutation in (
-        lambda: book.enter(adapter.users.update(user.id, name=name)),
-        lambda: book.enter(adapter.users.update(user.id, email=f"{name}.2@example.org")),
-        lambda: book.sign_in(adapter, user.id, LATER),
-        lambda: book.sign_in(adapter, user.id, LATER, token=token),
-        lambda: book.extend(adapter, token, LATER + timedelta(days=1)),
-        lambda: book.change(adapter.sessions.set_active_organization(token, "org")),
-        lambda: book.sign_out(adapter, token),
-        lambda: book.delete(adapter, user.id),
-        lambda: book.enter(adapter.users.restore(user.id)),
+        lambda: expected.record(adapter.users.update(user.id, name=name)),
+        lambda: expected.record(adapter.users.update(user.id, email=f"{name}.2@example.org")),
+        lambda: expected.sign_in(adapter, user.id, LATER),
+        lambda: expected.sign_in(adapter, user.id, LATER, token=token),
+        lambda: expected.extend(adapter, token, LATER + timedelta(days=1)),
+        lambda: expected.record_session(adapter.sessions.set_active_organization(token, "org")),
+        lambda: expected.sign_out(adapter, token),
+        lambda: expected.delete(adapter, user.id),
+        lambda: expected.record(adapter.users.restore(user.id)),
     ):
         proxy.lose_reply(losses)
         await mutation()
@@ -86,35 +88,35 @@ def assert_one_effect_each(log: list[Event], expected: Mapping[str, int], times:
 
 
 async def test_every_mutation_whose_reply_is_lost_has_one_effect(version: str, tmp_path: Path) -> None:
-    book = Book()
+    expected = ExpectedState()
     async with running(version, data=tmp_path) as core, FaultProxy(core.url) as proxy, at(core, proxy.url) as adapter:
         assert await adapter.users.get("nobody") is None
         proxy.lose_reply(1)
-        for number in range(LIVES):
-            await live(book, adapter, proxy, f"user-{number}", 1)
+        for number in range(USERS):
+            await run_mutations(expected, adapter, proxy, f"user-{number}", 1)
         assert proxy.connections > LOSSES
         async with at(core) as other:
-            await book.assert_kept(other)
+            await expected.assert_stored(other)
         store = AllsourceStore(core.url)
-        assert_one_effect_each(await whole_log(store), EVENTS_OF_A_LIFE, LIVES)
+        assert_one_effect_each(await whole_log(store), EVENTS_OF_ONE_USER, USERS)
         await store.close()
 
 
-async def test_mutations_side_by_side_that_lose_all_replies_have_one_effect_each(version: str, tmp_path: Path) -> None:
-    book = Book()
+async def test_concurrent_mutations_whose_replies_are_lost_have_one_effect(version: str, tmp_path: Path) -> None:
+    expected = ExpectedState()
     async with running(version, data=tmp_path) as core, FaultProxy(core.url) as proxy, at(core, proxy.url) as adapter:
         proxy.lose_reply(LOSSES)
-        await asyncio.gather(*[live(book, adapter, proxy, f"user-{number}", 0) for number in range(LIVES)])
+        await asyncio.gather(*[run_mutations(expected, adapter, proxy, f"user-{number}", 0) for number in range(USERS)])
         assert len([method for method, _ in proxy.requests if method == "POST"]) >= LOSSES
         async with at(core) as other:
-            await book.assert_kept(other)
+            await expected.assert_stored(other)
         store = AllsourceStore(core.url)
-        assert_one_effect_each(await whole_log(store), EVENTS_OF_A_LIFE, LIVES)
+        assert_one_effect_each(await whole_log(store), EVENTS_OF_ONE_USER, USERS)
         await store.close()
 
 
 async def two_transactions(adapter: AllsourceAuthAdapter, proxy: FaultProxy, name: str, losses: int) -> None:
-    """A sign-up; then another email, password and session. Before each, the loss of as many replies is ordered."""
+    """Sign up, then change email, password and session. Before each transaction, ``losses`` lost replies are armed."""
     proxy.lose_reply(losses)
     async with adapter.transaction() as tx:
         user = await sign_up(tx, name, f"{name}@example.org")
@@ -152,16 +154,14 @@ async def test_every_transaction_whose_reply_is_lost_has_one_effect(version: str
     names = [f"user-{number}" for number in range(TRANSACTIONS // 2)]
     async with running(version, data=tmp_path) as core, FaultProxy(core.url) as proxy, at(core, proxy.url) as adapter:
         assert await adapter.users.get("nobody") is None
-        proxy.lose_reply(1)  # to the first settings
+        proxy.lose_reply(1)  # of the first settings
         for name in names:
             await two_transactions(adapter, proxy, name, 1)
         assert appends(proxy) == 1 + TRANSACTIONS
         await assert_two_transactions_each(core, names)
 
 
-async def test_transactions_side_by_side_that_lose_all_replies_have_one_effect_each(
-    version: str, tmp_path: Path
-) -> None:
+async def test_concurrent_transactions_whose_replies_are_lost_have_one_effect(version: str, tmp_path: Path) -> None:
     names = [f"user-{number}" for number in range(TRANSACTIONS // 2)]
     async with running(version, data=tmp_path) as core, FaultProxy(core.url) as proxy, at(core, proxy.url) as adapter:
         await two_transactions(adapter, proxy, "first", 0)

@@ -1,4 +1,4 @@
-"""Numbers in what an application keeps with its users: Core reads them and writes them anew."""
+"""Numbers in the metadata of a user, which Core parses and formats again."""
 
 from __future__ import annotations
 
@@ -25,19 +25,19 @@ async def stored(version: str, numbers: list[float]) -> list[float]:
         return found
 
 
-async def test_numbers_of_up_to_15_digits_and_whole_ones_come_back(version: str) -> None:
-    drawn = Random(15)
-    numbers = [float(f"{drawn.uniform(-1, 1):.14e}") for _ in range(COUNT)]
-    numbers += [drawn.randrange(-(2**63), 2**64) for _ in range(COUNT)]
-    numbers += [round(drawn.uniform(0, 1_000_000_000), 2) for _ in range(COUNT)]
+async def test_integers_and_numbers_of_up_to_15_digits_are_unchanged(version: str) -> None:
+    random = Random(15)
+    numbers = [float(f"{random.uniform(-1, 1):.14e}") for _ in range(COUNT)]
+    numbers += [random.randrange(-(2**63), 2**64) for _ in range(COUNT)]
+    numbers += [round(random.uniform(0, 1_000_000_000), 2) for _ in range(COUNT)]
     found = await stored(version, numbers)
     assert found == numbers
     assert list(map(type, found)) == list(map(type, numbers))
 
 
-async def test_of_longer_numbers_the_last_bit_may_change(version: str) -> None:
-    drawn = Random(17)
-    numbers = [drawn.uniform(-1, 1) for _ in range(COUNT)]
+async def test_last_bit_of_longer_numbers_may_change(version: str) -> None:
+    random = Random(17)
+    numbers = [random.uniform(-1, 1) for _ in range(COUNT)]
     found = await stored(version, numbers)
     assert found != numbers
     assert all(abs(new - old) <= math.ulp(old) for old, new in zip(numbers, found, strict=True))

@@ -1,7 +1,8 @@
-"""Durable Cores that are restarted between two mutations, and in the middle of one.
+"""Cores with a data directory that are restarted between two mutations, and during one.
 
-At a restart Core moves its events from the log to the archive; after the next one, 0.23 does not know the versions of what
-is archived until the tenant is read (sections 6.1 and 19 of the contract). So every check comes after two restarts.
+At a restart Core moves its events from the log to the archive. After the next one, 0.23 does not know the versions of
+archived streams until the tenant is queried (``docs/reference/allsource-api.md``, "Restarts"). So every check comes after
+two restarts.
 """
 
 from __future__ import annotations
@@ -17,8 +18,8 @@ import pytest
 from allsource_auth import AllsourceAuthAdapter, AllsourceStore, Conflict, EventStore, NewEvent
 from allsource_auth.store.allsource import store as allsource
 from allsource_auth.store.base import Acknowledged
-from tests.cores.book import Book
 from tests.cores.conftest import at
+from tests.cores.expected_state import ExpectedState
 from tests.support.clocks import START
 from tests.support.cores import NEWEST, OLDEST, Core, running
 from tests.support.exploring import size
@@ -36,7 +37,7 @@ Act = Callable[[AllsourceAuthAdapter], Awaitable[object]]
 
 @pytest.fixture(params=["connected", "fresh"])
 def connected(request: pytest.FixtureRequest) -> bool:
-    """Whether who comes later was connected before the restarts."""
+    """Whether the later adapter was connected before the restarts."""
     return bool(request.param == "connected")
 
 
@@ -51,89 +52,89 @@ def later(
     return nullcontext(early) if connected else at(core)
 
 
-async def test_second_sign_up_conflicts_whatever_restarts_lie_between(
-    version: str, connected: bool, tmp_path: Path
-) -> None:
-    book = Book()
+async def test_second_sign_up_after_restarts_conflicts(version: str, connected: bool, tmp_path: Path) -> None:
+    expected = ExpectedState()
     async with running(version, data=tmp_path) as core, at(core) as early:
         for number in range(ROUNDS):
             id, email = f"user-{number}", f"person{number}@example.org"  # noqa: A001
-            await book.enter(early.users.create(id=id, email=email, username=id))
-            await book.sign_in(early, id, LATER, token=f"session_of_{id}")
+            await expected.record(early.users.create(id=id, email=email, username=id))
+            await expected.sign_in(early, id, LATER, token=f"session_of_{id}")
             await restart_twice(core, number)
             async with later(core, early, connected) as adapter:
                 with pytest.raises(Conflict) as refused:
                     await adapter.users.create(email=email.upper())
                 assert refused.value.field == "email"
-                await live_on(book, adapter, number)
-        await book.assert_kept(early)
+                await mutate_earlier(expected, adapter, number)
+        await expected.assert_stored(early)
         await restart_twice(core)
         async with later(core, early, connected) as adapter:
-            await book.assert_kept(adapter)
+            await expected.assert_stored(adapter)
 
 
-async def live_on(book: Book, adapter: AllsourceAuthAdapter, number: int) -> None:
-    """Changes to what earlier rounds have left, some of it in the log and some in the archive."""
+async def mutate_earlier(expected: ExpectedState, adapter: AllsourceAuthAdapter, number: int) -> None:
+    """Mutations of entities of earlier rounds, some in the log and some in the archive."""
     id = f"user-{number // 2}"  # noqa: A001
-    await book.enter(adapter.users.update(id, name=f"name {number}"))
+    await expected.record(adapter.users.update(id, name=f"name {number}"))
     if number % 3 == 1:
-        await book.enter(adapter.users.update(id, email=f"person{number // 2}-{number}@example.org"))
+        await expected.record(adapter.users.update(id, email=f"person{number // 2}-{number}@example.org"))
     if number % 4 == 3:
-        await book.sign_out(adapter, f"session_of_user-{number}")
+        await expected.sign_out(adapter, f"session_of_user-{number}")
     else:
-        await book.extend(adapter, f"session_of_user-{number}", LATER + timedelta(days=number))
+        await expected.extend(adapter, f"session_of_user-{number}", LATER + timedelta(days=number))
 
 
-WISHES: dict[str, Act] = {
+CONFLICTING: dict[str, Act] = {
     "email": lambda adapter: adapter.users.create(email="ADA@example.org"),
     "username": lambda adapter: adapter.users.create(username="ada"),
     "id": lambda adapter: adapter.users.create(id="ada"),
     "email of another": lambda adapter: adapter.users.update("eve", email="ADA@example.org"),
     "username of another": lambda adapter: adapter.users.update("eve", username="ada"),
-    "email of the restored": lambda adapter: adapter.users.restore("dead"),
+    "email of the restored": lambda adapter: adapter.users.restore("deleted"),
     "token": lambda adapter: adapter.sessions.create(user_id="eve", token="session_of_ada", expires_at=LATER),
     "revoked token": lambda adapter: adapter.sessions.create(user_id="eve", token="session_gone", expires_at=LATER),
 }
 
 
-async def known_people(book: Book, adapter: AllsourceAuthAdapter) -> None:
-    """Ada, who has what others want; Eve, who has nothing; somebody dead whose email Ada has taken; sessions."""
-    await book.enter(adapter.users.create(id="dead", email="ada@example.org"))
-    await book.delete(adapter, "dead")
-    await book.enter(adapter.users.create(id="ada", email="Ada@example.org", username="ada"))
-    await book.enter(adapter.users.create(id="eve"))
-    await book.sign_in(adapter, "ada", LATER, token="session_of_ada")
-    await book.sign_in(adapter, "ada", LATER, token="session_gone")
-    await book.sign_out(adapter, "session_gone")
+async def create_people(expected: ExpectedState, adapter: AllsourceAuthAdapter) -> None:
+    """Create Ada with an email and username, Eve without, a deleted user whose email Ada has, and sessions of Ada."""
+    await expected.record(adapter.users.create(id="deleted", email="ada@example.org"))
+    await expected.delete(adapter, "deleted")
+    await expected.record(adapter.users.create(id="ada", email="Ada@example.org", username="ada"))
+    await expected.record(adapter.users.create(id="eve"))
+    await expected.sign_in(adapter, "ada", LATER, token="session_of_ada")
+    await expected.sign_in(adapter, "ada", LATER, token="session_gone")
+    await expected.sign_out(adapter, "session_gone")
 
 
-@pytest.mark.parametrize("wish", WISHES)
-async def test_what_is_taken_stays_taken(version: str, connected: bool, wish: str, tmp_path: Path) -> None:
-    book = Book()
+@pytest.mark.parametrize("mutation", CONFLICTING)
+async def test_unique_value_is_still_taken_after_restarts(
+    version: str, connected: bool, mutation: str, tmp_path: Path
+) -> None:
+    expected = ExpectedState()
     async with running(version, data=tmp_path) as core, at(core) as early:
-        await known_people(book, early)
+        await create_people(expected, early)
         await restart_twice(core)
         async with later(core, early, connected) as adapter:
             with pytest.raises(Conflict):
-                await WISHES[wish](adapter)
-            await book.assert_kept(adapter)
+                await CONFLICTING[mutation](adapter)
+            await expected.assert_stored(adapter)
 
 
 async def test_revoked_session_stays_revoked(version: str, connected: bool, tmp_path: Path) -> None:
-    book = Book()
+    expected = ExpectedState()
     async with running(version, data=tmp_path) as core, at(core) as early:
-        await known_people(book, early)
+        await create_people(expected, early)
         for number in range(3):
             await restart_twice(core, number)
             async with later(core, early, connected) as adapter:
                 assert await adapter.sessions.get("session_gone") is None
-                assert await adapter.sessions.get("session_of_ada") == book.sessions["session_of_ada"]
+                assert await adapter.sessions.get("session_of_ada") == expected.sessions["session_of_ada"]
                 await adapter.sessions.delete("session_gone")
-                await book.assert_kept(adapter)
+                await expected.assert_stored(adapter)
 
 
 class InterruptedStore(WrappedStore):
-    """Between the reads of the first mutation and its append, something else happens."""
+    """Awaits ``meanwhile`` between the reads of the first mutation and its append."""
 
     def __init__(self, store: EventStore, meanwhile: Callable[[], Awaitable[None]]) -> None:
         super().__init__(store)
@@ -147,7 +148,7 @@ class InterruptedStore(WrappedStore):
 
 
 async def interrupted(core: Core, first: Act, second: Act, *, restarts: int) -> tuple[object, object]:
-    """``second`` has read what it needs, then ``first`` happens and Core restarts, then ``second`` appends: what they get."""
+    """Run ``first`` and the restarts between the reads and the append of ``second``. Returns the results of both."""
     outcomes: list[object] = []
     async with at(core) as other:
 
@@ -165,7 +166,7 @@ async def interrupted(core: Core, first: Act, second: Act, *, restarts: int) -> 
     return outcomes[0], outcomes[1]
 
 
-TWINS: dict[str, tuple[Act, Act]] = {
+RIVALS: dict[str, tuple[Act, Act]] = {
     "email": (
         lambda other: other.users.create(email="new@example.org"),
         lambda adapter: adapter.users.create(email="NEW@example.org"),
@@ -187,10 +188,10 @@ TWINS: dict[str, tuple[Act, Act]] = {
         lambda adapter: adapter.users.update("eve", email="new@example.org"),
     ),
 }
-"""Two mutations that want the same: the first is acknowledged while the second is under way."""
+"""Two mutations with the same unique value: the first is acknowledged while the second is in progress."""
 
 
-async def living(core: Core) -> list[object]:
+async def all_entities(core: Core) -> list[object]:
     async with at(core) as adapter:
         await assert_sound(adapter)
         users = [user async for user in adapter.users.scan()]
@@ -198,23 +199,21 @@ async def living(core: Core) -> list[object]:
 
 
 @pytest.mark.parametrize("restarts", [1, 2, 3])
-@pytest.mark.parametrize("twins", TWINS)
-async def test_restarts_in_the_middle_of_a_mutation_let_nothing_be_taken_twice(
-    version: str, twins: str, restarts: int, tmp_path: Path
+@pytest.mark.parametrize("rivals", RIVALS)
+async def test_restarts_during_a_mutation_keep_values_unique(
+    version: str, rivals: str, restarts: int, tmp_path: Path
 ) -> None:
-    first, second = TWINS[twins]
+    first, second = RIVALS[rivals]
     async with running(version, data=tmp_path) as core:
         async with at(core) as adapter:
             eve = await adapter.users.create(id="eve")
         winner, loser = await interrupted(core, first, second, restarts=restarts)
         assert isinstance(loser, Conflict)
-        assert await living(core) in ([eve, winner], [winner, eve])
+        assert await all_entities(core) in ([eve, winner], [winner, eve])
 
 
 @pytest.mark.parametrize("restarts", [1, 2, 3])
-async def test_restarts_in_the_middle_of_an_update_lose_no_other_update(
-    version: str, restarts: int, tmp_path: Path
-) -> None:
+async def test_restarts_during_an_update_lose_no_other_update(version: str, restarts: int, tmp_path: Path) -> None:
     async with running(version, data=tmp_path) as core:
         async with at(core) as adapter:
             await adapter.users.create(id="ada")
@@ -226,10 +225,10 @@ async def test_restarts_in_the_middle_of_an_update_lose_no_other_update(
             restarts=restarts,
         )
         assert (getattr(user, "name", None), getattr(user, "role", None)) == ("Ada", "admin")
-        assert await living(core) == [user]
+        assert await all_entities(core) == [user]
 
 
-# What the package does about it, one precaution at a time
+# The two precautions of the package, each without the other
 
 
 def without_reads_before_guards(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -243,15 +242,15 @@ def without_reading_back(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(AllsourceStore, "loses_versions_on_restart", property(lambda store: False))
     monkeypatch.setattr(
         allsource, "TENANT_LOADED_FOR", 0.0
-    )  # However fast Core restarts here, the read comes before the guard.
+    )  # so that the read precedes the guard, however fast Core restarts
 
 
-async def twice_without(core: Core) -> tuple[int, int]:
-    """How many users have one email, and how many updates of two are left, after a restart in the middle of the second."""
+async def duplicates_and_updates(core: Core) -> tuple[int, int]:
+    """How many users have one email, and how many of two updates are left, after a restart during the second."""
     async with at(core) as adapter:
         await adapter.users.create(id="ada")
     await restart_twice(core)
-    await interrupted(core, *TWINS["email"], restarts=2)
+    await interrupted(core, *RIVALS["email"], restarts=2)
     await interrupted(
         core,
         lambda other: other.users.update("ada", role="admin"),
@@ -265,32 +264,30 @@ async def twice_without(core: Core) -> tuple[int, int]:
         return page.total, (ada.role == "admin") + (ada.name == "Ada")
 
 
-async def test_core_0_23_gives_a_value_away_twice_and_loses_updates_to_whoever_takes_no_precaution(
+async def test_core_0_23_without_precautions_duplicates_values_and_loses_updates(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     without_reads_before_guards(monkeypatch)
     without_reading_back(monkeypatch)
     async with running(OLDEST, data=tmp_path) as core:
-        assert await twice_without(core) == (2, 1)
+        assert await duplicates_and_updates(core) == (2, 1)
 
 
-async def test_reading_before_guards_is_enough(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+async def test_reading_before_guards_is_sufficient(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     without_reading_back(monkeypatch)
     async with running(OLDEST, data=tmp_path) as core:
-        assert await twice_without(core) == (1, 2)
+        assert await duplicates_and_updates(core) == (1, 2)
 
 
-@pytest.mark.parametrize("twins", TWINS)
-async def test_reading_back_finds_what_was_taken_twice(
-    monkeypatch: pytest.MonkeyPatch, twins: str, tmp_path: Path
-) -> None:
+@pytest.mark.parametrize("rivals", RIVALS)
+async def test_reading_back_detects_a_duplicate(monkeypatch: pytest.MonkeyPatch, rivals: str, tmp_path: Path) -> None:
     without_reads_before_guards(monkeypatch)
     async with running(OLDEST, data=tmp_path) as core:
         async with at(core) as adapter:
             await adapter.users.create(id="eve", name="Eve")
-        winner, loser = await interrupted(core, *TWINS[twins], restarts=2)
+        winner, loser = await interrupted(core, *RIVALS[rivals], restarts=2)
         assert isinstance(loser, Conflict)
-        found = await living(core)
+        found = await all_entities(core)
         assert len(found) == 2
         assert winner in found
         async with at(core) as adapter:
@@ -299,8 +296,8 @@ async def test_reading_back_finds_what_was_taken_twice(
             assert (eve.name, eve.email) == ("Eve", None)
 
 
-async def test_core_0_27_needs_no_precaution(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+async def test_core_0_27_needs_no_precautions(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     without_reads_before_guards(monkeypatch)
     without_reading_back(monkeypatch)
     async with running(NEWEST, data=tmp_path) as core:
-        assert await twice_without(core) == (1, 2)
+        assert await duplicates_and_updates(core) == (1, 2)

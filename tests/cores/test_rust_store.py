@@ -1,7 +1,7 @@
-"""A store that the Rust crate has written: single events, without metadata and without a guard.
+"""A store that the Rust crate has written: single events without metadata and guard.
 
-An append without a guard to an archived stream starts to count again at 1 after a restart, on every version of Core, and the
-counter stays below the number of events from then on (section 3 of the contract of 0.27).
+After a restart, an unguarded append to an archived stream counts from 1 again, on every version of Core, and the counter stays
+below the number of events from then on (``docs/reference/allsource-api.md``, "Restarts").
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ DELETED_USER = "auth-user:f6b46733-6f3f-4015-b786-e1a2d69d98c3"
 PLAIN_SESSION = "auth-session:session_4ee5ac69-9523-4c84-9f55-bd8d7f387f1b"
 CHANGED_SESSION = "auth-session:session_d878e0e5-9e55-4927-9e01-902387b49f23"
 
-THEIRS: list[dict[str, Any]] = [json.loads(line) for line in RUST_EVENTS.read_text().splitlines()]
+RUST: list[dict[str, Any]] = [json.loads(line) for line in RUST_EVENTS.read_text().splitlines()]
 UNKNOWN = {"fromTheFuture": {"n": [1, 2.5, None], "text": "é"}, "legacy": True}
 
 
@@ -40,19 +40,19 @@ def key(stream: str) -> str:
 
 
 def of(stream: str) -> list[dict[str, Any]]:
-    return [event for event in THEIRS if event["entity_id"] == stream]
+    return [event for event in RUST if event["entity_id"] == stream]
 
 
 @dataclass
-class Place:
-    """A Core with their events, and ways to it."""
+class RustStore:
+    """A Core with events of the Rust crate, a store and an adapter on it."""
 
     core: Core
     store: AllsourceStore
     adapter: AllsourceAuthAdapter
 
-    async def they_write(self, stream: str, payload: dict[str, Any]) -> None:
-        """One more event of theirs, on a stream of theirs."""
+    async def rust_writes(self, stream: str, payload: dict[str, Any]) -> None:
+        """Append another event as the Rust crate does, to a stream of it."""
         await self.store.append([rust_event({**of(stream)[-1], "payload": payload})])
 
     async def payloads(self, stream: str) -> list[Any]:
@@ -60,37 +60,37 @@ class Place:
 
 
 @asynccontextmanager
-async def rust_store(version: str, data: Path) -> AsyncIterator[Place]:
+async def rust_store(version: str, data: Path) -> AsyncIterator[RustStore]:
     async with running(version, data=data) as core, at(core, clock=ManualClock()) as adapter:
         store = AllsourceStore(core.url)
-        for event in THEIRS:
+        for event in RUST:
             new: NewEvent = rust_event(event)
             assert (new.guard, new.metadata) == (None, b"null")
             await store.append([new])
-        yield Place(core, store, adapter)
+        yield RustStore(core, store, adapter)
         await store.close()
 
 
 @pytest.fixture(params=[0, 2], ids=["in the log", "archived"])
-async def place(request: pytest.FixtureRequest, version: str, tmp_path: Path) -> AsyncIterator[Place]:
-    """What they have written is in the log, or in the archive of a Core that has just started."""
-    async with rust_store(version, tmp_path) as place:
+async def rust(request: pytest.FixtureRequest, version: str, tmp_path: Path) -> AsyncIterator[RustStore]:
+    """The events are in the log, or in the archive of a Core that was restarted."""
+    async with rust_store(version, tmp_path) as rust:
         for _ in range(request.param):
-            await place.core.restart()
-        yield place
+            await rust.core.restart()
+        yield rust
 
 
-async def test_what_they_wrote_is_read_by_key_and_history(place: Place) -> None:
-    streams = dict.fromkeys(event["entity_id"] for event in THEIRS)
+async def test_rust_events_are_read_by_key_and_history(rust: RustStore) -> None:
+    streams = dict.fromkeys(event["entity_id"] for event in RUST)
     for stream in [stream for stream in streams if stream.startswith(("auth-user:", "auth-session:"))]:
         is_user = stream.startswith("auth-user:")
         changes: list[Any]
         if is_user:
-            found: Any = await place.adapter.users.get(key(stream))
-            changes = list(await place.adapter.users.history(key(stream)))
+            found: Any = await rust.adapter.users.get(key(stream))
+            changes = list(await rust.adapter.users.history(key(stream)))
         else:
-            found = await place.adapter.sessions.get(key(stream))
-            changes = list(await place.adapter.sessions.history(key(stream)))
+            found = await rust.adapter.sessions.get(key(stream))
+            changes = list(await rust.adapter.sessions.history(key(stream)))
         newest = of(stream)[-1]["payload"]
         assert [change.wire_type for change in changes] == [event["event_type"] for event in of(stream)]
         assert changes[-1].state == found
@@ -101,8 +101,8 @@ async def test_what_they_wrote_is_read_by_key_and_history(place: Place) -> None:
             assert (found.id, found.token, found.user_id) == (newest["id"], key(stream), newest["userId"])
 
 
-async def test_their_user_is_updated_deleted_and_restored(place: Place) -> None:
-    users, user_id = place.adapter.users, key(CHANGED_USER)
+async def test_rust_user_is_updated_deleted_and_restored(rust: RustStore) -> None:
+    users, user_id = rust.adapter.users, key(CHANGED_USER)
     await users.update(user_id, role="admin")
     await users.update(user_id, email="mine@example.org")
     assert await users.get_by_email("MINE@example.org") == await users.get(user_id)
@@ -122,11 +122,11 @@ async def test_their_user_is_updated_deleted_and_restored(place: Place) -> None:
         ("UserDeleted", 5),
         ("UserUpdated", 6),
     ]
-    assert (await place.payloads(CHANGED_USER))[:2] == [created["payload"], changed["payload"]]
+    assert (await rust.payloads(CHANGED_USER))[:2] == [created["payload"], changed["payload"]]
 
 
-async def test_their_session_is_extended_and_revoked(place: Place) -> None:
-    sessions, token = place.adapter.sessions, key(CHANGED_SESSION)
+async def test_rust_session_is_extended_and_revoked(rust: RustStore) -> None:
+    sessions, token = rust.adapter.sessions, key(CHANGED_SESSION)
     assert (await sessions.update_expiry(token, LATER)).expires_at == LATER
     await sessions.delete(token)
     assert await sessions.get(token) is None
@@ -134,42 +134,42 @@ async def test_their_session_is_extended_and_revoked(place: Place) -> None:
         await sessions.update_expiry(token, LATER)
 
 
-async def test_keys_that_only_they_know_are_kept(place: Place) -> None:
+async def test_unknown_keys_are_kept(rust: RustStore) -> None:
     for stream in (PLAIN_USER, PLAIN_SESSION):
-        await place.they_write(stream, {**of(stream)[-1]["payload"], **UNKNOWN})
-    await place.adapter.users.update(key(PLAIN_USER), name="Ada")
-    await place.adapter.sessions.update_expiry(key(PLAIN_SESSION), LATER)
-    user, session = [(await place.payloads(stream))[-1] for stream in (PLAIN_USER, PLAIN_SESSION)]
+        await rust.rust_writes(stream, {**of(stream)[-1]["payload"], **UNKNOWN})
+    await rust.adapter.users.update(key(PLAIN_USER), name="Ada")
+    await rust.adapter.sessions.update_expiry(key(PLAIN_SESSION), LATER)
+    user, session = [(await rust.payloads(stream))[-1] for stream in (PLAIN_USER, PLAIN_SESSION)]
     assert user == of(PLAIN_USER)[-1]["payload"] | UNKNOWN | {"name": "Ada", "updatedAt": user["updatedAt"]}
     changes = {"expiresAt": "2026-11-30T12:00:00.000000Z", "updatedAt": session["updatedAt"]}
     assert session == of(PLAIN_SESSION)[-1]["payload"] | UNKNOWN | changes
-    await place.adapter.users.delete(key(PLAIN_USER))
-    await place.adapter.users.restore(key(PLAIN_USER))
-    restored = (await place.payloads(PLAIN_USER))[-1]
+    await rust.adapter.users.delete(key(PLAIN_USER))
+    await rust.adapter.users.restore(key(PLAIN_USER))
+    restored = (await rust.payloads(PLAIN_USER))[-1]
     assert {name: restored[name] for name in UNKNOWN} == UNKNOWN
 
 
-async def test_their_tombstone_is_restored(place: Place) -> None:
-    back = await place.adapter.users.restore(key(DELETED_USER))
-    assert await place.adapter.users.get_by_email(str(back.email)) == back
-    assert (await place.payloads(DELETED_USER))[:2] == [event["payload"] for event in of(DELETED_USER)]
+async def test_rust_tombstone_is_restored(rust: RustStore) -> None:
+    back = await rust.adapter.users.restore(key(DELETED_USER))
+    assert await rust.adapter.users.get_by_email(str(back.email)) == back
+    assert (await rust.payloads(DELETED_USER))[:2] == [event["payload"] for event in of(DELETED_USER)]
 
 
 @pytest.mark.parametrize("fresh", [False, True], ids=["connected", "fresh"])
-async def test_both_write_one_user_in_turn_through_restarts(version: str, fresh: bool, tmp_path: Path) -> None:
-    async with rust_store(version, tmp_path) as place:
-        theirs = of(PLAIN_USER)[-1]["payload"]
+async def test_alternating_writers_of_one_user_across_restarts(version: str, fresh: bool, tmp_path: Path) -> None:
+    async with rust_store(version, tmp_path) as rust:
+        rust_state = of(PLAIN_USER)[-1]["payload"]
         for number in range(5):
-            await place.core.restart()
-            await place.core.restart()
-            await place.they_write(PLAIN_USER, theirs | {"role": f"theirs {number}"})
+            await rust.core.restart()
+            await rust.core.restart()
+            await rust.rust_writes(PLAIN_USER, rust_state | {"role": f"rust {number}"})
             if fresh:
-                async with at(place.core) as adapter:
+                async with at(rust.core) as adapter:
                     user = await adapter.users.update(key(PLAIN_USER), name=f"ours {number}")
             else:
-                user = await place.adapter.users.update(key(PLAIN_USER), name=f"ours {number}")
-            assert (user.role, user.name) == (f"theirs {number}", f"ours {number}")
-            theirs = (await place.payloads(PLAIN_USER))[-1]
-        found = [(each["role"], each["name"]) for each in await place.payloads(PLAIN_USER)]
+                user = await rust.adapter.users.update(key(PLAIN_USER), name=f"ours {number}")
+            assert (user.role, user.name) == (f"rust {number}", f"ours {number}")
+            rust_state = (await rust.payloads(PLAIN_USER))[-1]
+        found = [(each["role"], each["name"]) for each in await rust.payloads(PLAIN_USER)]
         assert len(found) == len(of(PLAIN_USER)) + 10
-        assert found[-2:] == [("theirs 4", "ours 3"), ("theirs 4", "ours 4")]
+        assert found[-2:] == [("rust 4", "ours 3"), ("rust 4", "ours 4")]

@@ -1,4 +1,4 @@
-"""Two or three mutations at once on real servers: a sample of what `tests.protocol` explores on a simulated one."""
+"""Scenarios of `tests.protocol` on real servers, with random schedules."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from allsource_auth.engine import indexes
-from tests.cores.stage import play
+from tests.cores.real_run import run_scenario
 from tests.protocol.promises import Auth
 from tests.protocol.scenario import Scenario
 from tests.protocol.situations import SESSIONS, SPLIT, THREE, TRANSACTIONS, USERS
@@ -28,14 +28,14 @@ parametrized = pytest.mark.parametrize("scenario", SITUATIONS.values(), ids=SITU
 
 @pytest.fixture(autouse=True)
 def _snapshots_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Write a snapshot for a single entry, so that two of them meet."""
+    """Write a snapshot for a single entry, so that two writers of a snapshot compete."""
     monkeypatch.setattr(indexes, "MIN_NEW_ENTRIES", 0)
     monkeypatch.setattr(indexes, "CHECK_INTERVAL", 1)
 
 
 @pytest.fixture(autouse=True)
-def _as_often_as_it_takes(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Mutations that lose a race try again, and again."""
+def _retry_without_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Retry mutations that lost a race without a limit of attempts."""
 
     async def pause(auth: Auth, attempt: int) -> None:
         for _ in range(attempt):
@@ -45,29 +45,29 @@ def _as_often_as_it_takes(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(autouse=True)
-def _cores_are_met_soon(monkeypatch: pytest.MonkeyPatch) -> None:
+def _poll_cores_often(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cores, "LOOK_SECONDS", 0.002)
 
 
 @pytest.mark.heavy
 @parametrized
-async def test_promises_hold_on_the_local_allsource(scenario: Scenario) -> None:
+async def test_scenario_holds_on_the_local_allsource(scenario: Scenario) -> None:
     for seed in range(FEW_SEEDS):
         async with local_allsource() as server:
-            await play(scenario, server.core_url, seed)
+            await run_scenario(scenario, server.core_url, seed)
 
 
 @pytest.mark.core
 @parametrized
-async def test_promises_hold_on_cores(scenario: Scenario, version: str, tmp_path: Path) -> None:
+async def test_scenario_holds_on_core(scenario: Scenario, version: str, tmp_path: Path) -> None:
     for seed in range(SEEDS):
         async with running(version, data=tmp_path / str(seed)) as core:
-            await play(scenario, core.url, seed)
+            await run_scenario(scenario, core.url, seed)
 
 
 @pytest.mark.core
 @parametrized
-async def test_promises_hold_on_cores_that_are_killed(scenario: Scenario, version: str, tmp_path: Path) -> None:
+async def test_scenario_holds_on_a_core_that_is_killed(scenario: Scenario, version: str, tmp_path: Path) -> None:
     killed = 0
     for seed in range(FEW_SEEDS):
         async with running(version, data=tmp_path / str(seed)) as core:
@@ -79,5 +79,5 @@ async def test_promises_hold_on_cores_that_are_killed(scenario: Scenario, versio
             async def kill(core: Core = core) -> None:
                 await core.restart(signal.SIGKILL)
 
-            killed += await play(scenario, core.url, seed, between=archive, trouble=kill)
+            killed += await run_scenario(scenario, core.url, seed, between=archive, disturbance=kill)
     assert killed

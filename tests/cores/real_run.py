@@ -1,8 +1,8 @@
-"""``Stage``: the situations of the exploration, played once on a real server by clients that run at the same time.
+"""``RealRun``: one run of a scenario of `tests.protocol` on a real server, with concurrent clients.
 
-`tests.protocol` explores them on a simulated Core, in every order. Here the order is what comes of sockets, of turns of the
-event loop that a seed spreads between the requests, of replies that a proxy loses, and of a server that is killed. What is
-held at the end is the same. A `Stage` is what a scenario sees of the exploration's `World`.
+`tests.protocol` explores the scenarios on a simulated Core in every order. Here the order depends on sockets, on random
+iterations of the event loop between the requests (by a seed), on replies that a proxy loses, and on a server that is
+killed. The checks at the end are the same. A `RealRun` takes the part of `World` in them.
 """
 
 from __future__ import annotations
@@ -22,40 +22,40 @@ from tests.support.events import whole_log
 from tests.support.proxy import FaultProxy
 from tests.support.wrappers import PatientStore, WrappedStore
 
-__all__ = ["Stage", "Trouble", "play"]
+__all__ = ["Disturbance", "RealRun", "run_scenario"]
 
 TENANT = "t"
 
-TURNS = (0, 0, 1, 3, 10, 30, 100)
-"""Turns of the event loop between two requests of a client; a request takes some tens of them."""
+YIELDS = (0, 0, 1, 3, 10, 30, 100)
+"""Iterations of the event loop between two requests of a client. A request takes some tens of them."""
 
 LOSS = 0.1
-"""How often the reply to a request is lost."""
+"""The probability that the reply to a request is lost."""
 
 PATIENCE = 60.0
-"""Seconds after which a performance hangs."""
+"""The time limit of a run, in seconds."""
 
-Trouble = Callable[[], Coroutine[Any, Any, None]]
+Disturbance = Callable[[], Coroutine[Any, Any, None]]
 
 
-class Stage:
-    """One performance: the server at ``url``, and what its clients did."""
+class RealRun:
+    """One run: the server at ``url``, and the outcomes of the clients."""
 
-    def __init__(self, url: str, trouble: Trouble | None, *, at: int) -> None:
+    def __init__(self, url: str, disturbance: Disturbance | None, *, at: int) -> None:
         self.core = Log()
         self.facts: Mapping[str, Any] = {}
         self.outcomes: dict[str, Outcome] = {}
         self.notes: dict[str, list[object]] = {}
         self.open = AsyncExitStack()
-        self.trouble: asyncio.Task[None] | None = None
+        self.disturbance: asyncio.Task[None] | None = None
         self._url = url
         self._requests = 0
-        self._cause = trouble
+        self._cause = disturbance
         self._at = at
 
     def store(self, tenant: str = TENANT) -> EventStore:
-        """A store for the setup or the check: every grace period is over, and the log is read again when it has grown."""
-        return Recorded(self.real_store(self._url, tenant), self.core)
+        """A store for the setup or the check. Every grace period is over, and `core` is updated after each append."""
+        return RecordedStore(self.real_store(self._url, tenant), self.core)
 
     def real_store(self, url: str, tenant: str) -> EventStore:
         store = AllsourceStore(url, tenant_id=tenant)
@@ -63,20 +63,20 @@ class Stage:
         return store
 
     def note(self, value: object) -> None:
-        """Remember something in the name of the client that runs."""
+        """Record a value for the client that is running."""
         task = asyncio.current_task()
         assert task is not None
         self.notes.setdefault(task.get_name(), []).append(value)
 
     def requested(self) -> None:
-        """A client is about to send a request; before one of them, the trouble begins."""
+        """Called before each request of a client. Starts the disturbance before one of them."""
         self._requests += 1
         if self._requests == self._at and self._cause is not None:
-            self.trouble = asyncio.create_task(self._cause())
+            self.disturbance = asyncio.create_task(self._cause())
 
 
 class Log:
-    """The events of the tenant as they were read last, by stream; what a scenario sees of the simulated Core."""
+    """The events of the tenant by stream, as of the last `read`. It takes the part of the simulated Core."""
 
     def __init__(self) -> None:
         self._streams: dict[str, list[Event]] = {}
@@ -95,8 +95,8 @@ class Log:
         return sorted(self._streams)
 
 
-class Recorded(PatientStore):
-    """After every append the log is read again."""
+class RecordedStore(PatientStore):
+    """Reads the log again after every append."""
 
     def __init__(self, store: EventStore, log: Log) -> None:
         super().__init__(store)
@@ -109,19 +109,19 @@ class Recorded(PatientStore):
         return stored
 
 
-class JostledStore(WrappedStore):
-    """Dawdles before every request, and loses some of the replies."""
+class DisturbedStore(WrappedStore):
+    """Waits before every request, and loses some of the replies."""
 
-    def __init__(self, store: EventStore, proxy: FaultProxy, drawn: Random, requested: Callable[[], None]) -> None:
+    def __init__(self, store: EventStore, proxy: FaultProxy, random: Random, requested: Callable[[], None]) -> None:
         super().__init__(store)
         self._proxy = proxy
-        self._drawn = drawn
+        self._random = random
         self._requested = requested
 
     async def _request(self, method: str) -> None:
-        for _ in range(self._drawn.choice(TURNS)):
+        for _ in range(self._random.choice(YIELDS)):
             await asyncio.sleep(0)
-        if self._drawn.random() < LOSS:
+        if self._random.random() < LOSS:
             self._proxy.lose_reply(1, method)
         self._requested()
 
@@ -138,37 +138,42 @@ class JostledStore(WrappedStore):
         return await super().read(stream, **options)
 
 
-async def play(
-    scenario: Scenario, url: str, seed: int, *, between: Trouble | None = None, trouble: Trouble | None = None
+async def run_scenario(
+    scenario: Scenario,
+    url: str,
+    seed: int,
+    *,
+    between: Disturbance | None = None,
+    disturbance: Disturbance | None = None,
 ) -> bool:
-    """Play a scenario on the empty server at ``url`` and hold it to its promises; whether there was trouble.
+    """Run a scenario on the empty server at ``url`` and check it. Returns whether the disturbance happened.
 
-    ``between`` happens after the setup; ``trouble`` while the clients work, unless they are done before. Raises
-    `AssertionError` for a promise that is broken, and what a client must not raise.
+    ``between`` runs after the setup. ``disturbance`` starts while the clients run, unless they have finished before. Raises
+    `AssertionError` if a check fails, and any unexpected error of a client.
     """
-    drawn = Random(seed)
-    stage = Stage(url, trouble, at=drawn.randrange(1, 25))
-    world = cast(World, stage)
-    async with stage.open, asyncio.timeout(PATIENCE):
+    random = Random(seed)
+    run = RealRun(url, disturbance, at=random.randrange(1, 25))
+    world = cast(World, run)
+    async with run.open, asyncio.timeout(PATIENCE):
         if scenario.setup is not None:
-            stage.facts = await scenario.setup(world) or {}
+            run.facts = await scenario.setup(world) or {}
         if between is not None:
             await between()
-        courteous = drawn.random() < 0.5
+        waits_for_grace = random.random() < 0.5
         clients = []
         for name, program in scenario.clients.items():
-            proxy = await stage.open.enter_async_context(FaultProxy(url))
-            store = stage.real_store(proxy.url, scenario.tenants.get(name, TENANT))
-            jostled = JostledStore(store if courteous else PatientStore(store), proxy, drawn, stage.requested)
-            clients.append(asyncio.create_task(_run(program, jostled, world), name=name))
+            proxy = await run.open.enter_async_context(FaultProxy(url))
+            store = run.real_store(proxy.url, scenario.tenants.get(name, TENANT))
+            disturbed = DisturbedStore(store if waits_for_grace else PatientStore(store), proxy, random, run.requested)
+            clients.append(asyncio.create_task(_run(program, disturbed, world), name=name))
         ends = await asyncio.gather(*clients, return_exceptions=True)
-        if stage.trouble is not None:
-            await stage.trouble
+        if run.disturbance is not None:
+            await run.disturbance
         for name, end in zip(scenario.clients, ends, strict=True):
-            stage.outcomes[name] = _outcome(end, scenario.expected)
-        await stage.core.read(stage.real_store(url, TENANT))
+            run.outcomes[name] = _outcome(end, scenario.expected)
+        await run.core.read(run.real_store(url, TENANT))
         await scenario.check(world)
-    return stage.trouble is not None
+    return run.disturbance is not None
 
 
 async def _run(program: Client, store: EventStore, world: World) -> object:
