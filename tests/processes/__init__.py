@@ -1,1 +1,1 @@
-"""Several processes on one file."""
+"""Several processes on one file or one Allsource."""

@@ -1,4 +1,4 @@
-"""Child processes on a file, or on an Allsource."""
+"""Starting worker processes, see `tests.processes.child`."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ ROOT = Path(__file__).parents[2]
 
 
 class Child:
-    """A process that reports line by line."""
+    """A running worker process."""
 
     def __init__(self, process: asyncio.subprocess.Process) -> None:
         self._process = process
 
-    async def told(self) -> dict[str, Any] | None:
-        """The next report; ``None`` once the process has ended and everything was read."""
+    async def report(self) -> dict[str, Any] | None:
+        """The next report; ``None`` when the process has exited and all reports were read."""
         assert self._process.stdout is not None
         line = await self._process.stdout.readline()
         if not line.endswith(b"\n"):
@@ -31,27 +31,28 @@ class Child:
         return found
 
     async def ready(self) -> None:
-        assert await self.told() == {"ready": True}
+        assert await self.report() == {"ready": True}
 
     def go(self) -> None:
+        """Let the process start its task."""
         assert self._process.stdin is not None
         self._process.stdin.write(b"go\n")
 
     async def result(self) -> dict[str, Any]:
-        """The last report, after the process has ended well."""
-        found = await self.told()
+        """The last report. Waits for the exit of the process, which must be successful."""
+        found = await self.report()
         assert found is not None
         assert await self._process.wait() == 0
         return found
 
     async def kill(self) -> list[dict[str, Any]]:
-        """Kill the process without warning; what it had still reported."""
+        """Kill the process. Returns its unread reports."""
         self._process.kill()
-        rest = []
-        while (report := await self.told()) is not None:
-            rest.append(report)
+        reports = []
+        while (report := await self.report()) is not None:
+            reports.append(report)
         await self._process.wait()
-        return rest
+        return reports
 
     async def end(self) -> None:
         if self._process.returncode is None:
@@ -68,14 +69,14 @@ def path(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def where(path: Path) -> str:
-    """What the children work on: a path, or the URL of an Allsource."""
+def location(path: Path) -> str:
+    """The path or URL that the processes work on."""
     return str(path)
 
 
 @pytest.fixture
-async def start(where: str) -> AsyncIterator[StartChild]:
-    """Start a child; it waits until it is told to go."""
+async def start(location: str) -> AsyncIterator[StartChild]:
+    """Start a process. It waits for `Child.go`."""
     children: list[Child] = []
 
     async def started(*arguments: object) -> Child:
@@ -85,7 +86,7 @@ async def start(where: str) -> AsyncIterator[StartChild]:
             "-m",
             "tests.processes.child",
             str(task),
-            where,
+            location,
             *map(str, more),
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,

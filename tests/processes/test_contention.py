@@ -1,4 +1,4 @@
-"""Two processes that want the same things at the same time."""
+"""Two processes that compete for the same values and entities."""
 
 import asyncio
 from collections import Counter
@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from allsource_auth import AllsourceAuthAdapter, AllsourceStore, SqliteLog, SqliteStore
-from tests.processes.child import opened, rival
+from tests.processes.child import open_adapter, rival
 from tests.processes.conftest import Child, StartChild
 from tests.support.cores import NEWEST, OLDEST, running
 from tests.support.local import local_allsource
@@ -22,7 +22,7 @@ from tests.support.wrappers import PatientStore
 EMAIL = "wanted.by.everybody@example.org"
 
 HARMLESS = {"orphan_claim"}
-"""What may be found of those who were refused: every reader recognises it, and it is in nobody's way."""
+"""Findings that rejected transactions may leave: readers recognise them, and they do not block other writers."""
 
 
 @pytest.fixture(
@@ -32,8 +32,8 @@ HARMLESS = {"orphan_claim"}
         *[pytest.param(version, marks=pytest.mark.core) for version in (OLDEST, NEWEST)],
     ]
 )
-async def where(request: pytest.FixtureRequest, path: Path) -> AsyncIterator[str]:
-    """A file, a local Allsource, or a durable Core of either age."""
+async def location(request: pytest.FixtureRequest, path: Path) -> AsyncIterator[str]:
+    """A file, a local Allsource, or a Core of either version with a data directory."""
     if request.param == "file":
         yield str(path)
     elif request.param == "local":
@@ -45,7 +45,7 @@ async def where(request: pytest.FixtureRequest, path: Path) -> AsyncIterator[str
 
 
 async def results(children: Sequence[Child]) -> list[dict[str, Any]]:
-    """What the children report, who begin once all of them are ready."""
+    """The results of the processes, which start their tasks when all are ready."""
     for child in children:
         await child.ready()
     for child in children:
@@ -53,33 +53,33 @@ async def results(children: Sequence[Child]) -> list[dict[str, Any]]:
     return [await child.result() for child in children]
 
 
-def patient(where: str) -> AllsourceAuthAdapter:
-    """An adapter to which every grace period is over."""
-    store = AllsourceStore(where) if where.startswith("http") else SqliteStore(SqliteLog(Path(where)))
+def patient_adapter(location: str) -> AllsourceAuthAdapter:
+    """An adapter for which every grace period is over."""
+    store = AllsourceStore(location) if location.startswith("http") else SqliteStore(SqliteLog(Path(location)))
     return AllsourceAuthAdapter.with_store(PatientStore(store))
 
 
 @pytest.mark.parametrize("processes", [1, 2])
-async def test_one_of_many_sign_ups_wins(start: StartChild, where: str, processes: int) -> None:
+async def test_one_of_many_sign_ups_wins(start: StartChild, location: str, processes: int) -> None:
     each = 200 // processes
     children = [await start("sign-ups", EMAIL, first, each) for first in range(0, 200, each)]
     counts = Counter[str]()
     for result in await results(children):
         counts.update(result)
     assert counts == {"User": 1, "Conflict": 199}
-    async with opened(where) as adapter:
+    async with open_adapter(location) as adapter:
         page = await adapter.users.list()
         assert page.total == 1
         assert await adapter.users.get_by_email(EMAIL) == page.items[0]
         await assert_sound(adapter)
 
 
-async def test_no_update_from_two_processes_is_lost(start: StartChild, where: str) -> None:
-    async with opened(where) as adapter:
+async def test_no_update_from_two_processes_is_lost(start: StartChild, location: str) -> None:
+    async with open_adapter(location) as adapter:
         await adapter.users.create(id="u", email="first@example.org", username="first")
     children = [await start("updates", "u", first, 2, 100) for first in (0, 1)]
     await results(children)
-    async with opened(where) as adapter:
+    async with open_adapter(location) as adapter:
         changes = await adapter.users.history("u")
         assert_nothing_lost(await adapter.users.get("u"), changes[1:], writes(100))
         assert await adapter.users.get_by_email("first@example.org") is None
@@ -87,19 +87,19 @@ async def test_no_update_from_two_processes_is_lost(start: StartChild, where: st
 
 
 @pytest.mark.parametrize("wanted", ["email", "username"])
-async def test_one_of_many_transactions_wins_and_the_others_leave_nothing(
-    start: StartChild, where: str, wanted: str
+async def test_one_of_many_transactions_wins_and_others_have_no_effect(
+    start: StartChild, location: str, wanted: str
 ) -> None:
-    """What a loser claimed before it was refused, its username or its email, is free after the grace period."""
+    """The username or email that a rejected transaction had claimed is free after the grace period."""
     winners = []
     for result in await results([await start("transactions", wanted, first, 100) for first in (0, 100)]):
         winners += result["winners"]
     [winner] = winners
     losers = [rival(wanted, number) for number in range(200) if number != winner]
-    async with opened(where) as adapter:
+    async with open_adapter(location) as adapter:
         [user] = (await signed_up(adapter)).values()
         assert (user.username, user.email) == rival(wanted, winner)
-    async with patient(where) as adapter:
+    async with patient_adapter(location) as adapter:
         assert set((await adapter.check()).counts) <= HARMLESS
         if wanted == "email":
             await asyncio.gather(*[adapter.users.create(username=username) for username, _ in losers])
@@ -111,11 +111,11 @@ async def test_one_of_many_transactions_wins_and_the_others_leave_nothing(
         await assert_sound(adapter)
 
 
-async def test_a_token_is_consumed_once(start: StartChild, where: str) -> None:
-    """One race for each of a few tokens, for it is over as soon as somebody has won it."""
+async def test_token_is_consumed_once(start: StartChild, location: str) -> None:
+    """Several tokens, because each race is over after its first call."""
     end = datetime.now(UTC) + timedelta(days=1)
     tokens = [f"token-{number}" for number in range(5)]
-    async with opened(where) as adapter:
+    async with open_adapter(location) as adapter:
         wanted = [
             await adapter.verifications.create(identifier="ada", value=token, expires_at=end)
             for token in [*tokens, "other"]
@@ -123,21 +123,21 @@ async def test_a_token_is_consumed_once(start: StartChild, where: str) -> None:
     one, two = await results([await start("consume", "ada", 100, *tokens) for _ in range(2)])
     assert sorted(one["taken"] + two["taken"]) == tokens
     assert one["nothing"] + two["nothing"] == 199 * len(tokens)
-    async with opened(where) as adapter:
+    async with open_adapter(location) as adapter:
         assert [found async for found in adapter.verifications.scan()] == wanted[-1:]
         for verification in wanted[:-1]:
-            told = await adapter.verifications.history(verification.id)
-            assert [change.event for change in told] == ["VerificationCreated", "VerificationConsumed"]
+            changes = await adapter.verifications.history(verification.id)
+            assert [change.event for change in changes] == ["VerificationCreated", "VerificationConsumed"]
         assert (await adapter.check()).findings == ()
 
 
-async def test_a_key_is_used_as_often_as_it_may_be(start: StartChild, where: str) -> None:
-    async with opened(where) as adapter:
+async def test_api_key_is_used_up_to_its_limit(start: StartChild, location: str) -> None:
+    async with open_adapter(location) as adapter:
         key = await adapter.api_keys.create(user_id="u", key_hash="h", remaining=100)
     one, two = await results([await start("use", "h", 250) for _ in range(2)])
     assert sorted(one.pop("left") + two.pop("left")) == list(range(100))
     assert Counter(one) + Counter(two) == {"usage_exceeded": 400}
-    async with opened(where) as adapter:
+    async with open_adapter(location) as adapter:
         used = await adapter.api_keys.get(key.id)
         assert used is not None
         assert used.remaining == 0
@@ -145,13 +145,13 @@ async def test_a_key_is_used_as_often_as_it_may_be(start: StartChild, where: str
         assert (await adapter.check()).findings == ()
 
 
-async def test_first_processes_agree(start: StartChild, where: str) -> None:
-    """Nobody has been there yet: both create the file, if it is one; both write the first settings."""
+async def test_first_processes_of_a_store_do_not_conflict(start: StartChild, location: str) -> None:
+    """On an empty location both processes create the file, if it is one, and both write the first settings."""
     children = [await start("sign-ups", f"{name}.of.this.process@example.org", 0, 20) for name in ("one", "two")]
     for child in children:
         child.go()
         await child.ready()
     assert [await child.result() for child in children] == [{"User": 1, "Conflict": 19}] * 2
-    async with opened(where) as adapter:
+    async with open_adapter(location) as adapter:
         assert (await adapter.users.list()).total == 2
         await assert_sound(adapter)

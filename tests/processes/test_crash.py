@@ -1,4 +1,4 @@
-"""A process that is killed in the middle of its work, again and again."""
+"""A process that is killed repeatedly during its mutations."""
 
 from __future__ import annotations
 
@@ -17,98 +17,98 @@ from tests.support.ownership import assert_sound
 
 
 class Acknowledged:
-    """What the killed processes said they had done, and what each worker was doing when it was killed."""
+    """The acknowledged mutations of the killed processes, and the mutations in progress when they were killed."""
 
     def __init__(self) -> None:
         self.emails: dict[str, str | None] = {}
-        """Of every user that was acknowledged; ``None``: its deletion was."""
-        self.living: dict[str, set[str]] = defaultdict(set)
+        """The email of each user; ``None`` after its deletion."""
+        self.sessions: dict[str, set[str]] = defaultdict(set)
         self.revoked: set[str] = set()
-        self.doing: dict[str, dict[str, Any]] = {}
+        self.in_progress: dict[str, dict[str, Any]] = {}
         self.count = 0
 
-    def hear(self, report: dict[str, Any]) -> None:
+    def add(self, report: dict[str, Any]) -> None:
         worker = report["worker"]
         if "doing" in report:
-            self.doing[worker] = report
+            self.in_progress[worker] = report
             return
         self.count += 1
-        del self.doing[worker]
+        del self.in_progress[worker]
         user, done = report["id"], report["done"]
         if done in ("sign up", "update"):
             self.emails[user] = report["email"]
         elif done == "delete":
             self.emails[user] = None
-            self.revoked |= self.living.pop(user, set())
+            self.revoked |= self.sessions.pop(user, set())
         elif done == "sign in":
-            self.living[user].add(report["token"])
+            self.sessions[user].add(report["token"])
         else:
-            self.living[user].discard(report["token"])
+            self.sessions[user].discard(report["token"])
             self.revoked.add(report["token"])
 
-    async def assert_kept(self, adapter: AllsourceAuthAdapter) -> None:
-        under_way = {report["id"]: report for report in self.doing.values()}
+    async def assert_stored(self, adapter: AllsourceAuthAdapter) -> None:
+        in_progress = {report["id"]: report for report in self.in_progress.values()}
         for user, email in self.emails.items():
             found = await adapter.users.get(user)
             allowed = [email]
-            if (open_step := under_way.get(user)) and open_step["doing"] in ("update", "delete"):
+            if (open_step := in_progress.get(user)) and open_step["doing"] in ("update", "delete"):
                 allowed.append(open_step.get("email"))
             assert (found.email if found else None) in allowed
-        for user, tokens in self.living.items():
-            open_step = under_way.get(user, {})
+        for user, tokens in self.sessions.items():
+            open_step = in_progress.get(user, {})
             for token in tokens:
                 if await adapter.sessions.get(token) is None:
                     assert open_step.get("doing") == "delete" or open_step.get("token") == token
         assert await adapter.sessions.get_many(self.revoked) == {}
 
-    async def take_stock(self, adapter: AllsourceAuthAdapter) -> None:
-        """Settle what was under way by what became of it: from now on it has to stay so."""
-        for report in self.doing.values():
+    async def adopt_mutations_in_progress(self, adapter: AllsourceAuthAdapter) -> None:
+        """Add the current results of the mutations in progress to the expected state."""
+        for report in self.in_progress.values():
             user = report["id"]
             found = await adapter.users.get(user)
             if found is not None or user in self.emails:
                 self.emails[user] = found.email if found else None
             sessions = {session.token for session in await adapter.sessions.list_for_user(user)}
-            self.revoked |= self.living.pop(user, set()) - sessions
+            self.revoked |= self.sessions.pop(user, set()) - sessions
             if sessions:
-                self.living[user] = sessions
-        self.doing.clear()
+                self.sessions[user] = sessions
+        self.in_progress.clear()
 
 
-async def assert_no_half_plan(store: EventStore) -> None:
-    """Every claim and every list entry has the commit point of its operation."""
+async def assert_every_index_event_has_its_commit(store: EventStore) -> None:
+    """Check that every claim and index entry has the commit point of its operation."""
     commits: dict[str, set[str]] = defaultdict(set)
     log = await whole_log(store)
     for event in log:
         if not event.stream.startswith("auth-idx:"):
             commits[metadata(event)["op"]].add(event.stream)
     for event in log:
-        said = payload(event)
+        state = payload(event)
         if event.type in ("auth.index.claimed", "auth.index.released"):
-            assert said["owner"] in commits[metadata(event)["op"]]
+            assert state["owner"] in commits[metadata(event)["op"]]
         elif event.type in ("auth.index.added", "auth.index.removed"):
-            assert said["stream"] in commits[metadata(event)["op"]]
+            assert state["stream"] in commits[metadata(event)["op"]]
 
 
 @pytest.mark.parametrize("kills", [3, pytest.param(size(12, 200), marks=pytest.mark.crash)])
-async def test_killed_process_loses_nothing_that_it_acknowledged(start: StartChild, path: Path, kills: int) -> None:
+async def test_acknowledged_mutations_survive_a_kill_of_the_process(start: StartChild, path: Path, kills: int) -> None:
     acknowledged = Acknowledged()
-    drawn = random.Random(kills)
+    generator = random.Random(kills)
     for kill in range(kills):
         child = await start("load", kill)
         await child.ready()
         child.go()
-        for _ in range(drawn.randrange(20, 400)):
-            report = await child.told()
+        for _ in range(generator.randrange(20, 400)):
+            report = await child.report()
             assert report is not None
-            acknowledged.hear(report)
+            acknowledged.add(report)
         for report in await child.kill():
-            acknowledged.hear(report)
+            acknowledged.add(report)
         store = SqliteStore(SqliteLog(path, busy_timeout=5.0))
         async with AllsourceAuthAdapter.with_store(store) as adapter:
-            await acknowledged.assert_kept(adapter)
-            await acknowledged.take_stock(adapter)
+            await acknowledged.assert_stored(adapter)
+            await acknowledged.adopt_mutations_in_progress(adapter)
             await assert_sound(adapter)
-            await assert_no_half_plan(store)
+            await assert_every_index_event_has_its_commit(store)
             await adapter.users.create(id=f"after-{kill}", email=f"after-{kill}@example.org")
     assert acknowledged.count > 10 * kills
