@@ -97,7 +97,7 @@ class Codec(Generic[E]):
         self.entity = entity
         self._secret_key = secret_key
         fields = msgspec.structs.fields(entity)
-        self.names = {field.name: field.encode_name for field in fields}
+        self.names: dict[str, str] = {field.name: field.encode_name for field in fields}
         self._defaults = {field.name: None if field.default is msgspec.NODEFAULT else field.default for field in fields}
         self._omitted_when_none = frozenset(omitted_when_none)
         self._tombstone = tuple(tombstone)

@@ -341,9 +341,9 @@ class Environment:
     """
 
     def __init__(self, environment: Mapping[str, str]) -> None:
-        self.core_url = environment.get(CORE_URL) or None
-        self.query_url = _split(environment.get(QUERY_URL) or None)
-        self.api_key = environment.get(API_KEY) or None
+        self.core_url: str | None = environment.get(CORE_URL) or None
+        self.query_url: str | list[str] | None = _split(environment.get(QUERY_URL) or None)
+        self.api_key: str | None = environment.get(API_KEY) or None
         self.path: str | None = None
         if self.core_url is not None:
             url(CORE_URL, self.core_url)
@@ -356,7 +356,7 @@ class Environment:
             if not found:
                 raise InvalidInput(EMBEDDED_PATH, f"is not set, and neither is {CORE_URL}; set one of them")
             self.path = path(found, name=EMBEDDED_PATH)
-        self.tenant_id = values.tenant(TENANT, environment.get(TENANT) or "default")
+        self.tenant_id: str = values.tenant(TENANT, environment.get(TENANT) or "default")
 
 
 def _split(text: str | None) -> str | list[str] | None:

@@ -132,7 +132,7 @@ class TemporaryUsers:
     def __init__(self, adapter: AllsourceAuthAdapter) -> None:
         self._adapter = adapter
         self._pending: set[asyncio.Task[Any]] = set()
-        self.prefix = f"bench-{secrets.token_hex(4)}-"
+        self.prefix: str = f"bench-{secrets.token_hex(4)}-"
         self._emails = [f"{self.prefix}{number}@bench.invalid" for number in range(USERS)]
         self.users: list[str] = []
         self.tokens: list[str] = []

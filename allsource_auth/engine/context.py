@@ -42,8 +42,8 @@ class Context(Generic[C]):
         self.streams = streams
         self.clock = clock
         self.depend_on_state = depend_on_state
-        self.mutations = Mutations(streams)
-        self.indexes = Indexes(streams)
+        self.mutations: Mutations = Mutations(streams)
+        self.indexes: Indexes = Indexes(streams)
         self.collections: dict[str, C] = {}
         self.declared: dict[str, Kind[Any]] = {}
         """The kinds that were declared at run time, by name."""
@@ -51,7 +51,7 @@ class Context(Generic[C]):
         async def delete_orphan_of(kind: Kind[Any], entity: Entity) -> bool:
             return await delete_orphan(self.collections[kind.name], entity)
 
-        self.claims = Claims(streams, delete_orphan_of, committed_claims)
+        self.claims: Claims = Claims(streams, delete_orphan_of, committed_claims)
 
     @property
     def tenant(self) -> str:

@@ -45,7 +45,7 @@ class Operation:
     """The identity of one mutation: the id in the metadata of all its events, and the plans that were sent so far."""
 
     def __init__(self) -> None:
-        self.id = operation_id()
+        self.id: str = operation_id()
         self.sent: list[Plan] = []
         self.ambiguous = False
 

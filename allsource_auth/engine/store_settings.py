@@ -62,7 +62,8 @@ class StoreSettings:
     def __init__(
         self, settings: Settings, store: EventStore, head_of: HeadOf, *, now: Callable[[], float] = time.monotonic
     ) -> None:
-        self.unread = self.unwritten = True
+        self.unread: bool = True
+        self.unwritten: bool = True
         self._settings = settings
         self._store = store
         self._head_of = head_of

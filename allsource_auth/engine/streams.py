@@ -45,7 +45,9 @@ class Streams:
         self._linked = store if isinstance(store, LinkedReads) else None
         self._many = store if isinstance(store, ManyReads) else None
         self._append_times: deque[float] = deque(maxlen=100)
-        self.settings = None if settings is None else StoreSettings(settings, store, Streams(store).head)
+        self.settings: StoreSettings | None = (
+            None if settings is None else StoreSettings(settings, store, Streams(store).head)
+        )
         self._settings_unread = settings is not None
         self._settling = Settling(self)
         # By stream: (expected, actual) of the last version conflict, and of one that was repeated.

@@ -14,10 +14,10 @@ import msgspec
 
 try:
     from fastapi_better_auth import StoredSession, StoredUser
-except ModuleNotFoundError as missing:
+except ModuleNotFoundError as _missing:
     raise ImportError(
         "this module needs fastapi-better-auth-bridge: pip install 'allsource-auth[better-auth-bridge]'"
-    ) from missing
+    ) from _missing
 
 from allsource_auth.adapter import AllsourceAuthAdapter
 from allsource_auth.entities import User

@@ -19,7 +19,7 @@ from allsource_auth.engine.operation import Decide, Operation, Plan
 from allsource_auth.engine.ordering import Head, content
 from allsource_auth.entities import Entity
 from allsource_auth.errors import Json
-from allsource_auth.kinds import ADDED, CLAIMED, Index, Unique
+from allsource_auth.kinds import ADDED, CLAIMED, Index, Kind, Unique
 from allsource_auth.maintenance.findings import Finding, Undecodable
 from allsource_auth.store.base import Event, NewEvent, OpaqueStruct
 
@@ -58,7 +58,8 @@ class Inspection:
     """
 
     def __init__(self, collection: Collection[Any], undecodable: Undecodable, *, take_over: bool = False) -> None:
-        self.collection, self.kind = collection, collection.kind
+        self.collection: Collection[Any] = collection
+        self.kind: Kind[Any] = collection.kind
         self._context = collection.context
         self._streams = collection.context.streams
         self._undecodable = undecodable

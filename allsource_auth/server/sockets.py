@@ -180,7 +180,7 @@ class _Listener:
         self._date_timer: asyncio.TimerHandle | None = None
         self._stopping = False
         host, port = bound.getsockname()[:2]
-        self.url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+        self.url: str = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
     async def start(self) -> None:
         loop = asyncio.get_running_loop()

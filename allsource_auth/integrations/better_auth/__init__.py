@@ -18,8 +18,8 @@ from importlib import import_module
 
 try:
     import_module("better_auth")
-except ModuleNotFoundError as missing:
-    raise ImportError("this module needs better-auth-server: pip install 'allsource-auth[better-auth]'") from missing
+except ModuleNotFoundError as _missing:
+    raise ImportError("this module needs better-auth-server: pip install 'allsource-auth[better-auth]'") from _missing
 
 from allsource_auth.integrations.better_auth.adapter import AllsourceDatabaseAdapter, UniqueViolation
 from allsource_auth.integrations.better_auth.sign_up import AtomicSignUp

@@ -69,8 +69,11 @@ class UniqueViolation(Conflict, APIError):
         status, code, plugin = REFUSED.get((model, conflict.field), (409, "UNIQUE_CONSTRAINT_VIOLATION", None))
         message = _words(code, plugin) or f"unique constraint: this {conflict.field} of a {model} is taken"
         Exception.__init__(self, message)
-        self.kind, self.field = conflict.kind, conflict.field
-        self.status, self.code, self.message = status, code, message
+        self.kind: str = conflict.kind
+        self.field: str = conflict.field
+        self.status: int = status
+        self.code: str = code
+        self.message: str = message
         self.extra: dict[str, Any] | None = None
         self.headers: list[tuple[str, str]] | None = None
 

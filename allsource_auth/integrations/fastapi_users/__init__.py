@@ -23,8 +23,8 @@ from importlib import import_module
 
 try:
     import_module("fastapi_users")
-except ModuleNotFoundError as missing:
-    raise ImportError("this module needs fastapi-users: pip install 'allsource-auth[fastapi-users]'") from missing
+except ModuleNotFoundError as _missing:
+    raise ImportError("this module needs fastapi-users: pip install 'allsource-auth[fastapi-users]'") from _missing
 
 from allsource_auth.integrations.fastapi_users.errors import (
     OAuthAccountTaken,

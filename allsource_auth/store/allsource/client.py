@@ -49,7 +49,7 @@ class Client:
         self._router = ReadRouter(connection.query_urls, connection.core_url) if connection.query_urls else None
         self._queue = RequestQueue[Reply](connection.max_in_flight, connection.max_queued)
         self._closed = False
-        self.core_failures = 0
+        self.core_failures: int = 0
         """How many requests to ``core_url`` failed without a reply so far."""
 
     @property

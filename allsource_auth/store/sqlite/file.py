@@ -123,7 +123,7 @@ class SqliteFile:
         if not 0 <= busy_timeout <= 86400:
             raise InvalidInput("busy_timeout", "must be from 0 to 86400 seconds")
         # Absolute, so that a later change of the working directory does not affect the store.
-        self.path = None if path is None else str(Path(path).absolute())
+        self.path: str | None = None if path is None else str(Path(path).absolute())
         self.busy_timeout = busy_timeout
         self._durability = durability
         self._writer: sqlite3.Connection | None = None

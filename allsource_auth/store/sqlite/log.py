@@ -71,13 +71,13 @@ class SqliteLog:
     ) -> None:
         self._file = SqliteFile(path, durability=durability, busy_timeout=busy_timeout)
         self.clock_ns = clock_ns
-        self.syncs = 0
+        self.syncs: int = 0
         """Number of commits. With ``durability="full"`` each one syncs the file once."""
         self.reader: sqlite3.Cursor | None = None
         """The cursor for short reads on the event loop; ``None`` before `open` and after `close`."""
-        self.newest = 0
+        self.newest: int = 0
         """The newest time of the events read or written by this object, in nanoseconds."""
-        self.closed = False
+        self.closed: bool = False
         self._closing: list[Future[None]] = []
         self._pending: deque[_Append] = deque()
         # The event loops on which a commit is scheduled and in progress. Flags would not do: a loop that is closed before
