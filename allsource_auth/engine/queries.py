@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Iterable
 from contextlib import aclosing
 from datetime import datetime
@@ -20,6 +21,9 @@ from allsource_auth.values import count, is_unicode, string
 __all__ = ["Queries"]
 
 E = TypeVar("E", bound=Entity)
+
+DECODED_PER_YIELD = 64
+"""The event loop runs other tasks after this many decoded states of a scan."""
 
 
 class Queries(Generic[E]):
@@ -62,10 +66,12 @@ class Queries(Generic[E]):
     async def scan(self) -> AsyncIterator[E]:
         async with aclosing(self._streams.heads(self.kind.prefix, self.kind.types)) as pages:
             async for events in pages:
-                for event in events:
+                for number, event in enumerate(events, 1):
                     entity = self.kind.decode(event)
                     if entity is not None:
                         yield entity
+                    if number % DECODED_PER_YIELD == 0:
+                        await asyncio.sleep(0)
 
     async def history(
         self, key: str, *, limit: int | None = None, newest_first: bool = False, fences: bool = False

@@ -321,13 +321,13 @@ class Transaction(Repositories):
                 await context.indexes.compact_if_due(event.stream, stored.version)
         if context.streams.store.loses_versions_on_restart:
             with suppress(StoreClosed):
-                await self.read_back(commits, done)
+                await self._read_back(commits, done)
         for commit in commits:
             if commit.after is None:
                 # Children may have been created since the transaction read them.
                 await commit.collection.cascade(commit.kind.key_of(commit.stream))
 
-    async def read_back(self, commits: list[Commit], done: Done) -> None:
+    async def _read_back(self, commits: list[Commit], done: Done) -> None:
         """Read back each entity with `Collection.read_back`; undo the transaction if one of them raises `Conflict`."""
         refused: Conflict | None = None
         accepted: list[Commit] = []
