@@ -13,6 +13,7 @@ import msgspec
 import pytest
 
 from allsource_auth import AllsourceAuthAdapter, AllsourceStore, NewEvent, SqliteLog, SqliteStore
+from allsource_auth.engine import queries
 from tests.responsiveness.measure import LIMIT, held
 from tests.support.events import new_event, stored_user
 from tests.support.local import local_allsource
@@ -88,11 +89,16 @@ async def test_search_on_the_loop_would_be_noticed(
     assert await held(search) > 2 * beside
 
 
-async def test_scan_of_all_users_yields_between_pages(embedded: AllsourceAuthAdapter) -> None:
+async def test_scan_of_all_users_yields_within_a_page(
+    embedded: AllsourceAuthAdapter, monkeypatch: pytest.MonkeyPatch
+) -> None:
     async def scan() -> None:
         assert len([user async for user in embedded.users.scan()]) == USERS
 
-    assert await held(scan) < LIMIT
+    in_steps = await held(scan)
+    assert in_steps < LIMIT
+    monkeypatch.setattr(queries, "DECODED_PER_YIELD", USERS)
+    assert await held(scan) > 2 * in_steps
 
 
 async def test_sessions_of_one_user_are_deleted_in_steps(embedded: AllsourceAuthAdapter) -> None:
