@@ -62,6 +62,9 @@ SITE = ("furo", "myst-parser", "sphinx>=8", "sphinx-copybutton")
 ELSEWHERE = "not crash and not long and not core and not modes and not matrix and not integrations"
 """The tests without those that have a session of their own."""
 
+WITHOUT_DOCS = ("--ignore", "tests/docs")
+"""The pages, their snippets and commands have the session ``docs``."""
+
 CORES = "(core or modes) and not matrix and not integrations"
 """The tests on real Cores, and those of optional modes."""
 
@@ -115,7 +118,7 @@ def tests(session: nox.Session) -> None:
     """The test suite, on the interpreter that nox was started with: about three minutes on two cores. Needs no Rust."""
     session.log("The tests take about three minutes on two cores.")
     _install(session, *TEST_TOOLS)
-    _test(session, ELSEWHERE)
+    _test(session, ELSEWHERE, *WITHOUT_DOCS)
 
 
 OTHERS = [version for version in PYTHONS if version != STARTED_WITH]
@@ -125,7 +128,7 @@ OTHERS = [version for version in PYTHONS if version != STARTED_WITH]
 def tests_all(session: nox.Session) -> None:
     """The test suite on the other supported interpreters that are found, without what does not depend on the interpreter."""
     _install(session, *TEST_TOOLS)
-    _test(session, f"{ELSEWHERE} and not heavy")
+    _test(session, f"{ELSEWHERE} and not heavy", *WITHOUT_DOCS)
 
 
 @nox.session(python=NEWEST)
@@ -135,7 +138,7 @@ def coverage(session: nox.Session) -> None:
     # Python 3.12 and later measure lines with sys.monitoring, which costs the tests next to nothing.
     measured = {"COVERAGE_CORE": "ctrace" if session.python == "3.11" else "sysmon"}
     session.run("coverage", "erase")
-    session.run("coverage", "run", "-m", "pytest", *RUN, "-m", ELSEWHERE, *session.posargs, env=measured)
+    session.run("coverage", "run", "-m", "pytest", *RUN, "-m", ELSEWHERE, *WITHOUT_DOCS, *session.posargs, env=measured)
     session.run("coverage", "combine", "-q")
     session.run("coverage", "report")
 
@@ -175,7 +178,7 @@ def integrations(session: nox.Session) -> None:
     """Frameworks on the library, as published and over HTTP, on every store; on real Cores as well, which are built once."""
     _install(session, *INTEGRATED, *TEST_TOOLS)
     session.run("python", "-m", "tests.support.cores", "build")
-    _test(session, "integrations", "--ignore", "tests/docs")
+    _test(session, "integrations", *WITHOUT_DOCS)
 
 
 @nox.session(python=PYTHONS[:1])

@@ -26,7 +26,7 @@ echo '#!/bin/sh' > "$root/bin/allsource-core"
 chmod +x "$root/bin/allsource-core"
 """
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 Program = Callable[[str, str], None]
 
 
