@@ -1,1 +1,1 @@
-"""The library under frameworks: one module for each, imported only when asked for, with an extra of its own."""
+"""Interfaces for other packages: one module per package, each with its own extra. None is imported by default."""

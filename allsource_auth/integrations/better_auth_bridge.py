@@ -1,7 +1,7 @@
-"""A session store for ``fastapi-better-auth-bridge``: sessions that a TypeScript better-auth issues, verified from Allsource.
+"""A session store for ``fastapi-better-auth-bridge``, which verifies sessions of a TypeScript better-auth.
 
-The bridge checks the cookie's signature, the expiry and bans; the store answers what is stored, and never writes. Extra:
-``better-auth-bridge``.
+The bridge checks the signature of the cookie, the expiry and bans. The session store returns what is stored and never writes.
+Requires the extra ``better-auth-bridge``.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ try:
     from fastapi_better_auth import StoredSession, StoredUser
 except ModuleNotFoundError as _missing:
     raise ImportError(
-        "this module needs fastapi-better-auth-bridge: pip install 'allsource-auth[better-auth-bridge]'"
+        "this module requires fastapi-better-auth-bridge: pip install 'allsource-auth[better-auth-bridge]'"
     ) from _missing
 
 from allsource_auth.adapter import AllsourceAuthAdapter
@@ -30,22 +30,26 @@ from allsource_auth.values import is_unicode
 
 __all__ = ["AllsourceSessionStore"]
 
-_members = msgspec.json.Decoder(dict[str, Any]).decode
+_decode_members = msgspec.json.Decoder(dict[str, Any]).decode
 
 
 class AllsourceSessionStore:
     """The ``SessionStore`` of the bridge on an adapter: ``CookieVerifier(store=AllsourceSessionStore(adapter), ...)``.
 
-    A session comes with its user: one statement of SQLite; on Allsource two reads, at the same time from the second time on
-    that the adapter is asked for the session. An expired session and a banned user are answered as they are
-    stored, for the verifier judges them; a revoked session, one of a deleted user, and what cannot be decoded are a miss.
+    A session is read together with its user. In SQLite this is one statement. On an Allsource these are two requests; they are
+    concurrent once the adapter has read the session before.
 
-    Whatever the store raises (`Http`, `Unavailable`, `Overloaded` and so on) reaches the verifier, which refuses the request
-    and logs the class of the error; no error of the library holds a token.
+    Expired sessions and banned users are returned as they are stored, because the verifier checks them. Revoked sessions,
+    sessions of a deleted user, and stored data that cannot be decoded are a miss.
+
+    Errors of the store (`Http`, `Unavailable`, `Overloaded`, ...) reach the verifier. It rejects the request and logs the class
+    of the error. No error of the library contains a token.
 
     Args:
-        adapter: stays the application's, which closes it.
-        stored_as: what a token is stored as, where that is not the token itself but a digest of it.
+        adapter: the adapter to read from. The application closes it.
+        stored_as: converts a token to its stored form, if digests of tokens are stored.
+
+    Raises `InvalidInput` if ``adapter`` is not an `AllsourceAuthAdapter`.
     """
 
     def __init__(self, adapter: AllsourceAuthAdapter, *, stored_as: Callable[[str], str] | None = None) -> None:
@@ -55,7 +59,10 @@ class AllsourceSessionStore:
         self._stored_as = stored_as
 
     async def fetch_session_by_token(self, token: str) -> StoredSession | None:
-        """The session with this raw token, its user in it, or ``None``. What cannot be a token is not looked up."""
+        """Return the session with this raw token and its user, or ``None``.
+
+        Invalid tokens (blank, or not valid Unicode) are not looked up.
+        """
         if not token.strip() or not is_unicode(token):
             return None
         key = token if self._stored_as is None else self._stored_as(token)
@@ -73,13 +80,16 @@ class AllsourceSessionStore:
             token=token,
             user_id=user.id,
             expires_at=found.session.expires_at,
-            payload=_members(found.event.payload),
+            payload=_decode_members(found.event.payload),
             user=user,
             impersonated_by=found.session.impersonated_by or None,
         )
 
     async def fetch_user_by_id(self, user_id: str) -> StoredUser | None:
-        """The living user with this id, or ``None``. One read. The verifier has no need of it: sessions bring their user."""
+        """Return the user with this id, or ``None`` if it is missing or deleted. One read.
+
+        The verifier does not need this method, because sessions include their user.
+        """
         stream = USER.find_stream(user_id)
         event = None if stream is None else await self._adapter.context.streams.newest(stream)
         try:
@@ -93,8 +103,10 @@ class AllsourceSessionStore:
 
 
 def _user(event: Event) -> StoredUser | None:
-    """A user as the bridge takes it: all that is stored, fields of plugins too; ``None`` for a deleted one."""
+    """Return a user in the type of the bridge, with all stored fields, also those of plugins. ``None`` if it is deleted."""
     user: User | None = USER.codec.decode(event)
     if user is None:
         return None
-    return StoredUser(id=user.id, payload=_members(event.payload), banned=user.banned, ban_expires=user.ban_expires)
+    return StoredUser(
+        id=user.id, payload=_decode_members(event.payload), banned=user.banned, ban_expires=user.ban_expires
+    )

@@ -1,4 +1,4 @@
-"""``better_auth`` (PyPI ``better-auth-server``) on allsource_auth: its users, sessions and all else as events.
+"""``better_auth`` (PyPI ``better-auth-server``) on allsource_auth: a database adapter for the framework.
 
 ::
 
@@ -9,7 +9,7 @@
     store = AllsourceAuthAdapter.embedded("auth.db")
     auth = BetterAuth(secret=..., adapter=AllsourceDatabaseAdapter(store), plugins=[AtomicSignUp()])
 
-Needs the extra ``better-auth``.
+Requires the extra ``better-auth``.
 """
 
 from __future__ import annotations
@@ -19,7 +19,9 @@ from importlib import import_module
 try:
     import_module("better_auth")
 except ModuleNotFoundError as _missing:
-    raise ImportError("this module needs better-auth-server: pip install 'allsource-auth[better-auth]'") from _missing
+    raise ImportError(
+        "this module requires better-auth-server: pip install 'allsource-auth[better-auth]'"
+    ) from _missing
 
 from allsource_auth.integrations.better_auth.adapter import AllsourceDatabaseAdapter, UniqueViolation
 from allsource_auth.integrations.better_auth.sign_up import AtomicSignUp

@@ -1,7 +1,7 @@
-"""``AllsourceDatabaseAdapter``: the database of a ``BetterAuth`` that keeps everything as events.
+"""``AllsourceDatabaseAdapter``: the framework's database interface, implemented on an `AllsourceAuthAdapter`.
 
-It turns what the framework asks for into what the repositories do; see `models` for how models become kinds and `where` for
-how they are found. Nothing of it is known below: claims, lists, cascades, transactions and the history are the library's own.
+Calls of the framework are translated to calls of the library's collections. `models` maps models to kinds, and `where`
+chooses how to find rows. Uniqueness, indexes, cascades, transactions and history are those of the library.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from allsource_auth.engine.concurrency import concurrently
 from allsource_auth.engine.repository import Repository, RestorableRepository
 from allsource_auth.entities import Entity
 from allsource_auth.errors import Conflict, InvalidInput, NotFound, VersionConflict
-from allsource_auth.integrations.better_auth.models import TEXTS, Table, tables
+from allsource_auth.integrations.better_auth.models import TEXT_TYPES, Table, tables
 from allsource_auth.integrations.better_auth.where import AccessPath, access_path, matcher
 from allsource_auth.kinds import VERIFICATION, Kind
 from allsource_auth.store.base import Event
@@ -42,32 +42,32 @@ T = TypeVar("T")
 
 NO_INDEXES: Mapping[str, Sequence[str]] = {}
 
-AT_ONCE = 50
-"""Events of a scan that are looked at on the event loop; more of them in a worker thread."""
+MAX_EVENTS_ON_LOOP = 50
+"""Maximum events of a scanned page that are decoded on the event loop. Larger pages are decoded in a worker thread."""
 
-ATTEMPTS = 20
-"""Times that a transaction is run, or a step taken, which others keep from happening."""
+MAX_ATTEMPTS = 20
+"""Maximum attempts of a transaction or a write that fails with `VersionConflict`."""
 
-REFUSED: Mapping[tuple[str, str], tuple[int, str, str | None]] = {
+REFUSALS: Mapping[tuple[str, str], tuple[int, str, str | None]] = {
     ("user", "email"): (422, "USER_ALREADY_EXISTS_USE_ANOTHER_EMAIL", None),
     ("user", "username"): (400, "USERNAME_IS_ALREADY_TAKEN", "username"),
     ("user", "phone_number"): (400, "PHONE_NUMBER_EXIST", "phone_number"),
     ("organization", "slug"): (400, "ORGANIZATION_ALREADY_EXISTS", "organization"),
 }
-"""By model and unique value: the status and the code with which the framework itself refuses a value that it finds taken, and
-the plugin that has the words for it."""
+"""The framework's own refusal of a taken value, by model and unique value: status, code, and the plugin that defines the
+message."""
 
 
 class UniqueViolation(Conflict, APIError):
-    """A unique value is taken: `Conflict` for the application, and for the framework the refusal that it sends itself.
+    """A unique value is taken. It is both a `Conflict` and the ``APIError`` that the framework raises for a taken value.
 
-    The framework looks first and writes then. Of several requests at the same time all may find an email free, and all but one
-    meet this; with it their clients get the answer of those who come a moment later.
+    The framework checks for a taken value before it writes. Concurrent requests can all pass this check; then one of them
+    succeeds, and the others raise this error. Their clients receive the same response as if the check had failed.
     """
 
     def __init__(self, model: str, conflict: Conflict) -> None:
-        status, code, plugin = REFUSED.get((model, conflict.field), (409, "UNIQUE_CONSTRAINT_VIOLATION", None))
-        message = _words(code, plugin) or f"unique constraint: this {conflict.field} of a {model} is taken"
+        status, code, plugin = REFUSALS.get((model, conflict.field), (409, "UNIQUE_CONSTRAINT_VIOLATION", None))
+        message = _framework_message(code, plugin) or f"unique constraint: this {conflict.field} of a {model} is taken"
         Exception.__init__(self, message)
         self.kind: str = conflict.kind
         self.field: str = conflict.field
@@ -78,8 +78,8 @@ class UniqueViolation(Conflict, APIError):
         self.headers: list[tuple[str, str]] | None = None
 
 
-def _words(code: str, plugin: str | None) -> str | None:
-    """The framework's own words for a refusal."""
+def _framework_message(code: str, plugin: str | None) -> str | None:
+    """Return the framework's message for an error code, or ``None`` if it has none."""
     if plugin is not None:
         module = import_module(f"better_auth.plugins_ext.{plugin}")
         found: str | None = getattr(module, "ERROR_CODES", {}).get(code)
@@ -90,18 +90,18 @@ def _words(code: str, plugin: str | None) -> str | None:
 class AllsourceDatabaseAdapter(BaseAdapter):
     """The framework's database on an `AllsourceAuthAdapter`: ``BetterAuth(adapter=AllsourceDatabaseAdapter(store))``.
 
-    The store stays yours: its repositories (``store.users``), history and audit context see and cover everything that the
-    framework writes, and the framework sees what they write. Close it when the application ends.
+    The application can use the store directly as well. The repositories (``store.users``), the history and the audit context
+    cover all writes of the framework, and the framework reads what the repositories write. The application closes the store.
 
     Args:
-        store: where everything is kept.
-        indexes: fields by which rows are looked up and that are neither unique nor references, by model, such as
-            ``{"walletAddress": ["address"]}``. A log entry says which are worth it. For rows that are there already, run
+        store: the adapter that stores all rows.
+        indexes: by model, additional fields to index, such as ``{"walletAddress": ["address"]}``. Unique fields and references
+            are always indexed. A warning in the log names fields that are worth an index. To index existing rows, run
             ``store.reindex()`` once.
-        advanced: the framework's options for databases: how ids are made, how many rows `find_many` returns at most.
+        advanced: the framework's database options, such as the generation of ids and the default limit of `find_many`.
 
-    Every method raises `InvalidInput` for a model or a field that is not in the schema and for a value that cannot be stored,
-    and what reads and writes of the store raise.
+    Every method raises `InvalidInput` for a model or a field that is not in the schema and for a value that cannot be stored.
+    Errors of the store are raised unchanged.
     """
 
     CAPS = Caps(booleans=True, dates=True, json=True, arrays=True)
@@ -117,12 +117,15 @@ class AllsourceDatabaseAdapter(BaseAdapter):
         self.store = store
         self._indexes = indexes
         self._tables: dict[str, Table] = {}
-        self._told: set[str] = set()
-        self._inside: ContextVar[Sequence[Transaction]] = ContextVar("allsource_auth.better_auth", default=())
-        """The open transaction, if there is one. A task that outlives it finds it gone, and writes by itself."""
+        self._warned: set[str] = set()
+        self._transactions: ContextVar[Sequence[Transaction]] = ContextVar("allsource_auth.better_auth", default=())
+        """The open transaction of this context, if any.
+
+        The list is emptied when the transaction ends. So a task that was started inside and outlives it writes outside of it.
+        """
 
     def init(self, schema: Schema) -> None:
-        """Make the kinds of a schema; the framework calls it. Raises `InvalidInput` for what cannot be kept."""
+        """Declare the kinds of a schema. Called by the framework. Raises `InvalidInput` if the schema is not supported."""
         super().init(schema)
         context = self.store.context
         self._tables |= tables(schema, context.declared, self._indexes)
@@ -130,12 +133,13 @@ class AllsourceDatabaseAdapter(BaseAdapter):
             declare(context, table.kind)
 
     async def check_schema(self) -> None:
-        """Every schema fits: kinds are declared, not created."""
+        """Do nothing: the store has no schema that could differ from the declared kinds."""
 
     def repository(self, model: str) -> Repository[Any]:
-        """The repository of a model, for its history, ``as_of``, ``restore`` and ``scan``. The ten are attributes of the store.
+        """Return the repository of a model, for ``history``, ``as_of``, ``restore`` and ``scan``.
 
-        Raises `InvalidInput` for a model that the schema does not have.
+        The ten repositories of the library are also attributes of the store. Raises `InvalidInput` if the schema
+        does not have the model.
         """
         collection = self._collection(self._table(model))
         return RestorableRepository(collection) if collection.kind.restorable else Repository(collection)
@@ -143,15 +147,15 @@ class AllsourceDatabaseAdapter(BaseAdapter):
     def __repr__(self) -> str:
         return f"AllsourceDatabaseAdapter({self.store!r}, {len(self._tables)} models)"
 
-    # The contract: reading
+    # The framework's interface: reads
 
     async def find_one(
         self, model: str, where: list[Where], *, select: list[str] | None = None
     ) -> dict[str, Any] | None:
-        """The row that matches, of several the oldest; ``None`` if there is none."""
+        """Return the oldest matching row, or ``None``."""
         table = self._table(model)
-        found = await self._found(table, where)
-        return self._shown(model, table.row(found[0]), select) if found else None
+        found = await self._matching(table, where)
+        return self._selected(model, table.row(found[0]), select) if found else None
 
     async def find_many(
         self,
@@ -163,25 +167,25 @@ class AllsourceDatabaseAdapter(BaseAdapter):
         offset: int | None = None,
         select: list[str] | None = None,
     ) -> list[dict[str, Any]]:
-        """The rows that match, the oldest first unless they are sorted; a null is less than any value.
+        """Return the matching rows, oldest first unless ``sort_by`` is given. Nulls sort before all other values.
 
-        ``limit`` is by default the one of ``advanced``. Raises `InvalidInput` for a negative one or a negative ``offset``.
+        ``limit`` defaults to the limit in ``advanced``. Raises `InvalidInput` if ``limit`` or ``offset`` is negative.
         """
         table = self._table(model)
         first, most = offset or 0, self._limit(limit)
         if first < 0 or most < 0:
             raise InvalidInput("limit" if most < 0 else "offset", "must be at least 0")
         sort = None if sort_by is None else table.column(sort_by["field"]).field
-        rows = [table.row(entity) for entity in await self._found(table, where)]
+        rows = [table.row(entity) for entity in await self._matching(table, where)]
         if sort is not None and sort_by is not None:
-            rows.sort(key=lambda row: _place(row[sort]), reverse=sort_by.get("direction") == "desc")
-        return [self._shown(model, row, select) for row in rows[first : first + most]]
+            rows.sort(key=lambda row: _sort_key(row[sort]), reverse=sort_by.get("direction") == "desc")
+        return [self._selected(model, row, select) for row in rows[first : first + most]]
 
     async def count(self, model: str, where: list[Where] | None = None) -> int:
-        """How many rows match, however many there are."""
-        return len(await self._found(self._table(model), where))
+        """Return the number of matching rows. No limit applies."""
+        return len(await self._matching(self._table(model), where))
 
-    # The contract: writing
+    # The framework's interface: writes
 
     async def create(
         self,
@@ -191,54 +195,60 @@ class AllsourceDatabaseAdapter(BaseAdapter):
         select: list[str] | None = None,
         force_allow_id: bool = False,
     ) -> dict[str, Any]:
-        """Add a row and return it as it was given, with what the schema adds; an id that is given is kept.
+        """Add a row. Return its id, the given fields and the defaults of the schema. A given id is used.
 
-        Raises `UniqueViolation` for an id or a unique value that another row has; `InvalidInput` for a required field that is
-        missing.
+        Raises `UniqueViolation` if another row has the id or a unique value, `InvalidInput` if a required field is missing.
         """
         table = self._table(model)
         row = self._in(model, data, "create")
         key, given = table.new(row)
         collection = self._collection(table)
-        with self._refusing(table):
-            entity = await self._decided(lambda: collection.create(given, key=key, reuse_key=True))
+        with self._unique_violations(table):
+            entity = await self._retried(lambda: collection.create(given, key=key, reuse_key=True))
         found = {name: value for name, value in table.row(entity).items() if name in row or name == "id"}
-        return self._shown(model, found, select)
+        return self._selected(model, found, select)
 
     async def update(self, model: str, where: list[Where], data: dict[str, Any]) -> dict[str, Any] | None:
-        """Change the rows that match; the oldest of them as it is then, ``None`` if there was none or ``where`` is empty."""
+        """Update all matching rows. Return the oldest of them with its new values.
+
+        Returns ``None`` if no row matched or ``where`` is empty.
+        """
         if not where:
             return None
         table = self._table(model)
         changed = await self._change_all(table, where, self._in(model, data, "update"))
-        return self._shown(model, table.row(changed[0])) if changed else None
+        return self._selected(model, table.row(changed[0])) if changed else None
 
     async def update_many(self, model: str, where: list[Where], data: dict[str, Any]) -> int:
-        """Change the rows that match, without conditions all; how many this call changed.
+        """Update the matching rows, or all rows if ``where`` is empty. Return the number of updated rows.
 
-        Each is held against ``where`` in the step that changes it. Several are several steps, outside of a transaction.
+        ``where`` is evaluated again in the guarded write of each row. Each row is a separate write, unless the call is inside
+        a transaction.
         """
         table = self._table(model)
         return len(await self._change_all(table, where, self._in(model, data, "update")))
 
     async def delete(self, model: str, where: list[Where]) -> None:
-        """Delete the row that matches, of several the oldest; nothing if ``where`` is empty."""
+        """Delete the oldest matching row. Do nothing if ``where`` is empty."""
         if where:
             await self._remove_one(self._table(model), where)
 
     async def delete_many(self, model: str, where: list[Where]) -> int:
-        """Delete the rows that match, without conditions all, with what belongs to them; how many this call deleted."""
+        """Delete the matching rows, or all rows if ``where`` is empty. Return the number of deleted rows.
+
+        Rows that belong to a deleted row are deleted with it.
+        """
         table = self._table(model)
-        found = await self._found(table, where)
+        found = await self._matching(table, where)
         keys = [getattr(entity, table.kind.key) for entity in found]
         return await self._collection(table).delete_where(keys, _entity_test(table, where))
 
     async def consume_one(self, model: str, where: list[Where]) -> dict[str, Any] | None:
-        """Delete one row that matches, and return it; of concurrent callers, in any processes, a row is one's only."""
+        """Delete one matching row and return it. Of any number of concurrent callers, exactly one receives a given row."""
         table = self._table(model)
         verb = "consumed" if table.kind.name == VERIFICATION.name else "deleted"
         taken = await self._remove_one(table, where, verb=verb, state_dependent=True)
-        return None if taken is None else self._shown(model, table.row(taken))
+        return None if taken is None else self._selected(model, table.row(taken))
 
     async def increment_one(
         self,
@@ -247,10 +257,10 @@ class AllsourceDatabaseAdapter(BaseAdapter):
         increment: dict[str, Any] | None = None,
         set: dict[str, Any] | None = None,  # noqa: A002
     ) -> dict[str, Any] | None:
-        """Add to numbers of one row that matches, and set other fields, in one step; the row as it is then.
+        """Add to number fields of one matching row, and set other fields, in one atomic write. Return the new row.
 
-        A null counts as 0. ``None`` if no row matches, or none does any more. Raises the framework's error for a field that is
-        no number.
+        A null counts as 0. Returns ``None`` if no row matches. Raises ``BetterAuthError`` if a field to increment is not a
+        number.
         """
         steps = check_increment(increment, set)
         table = self._table(model)
@@ -262,26 +272,27 @@ class AllsourceDatabaseAdapter(BaseAdapter):
             for column, delta in columns:
                 now = row[column.field]
                 if isinstance(now, bool) or not isinstance(now, int | float | None):
-                    raise BetterAuthError(f"{model}.{column.field} is no number, so nothing can be added to it")
+                    raise BetterAuthError(f"{model}.{column.field} is not a number and cannot be incremented")
                 grown[column.attribute] = (now or 0) + delta
             return grown | absolute
 
-        passed: list[str] = []
-        while (entity := await self._next(table, where, passed)) is not None:
-            changed = await self._changed(table, entity, where, changes, state_dependent=True)
+        tried: list[str] = []
+        while (entity := await self._next_match(table, where, tried)) is not None:
+            changed = await self._change(table, entity, where, changes, state_dependent=True)
             if changed is not None:
-                return self._shown(model, table.row(changed))
+                return self._selected(model, table.row(changed))
         return None
 
     async def transaction(self, callback: Callable[[BaseAdapter], Awaitable[Any]]) -> Any:
-        """Run ``callback`` with this adapter, and make all that it writes happen together, or nothing.
+        """Run ``callback`` with this adapter in a transaction of the library.
 
-        Everything is one append at its end (see `Transaction` of the library). If others write in the meantime to the very row
-        that something inside depended on, it runs again, up to 20 times, and so does what it does elsewhere. Inside of one,
-        another is a part of it. Raises what ``callback`` raises, `Conflict` for a unique value that was taken, and what the end
-        of a transaction raises.
+        All writes are one append at the end; see `Transaction`. If a concurrent write changes a row on which the transaction
+        depends, ``callback`` is run again, up to 20 times in all. Its effects outside the store are repeated, too. A nested
+        transaction joins the outer one.
+
+        Raises what ``callback`` raises, `Conflict` if a unique value is taken, and the errors of a commit of `Transaction`.
         """
-        if self._inside.get():
+        if self._transactions.get():
             return await callback(self)
         attempt = 0
         while True:
@@ -289,23 +300,23 @@ class AllsourceDatabaseAdapter(BaseAdapter):
             try:
                 async with self.store.transaction() as inside:
                     current = [inside]
-                    token = self._inside.set(current)
+                    token = self._transactions.set(current)
                     try:
                         result = await callback(self)
                     finally:
                         current.clear()
-                        self._inside.reset(token)
+                        self._transactions.reset(token)
             except VersionConflict as conflict:
-                if attempt == ATTEMPTS or conflict.ambiguous:
+                if attempt == MAX_ATTEMPTS or conflict.ambiguous:
                     raise
             else:
                 return result
 
-    # How
+    # Implementation
 
-    def _shown(self, model: str, row: dict[str, Any], select: list[str] | None = None) -> dict[str, Any]:
-        shown: dict[str, Any] = self._out(model, row, select)
-        return shown
+    def _selected(self, model: str, row: dict[str, Any], select: list[str] | None = None) -> dict[str, Any]:
+        selected: dict[str, Any] = self._out(model, row, select)
+        return selected
 
     def _table(self, model: str) -> Table:
         found = self._tables.get(model)
@@ -315,28 +326,31 @@ class AllsourceDatabaseAdapter(BaseAdapter):
 
     @property
     def _context(self) -> EngineContext:
-        return next(iter(self._inside.get()), self.store).context
+        return next(iter(self._transactions.get()), self.store).context
 
     def _collection(self, table: Table) -> Collection[Any]:
         return self._context.collections[table.kind.name]
 
     @contextmanager
-    def _refusing(self, table: Table) -> Generator[None]:
-        """Raise what the framework sends for a value that is taken; in a transaction it expects no answer to a request."""
+    def _unique_violations(self, table: Table) -> Generator[None]:
+        """Convert `Conflict` to `UniqueViolation`, except inside a transaction.
+
+        There the framework turns its own errors into redirects and passes others on.
+        """
         try:
             yield
         except Conflict as conflict:
-            if self._inside.get():
+            if self._transactions.get():
                 raise
             raise UniqueViolation(table.model, conflict) from None
 
-    async def _decided(self, step: Callable[[], Awaitable[T]]) -> T:
-        """Take a step that others may be faster than, until it is known what it comes to.
+    async def _retried(self, step: Callable[[], Awaitable[T]]) -> T:
+        """Run a write and retry it on `VersionConflict`, up to `MAX_ATTEMPTS` attempts.
 
-        The library gives up after ten seconds. These may hold two attempts only: the framework hashes passwords on the
-        event loop, and the requests of many sign-ups wait for one another there.
+        A mutation of the library stops after ten seconds. That can be as few as two attempts, because the framework hashes
+        passwords on the event loop, which delays all concurrent requests.
         """
-        for _ in range(ATTEMPTS - 1):
+        for _ in range(MAX_ATTEMPTS - 1):
             try:
                 return await step()
             except VersionConflict as conflict:
@@ -344,97 +358,100 @@ class AllsourceDatabaseAdapter(BaseAdapter):
                     raise
         return await step()
 
-    async def _found(self, table: Table, where: Sequence[Where] | None) -> list[Any]:
-        """The entities that match, the oldest first."""
+    async def _matching(self, table: Table, where: Sequence[Where] | None) -> list[Any]:
+        """Return the matching entities, oldest first."""
         matches = matcher(table, where)
-        shortest = access_path(table, where) if where else None
-        if shortest is None:
-            found = await self._scanned(table, where, matches)
+        path = access_path(table, where) if where else None
+        if path is None:
+            found = await self._scan(table, where, matches)
         else:
-            found = [entity for entity in await self._along(table.kind, shortest) if matches(table.row(entity))]
+            found = [entity for entity in await self._fetch(table.kind, path) if matches(table.row(entity))]
         if len(found) > 1:
             found.sort(key=lambda entity: (entity.created_at, entity.id))
         return found
 
-    async def _next(self, table: Table, where: Sequence[Where], passed: list[str]) -> Any | None:
-        """The oldest entity that matches, and was not ``passed`` before; others may have been faster with those that were.
+    async def _next_match(self, table: Table, where: Sequence[Where], tried: list[str]) -> Any | None:
+        """Return the oldest matching entity whose key is not in ``tried``, and add its key to ``tried``.
 
-        Each is decided upon once: a read that is behind offers for ever what does not match any more.
+        Each entity is tried once: stale reads could return the same non-matching entity repeatedly.
         """
-        for entity in await self._found(table, where):
+        for entity in await self._matching(table, where):
             key = getattr(entity, table.kind.key)
-            if key not in passed:
-                passed.append(key)
+            if key not in tried:
+                tried.append(key)
                 return entity
         return None
 
-    async def _along(self, kind: Kind[Any], to: AccessPath) -> Iterable[Any]:
-        """The entities that a way leads to, each once."""
+    async def _fetch(self, kind: Kind[Any], path: AccessPath) -> Iterable[Any]:
+        """Return the candidates of an access path, without duplicates."""
         context, collection = self._context, self._context.collections[kind.name]
-        if len(to.keys) == 1 and not to.claims and not to.indexes:
-            only = await collection.get(to.keys[0])
+        if len(path.keys) == 1 and not path.claims and not path.indexes:
+            only = await collection.get(path.keys[0])
             return () if only is None else (only,)
-        found: dict[str, Any] = await collection.get_many(to.keys)
-        for unique, value in to.claims:
+        found: dict[str, Any] = await collection.get_many(path.keys)
+        for unique, value in path.claims:
             owner = await context.claims.owner(kind, unique, value)
             if owner is not None:
                 found[getattr(owner, kind.key)] = owner
-        for index, text in to.indexes:
+        for index, text in path.indexes:
             for member in await collection.members_of(index, text):
                 found[getattr(member, kind.key)] = member
         return found.values()
 
-    async def _scanned(
+    async def _scan(
         self, table: Table, where: Sequence[Where] | None, matches: Callable[[dict[str, Any]], bool]
     ) -> list[Any]:
-        """The entities that match, out of all of the kind."""
+        """Return the matching entities after reading all entities of the kind."""
         if where:
-            self._tell(table, where)
+            self._warn_of_scan(table, where)
         kind = self._collection(table).kind
 
-        def look(events: list[Event]) -> list[Any]:
+        def select(events: list[Event]) -> list[Any]:
             states = map(kind.decode_if_readable, events)
             return [state for state in states if state is not None and matches(table.row(state))]
 
         found: list[Any] = []
         async with aclosing(self._context.streams.newest_of_each(kind.prefix, kind.types)) as pages:
             async for events in pages:
-                found += look(events) if len(events) <= AT_ONCE else await anyio.to_thread.run_sync(look, events)
+                if len(events) <= MAX_EVENTS_ON_LOOP:
+                    found += select(events)
+                else:
+                    found += await anyio.to_thread.run_sync(select, events)
         return found
 
-    def _tell(self, table: Table, where: Sequence[Where]) -> None:
-        """Say, once for each shape, that all rows of a model are looked at, and what helps. No value is told."""
+    def _warn_of_scan(self, table: Table, where: Sequence[Where]) -> None:
+        """Log a warning that a condition scans all rows, once per shape of the condition. Values are not logged."""
         shape = " ".join(f"{clause.connector} {clause.field} {clause.operator}" for clause in where)
         shape = f"{table.model}: {shape.removeprefix('AND ').removeprefix('OR ')}"
-        if shape in self._told or len(self._told) >= 1000:
+        if shape in self._warned or len(self._warned) >= 1000:
             return
-        self._told.add(shape)
+        self._warned.add(shape)
         found = {table.kind.key, "id", *(index.attribute for index in table.kind.indexes)}
         found |= {unique.attributes[0] for unique in table.kind.unique if len(unique.attributes) == 1}
         worth = [
             clause.field
             for clause in where
             if clause.operator in ("eq", "in") and clause.value is not None and clause.mode != "insensitive"
-            if table.columns[clause.field].type in TEXTS and table.columns[clause.field].attribute not in found
+            if table.columns[clause.field].type in TEXT_TYPES and table.columns[clause.field].attribute not in found
         ]
-        advice = f"; with indexes={{{table.model!r}: [{worth[0]!r}]}} it would not be" if worth else ""
-        _log.warning("every row is looked at for (%s)%s", shape, advice)
+        advice = f"; indexes={{{table.model!r}: [{worth[0]!r}]}} avoids the scan" if worth else ""
+        _log.warning("a query scans all rows (%s)%s", shape, advice)
 
     async def _change_all(self, table: Table, where: Sequence[Where], row: Mapping[str, Any]) -> list[Any]:
-        """Change all entities that match, the oldest first; those that were changed, as they are then."""
+        """Change all matching entities. Return the new states of those that were changed, oldest first."""
         changes = table.changes(row)
         for fixed in ("id", table.kind.key):
             if fixed in changes:
                 where = [*where, Where(self._field(table, fixed), changes.pop(fixed))]
-        found = {getattr(entity, table.kind.key): entity for entity in await self._found(table, where)}
+        found = {getattr(entity, table.kind.key): entity for entity in await self._matching(table, where)}
 
         async def one(key: str) -> Any:
-            return await self._changed(table, found[key], where, lambda row: changes)
+            return await self._change(table, found[key], where, lambda row: changes)
 
         done = await concurrently(found, one)
         return [entity for entity in done.values() if entity is not None]
 
-    async def _changed(
+    async def _change(
         self,
         table: Table,
         entity: Entity,
@@ -443,40 +460,42 @@ class AllsourceDatabaseAdapter(BaseAdapter):
         *,
         state_dependent: bool = False,
     ) -> Any | None:
-        """Change an entity in one guarded step if it still matches; as it is then, ``None`` if it does not."""
+        """Change an entity in one guarded write if it still matches. Return its new state, or ``None`` if it does not match."""
         collection, matches = self._collection(table), matcher(table, where)
-        kept = "updatedAt" in table.columns
-        hit = False
+        has_update_time = "updatedAt" in table.columns
+        matched = False
 
-        def wish(before: Any) -> Mapping[str, Any] | None:
-            nonlocal hit
+        def changes_of(before: Any) -> Mapping[str, Any] | None:
+            nonlocal matched
             row = table.row(before)
-            hit = matches(row)
-            if not hit:
+            matched = matches(row)
+            if not matched:
                 return None
             found = collection.kind.checked(changes(row))
-            # Where the schema has it, the framework says when it moves.
-            return {"updated_at": before.updated_at, **found} if kept else found
+            # If the schema has the field, the framework sets it itself; otherwise the library does.
+            return {"updated_at": before.updated_at, **found} if has_update_time else found
 
         try:
-            with self._refusing(table):
+            with self._unique_violations(table):
                 key = getattr(entity, table.kind.key)
-                changed = await self._decided(lambda: collection.change(key, wish, state_dependent=state_dependent))
+                changed = await self._retried(
+                    lambda: collection.change(key, changes_of, state_dependent=state_dependent)
+                )
         except NotFound:
             return None
-        return changed if hit else None
+        return changed if matched else None
 
     async def _remove_one(
         self, table: Table, where: Sequence[Where], *, verb: str = "deleted", state_dependent: bool = False
     ) -> Any | None:
-        """Delete one entity that matches, the oldest; its last state, ``None`` if there is none, or none any more."""
+        """Delete the oldest matching entity. Return its last state, or ``None`` if none matches."""
         collection, test = self._collection(table), _entity_test(table, where)
-        passed: list[str] = []
-        while (entity := await self._next(table, where, passed)) is not None:
+        tried: list[str] = []
+        while (entity := await self._next_match(table, where, tried)) is not None:
             key = getattr(entity, table.kind.key)
             if state_dependent:
                 collection.context.depend_on_state(table.kind.stream(key))
-            taken = await self._decided(partial(collection.remove, key, verb=verb, only_if=test))
+            taken = await self._retried(partial(collection.remove, key, verb=verb, only_if=test))
             if taken is not None:
                 return taken
         return None
@@ -491,8 +510,8 @@ def _entity_test(table: Table, where: Sequence[Where] | None) -> Callable[[Any],
     return lambda entity: matches(table.row(entity))
 
 
-def _place(value: Any) -> tuple[bool, Any]:
-    """Where a value stands among others of its column; lists and objects by their JSON text."""
+def _sort_key(value: Any) -> tuple[bool, Any]:
+    """The sort key of a value in its column. Nulls sort first; lists and objects sort by their JSON text."""
     if value is None:
         return False, 0
     return True, json.encode(value) if isinstance(value, list | dict) else value

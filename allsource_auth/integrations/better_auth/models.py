@@ -1,8 +1,10 @@
-"""Models as kinds: what the framework calls a model with fields is a kind with attributes here.
+"""Conversion of the framework's models to kinds.
 
-The models that the framework and its plugins share with the library (`SHARED`) are the library's own kinds, with one more
-attribute for each field that these lack; any other model becomes a kind of its own. A unique field becomes a claim, a
-reference a list, and one that deletes with its parent makes the parent the owner.
+* A model becomes a kind, its fields become attributes.
+* Models that the framework and its plugins share with the library (`SHARED`) use the library's kinds, extended by one attribute
+  for each additional field. Any other model becomes a new kind.
+* A unique field becomes a unique value with claims.
+* A reference becomes an index. With ``on_delete="cascade"`` the referenced kind becomes the owner.
 """
 
 from __future__ import annotations
@@ -55,19 +57,19 @@ SHARED: Mapping[str, Kind[Any]] = {
     "apikey": API_KEY,
     "passkey": PASSKEY,
 }
-"""The models that both sides have."""
+"""Models that exist in both the framework and the library."""
 
 ALIASES = {"apikey": {"referenceId": "user_id"}}
-"""Fields whose attribute has another name. An API key's ``referenceId`` is its user's id (or, if so configured, that of an
-organization)."""
+"""Fields whose attribute has another name. The ``referenceId`` of an API key is the id of its user or, if configured so, of an
+organization."""
 
-LOOKED_UP: Mapping[str, Collection[str]] = {"walletAddress": ("address",)}
-"""Fields by which the framework's plugins look rows up at every sign-in, as if its schema had an index on them."""
+INDEXED_FIELDS: Mapping[str, Collection[str]] = {"walletAddress": ("address",)}
+"""Additional fields to index: plugins query them at every sign-in, but their schema has no index on them."""
 
-STAMPS = ("created_at", "updated_at")
+TIMESTAMPS = ("created_at", "updated_at")
 
 RESERVED = frozenset({"index", "store", "sweep"})
-"""Names of kinds that would mix their streams or types with those of the store itself."""
+"""Names of kinds whose streams or event types would collide with those of the library."""
 
 ID = "id"
 
@@ -76,7 +78,7 @@ _WORDS = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
 
 
 def _boolean(name: str, value: object) -> bool:
-    """A flag; 0 and 1 count as one, as they do in the databases that have no other."""
+    """Check a flag. 0 and 1 are accepted, as in databases without booleans."""
     return values.boolean(name, bool(value) if isinstance(value, int) and value in (0, 1) else value)
 
 
@@ -97,7 +99,7 @@ def _array(name: str, value: object) -> list[Any]:
 
 OptionalInstant: TypeAlias = Instant | None
 
-STORED: Mapping[str, tuple[Any, Check]] = {
+FIELD_TYPES: Mapping[str, tuple[Any, Check]] = {
     "string": (str | None, values.text),
     "text": (str | None, values.text),
     "number": (int | float | None, _number),
@@ -107,17 +109,17 @@ STORED: Mapping[str, tuple[Any, Check]] = {
     "string[]": (list[str] | None, _array),
     "number[]": (list[int | float] | None, _array),
 }
-"""By the type of a field: what its attribute holds, and what it accepts."""
+"""By the type of a field: the type of its attribute, and the check of its values."""
 
-TEXTS = ("string", "text")
+TEXT_TYPES = ("string", "text")
 
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """A field of a model, and the attribute of the entity that has its value.
+    """A field of a model, and the attribute of the entity that holds its value.
 
-    ``stored`` brings a value of the framework to that of the attribute, ``shown`` the other way; ``None``: they are the same.
-    ``default`` takes the place of a null where the attribute cannot be null.
+    ``to_attribute`` converts a value of the framework to a value of the attribute, ``to_row`` converts it back. ``None`` means
+    that the values are equal. ``default`` replaces a null if the attribute cannot be null.
     """
 
     field: str
@@ -125,57 +127,64 @@ class Column:
     type: str
     required: bool = False
     default: Any = None
-    stored: Callable[[str, Any], Any] | None = None
-    shown: Callable[[Any], Any] | None = None
+    to_attribute: Callable[[str, Any], Any] | None = None
+    to_row: Callable[[Any], Any] | None = None
 
-    def take(self, value: Any) -> Any:
-        """A value of the framework as the attribute has it. Raises `InvalidInput`."""
+    def convert(self, value: Any) -> Any:
+        """Convert a value of the framework to a value of the attribute. Raises `InvalidInput` if it is invalid."""
         if value is None:
             return self.default
-        return value if self.stored is None else self.stored(self.field, value)
+        return value if self.to_attribute is None else self.to_attribute(self.field, value)
 
 
 @dataclass(frozen=True)
 class Table:
-    """A model: its kind, and its columns by the names of the fields.
+    """A model: its kind, and its columns by field name.
 
-    ``indexed``: attributes with a list for no other reason than an index. Many rows may share a value of these, a role, say; so
-    a list by a reference is the shorter way.
+    ``indexed`` has the indexed attributes that are not references. Queries use them last, because many rows may share a value,
+    such as a role.
     """
 
     model: str
     kind: Kind[Any]
     columns: Mapping[str, Column]
     indexed: Collection[str]
-    _shown: tuple[tuple[str, str, Callable[[Any], Any] | None], ...] = field(init=False, repr=False)
+    _row_columns: tuple[tuple[str, str, Callable[[Any], Any] | None], ...] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        shown = tuple((column.field, column.attribute, column.shown) for column in self.columns.values())
-        object.__setattr__(self, "_shown", shown)
+        row_columns = tuple((column.field, column.attribute, column.to_row) for column in self.columns.values())
+        object.__setattr__(self, "_row_columns", row_columns)
 
     def column(self, name: str) -> Column:
-        """The column of a field. Raises `InvalidInput` for one that the schema does not have."""
+        """Return the column of a field. Raises `InvalidInput` if the schema does not have the field."""
         found = self.columns.get(name)
         if found is None:
-            raise InvalidInput(name, f"the model {self.model!r} has no such field")
+            raise InvalidInput(name, f"is not a field of the model {self.model!r}")
         return found
 
     def row(self, entity: Entity) -> dict[str, Any]:
-        """An entity as the framework knows it: every field of the schema, ``None`` where it has no value."""
+        """Return an entity as a row of the framework: all fields of the schema, ``None`` for those without a value."""
         found: dict[str, Any] = {}
-        for name, attribute, shown in self._shown:
+        for name, attribute, to_row in self._row_columns:
             value = getattr(entity, attribute)
-            found[name] = value if shown is None or value is None else shown(value)
+            found[name] = value if to_row is None or value is None else to_row(value)
         return found
 
     def new(self, row: Mapping[str, Any]) -> tuple[str | None, dict[str, Any]]:
-        """The key and the attributes of a new entity; the key is ``None`` where none was given. Raises `InvalidInput`."""
+        """Return the key and the attributes of a new entity. The key is ``None`` if the row has none.
+
+        Raises `InvalidInput` for an unknown or invalid field and for a missing required field.
+        """
         for column in self.columns.values():
-            if column.required and row.get(column.field) is None and column.attribute not in (*STAMPS, self.kind.key):
+            if (
+                column.required
+                and row.get(column.field) is None
+                and column.attribute not in (*TIMESTAMPS, self.kind.key)
+            ):
                 raise InvalidInput(column.field, f"a {self.model} must have one")
-        given = {column.attribute: column.take(value) for column, value in self._pairs(row)}
+        given = {column.attribute: column.convert(value) for column, value in self._pairs(row)}
         if given.get("created_at", 0) is None:
-            del given["created_at"]  # an entity always has one
+            del given["created_at"]  # a null would replace the time of creation, which every entity has
         if "updatedAt" in self.columns and not self.columns["updatedAt"].required:
             given.setdefault("updated_at", None)
         if self.kind.key != ID and given.get(ID) is None:
@@ -183,12 +192,12 @@ class Table:
         return given.pop(self.kind.key, None), given
 
     def changes(self, row: Mapping[str, Any]) -> dict[str, Any]:
-        """The attributes that an update sets. Raises `InvalidInput`."""
+        """Return the attributes that an update sets. Raises `InvalidInput` for an unknown or invalid field."""
         found: dict[str, Any] = {}
         for column, value in self._pairs(row):
             if value is None and column.required:
                 raise InvalidInput(column.field, f"a {self.model} must have one")
-            found[column.attribute] = column.take(value)
+            found[column.attribute] = column.convert(value)
         return found
 
     def _pairs(self, row: Mapping[str, Any]) -> Iterable[tuple[Column, Any]]:
@@ -200,19 +209,24 @@ def tables(
     declared: Mapping[str, Kind[Any]],
     indexes: Mapping[str, Collection[str]],
 ) -> dict[str, Table]:
-    """The tables of a schema, on top of the kinds that were ``declared`` before; ``lists``: further fields that are looked up.
+    """Return the tables of a schema, by model.
 
-    Raises `InvalidInput` naming the model or the field that cannot be kept.
+    Args:
+        schema: the merged schema of the framework and its plugins.
+        declared: the kinds that are declared already, by name; they are extended.
+        indexes: additional fields to index, by model.
+
+    Raises `InvalidInput` naming a model or field that is not supported.
     """
     for model, names in indexes.items():
         for name in names:
             if name not in schema.get(model, {}):
-                raise InvalidInput("lists", f"the schema has no field {name!r} of a model {model!r}")
+                raise InvalidInput("indexes", f"the schema has no field {name!r} of a model {model!r}")
     names = {model: _kind_name(model) for model in schema}
     taken: dict[str, str] = {}
     for model, name in names.items():
         if (other := taken.setdefault(name, model)) != model:
-            raise InvalidInput(model, f"cannot be told from the model {other!r}: the events of both would be {name!r}")
+            raise InvalidInput(model, f"collides with the model {other!r}: the events of both would be called {name!r}")
     referenced = {
         (field.references.model, field.references.field)
         for fields in schema.values()
@@ -222,9 +236,9 @@ def tables(
     found: dict[str, Table] = {}
     for model, fields in schema.items():
         base = declared.get(names[model]) or SHARED.get(model) or _new_kind(model, names[model])
-        builder = _Builder(model, base, names, fields)
+        builder = _TableBuilder(model, base, names, fields)
         for name, spec in fields.items():
-            builder.add(name, spec, index=name in indexes.get(model, ()), sought=(model, name) in referenced)
+            builder.add(name, spec, index=name in indexes.get(model, ()), referenced=(model, name) in referenced)
         found[model] = builder.table()
     return found
 
@@ -234,10 +248,10 @@ def _kind_name(model: str) -> str:
     if shared is not None:
         return shared.name
     if not _NAME.fullmatch(model):
-        raise InvalidInput(model, "the name of a model must be letters, digits and '_', a letter first")
+        raise InvalidInput(model, "must start with a letter and contain only letters, digits and '_'")
     name = _snake(model)
     if name in RESERVED or any(name == kind.name or kind.prefix == f"auth-{name}:" for kind in KINDS):
-        raise InvalidInput(model, f"cannot be the name of a model: the store has events of its own called {name!r}")
+        raise InvalidInput(model, f"cannot be the name of a model: {name!r} is reserved for events of the library")
     return name
 
 
@@ -259,18 +273,18 @@ def _struct(name: str, fields: list[tuple[str, Any, Any]], base: type[Entity]) -
 
 
 def _comparable(value: Any) -> str:
-    """A value as it is compared in claims and lists: numbers that are equal read the same."""
+    """Return the text of a value in claims and indexes. Equal numbers have equal texts."""
     if isinstance(value, float) and value.is_integer():
         return str(int(value))
     return str(value)
 
 
-class _Builder:
-    """Adds the fields of one model to a kind."""
+class _TableBuilder:
+    """Builds the table of one model by adding its fields to a kind."""
 
     def __init__(self, model: str, base: Kind[Any], names: Mapping[str, str], fields: Collection[str]) -> None:
         self._model, self._base, self._names = model, base, names
-        self._own = model not in SHARED
+        self._is_new_kind = model not in SHARED
         self._columns = {ID: Column(ID, ID, "string", required=True)}
         self._fields: list[tuple[str, Any, Any]] = []
         self._checks: dict[str, Check] = {}
@@ -284,28 +298,39 @@ class _Builder:
                 self._attributes[name] = attribute
         self._types = {found.name: found for found in msgspec.structs.fields(base.entity)}
 
-    def add(self, name: str, spec: Field, *, index: bool, sought: bool) -> None:
-        """Add a field: ``listed``: entities are looked up by it; ``sought``: other models refer to it."""
-        if spec.type not in STORED:
-            raise InvalidInput(f"{self._model}.{name}", f"there is no type {spec.type!r} of fields")
+    def add(self, name: str, spec: Field, *, index: bool, referenced: bool) -> None:
+        """Add a field.
+
+        Args:
+            name: its name.
+            spec: its declaration in the schema.
+            index: whether the application asked for an index.
+            referenced: whether another model refers to it.
+        """
+        if spec.type not in FIELD_TYPES:
+            raise InvalidInput(f"{self._model}.{name}", f"has the unknown type {spec.type!r}")
         if name == "_deleted":
-            raise InvalidInput(f"{self._model}.{name}", "cannot be the name of a field: tombstones have it")
+            raise InvalidInput(f"{self._model}.{name}", "cannot be the name of a field: it marks tombstones")
         attribute = self._attributes.get(name)
         if attribute is None:
             attribute = self._new_attribute(name, spec)
-        if attribute in STAMPS and spec.type != "datetime":
+        if attribute in TIMESTAMPS and spec.type != "datetime":
             raise InvalidInput(f"{self._model}.{name}", "must be of the type 'datetime'")
         self._columns[name] = self._column(name, attribute, spec)
         if attribute == self._base.key:
             return
         single = (attribute,)
-        if (spec.unique and attribute != ID) or (attribute == ID and sought):
+        if (spec.unique and attribute != ID) or (attribute == ID and referenced):
             if all(unique.attributes != single for unique in self._unique):
                 self._unique.append(Unique(attribute, single, normalize=_comparable))
         elif spec.references is not None or index:
-            self._list(name, attribute, spec)
-        elif self._own and spec.type in TEXTS and (spec.index or name in LOOKED_UP.get(self._model, ())):
-            self._list(name, attribute, spec)
+            self._add_index(name, attribute, spec)
+        elif (
+            self._is_new_kind
+            and spec.type in TEXT_TYPES
+            and (spec.index or name in INDEXED_FIELDS.get(self._model, ()))
+        ):
+            self._add_index(name, attribute, spec)
             self._indexed.add(attribute)
 
     def _new_attribute(self, name: str, spec: Field) -> str:
@@ -315,12 +340,12 @@ class _Builder:
         known = {found for found, _, _ in self._fields}
         while iskeyword(attribute) or attribute in known or hasattr(self._base.entity, attribute):
             attribute += "_"
-        type_, check = STORED[spec.type]
+        type_, check = FIELD_TYPES[spec.type]
         self._fields.append((attribute, type_, msgspec.field(name=name, default=None)))
         self._checks[attribute] = check
-        # Of the library's own kinds what the framework hides; of others, all text that does not say whose it is.
+        # For the library's kinds, fields that the framework hides; for new kinds also text and JSON that is not a reference.
         hidden = spec.type not in ("number", "boolean", "datetime") and spec.references is None
-        if (self._own and hidden) or not spec.returned:
+        if (self._is_new_kind and hidden) or not spec.returned:
             self._secrets.add(attribute)
         return attribute
 
@@ -329,35 +354,33 @@ class _Builder:
         default = None
         if known is not None and known.default not in (None, msgspec.NODEFAULT):
             default = known.default
-        stored = PREPARED.get(spec.type)
-        shown: Callable[[Any], Any] | None = None
-        if known is not None and "dict" in str(known.type) and spec.type in TEXTS:
-            stored, shown = _object_of_text, _text_of_object
-        return Column(name, attribute, spec.type, spec.required, default, stored, shown)
+        to_attribute = CONVERSIONS.get(spec.type)
+        to_row: Callable[[Any], Any] | None = None
+        if known is not None and "dict" in str(known.type) and spec.type in TEXT_TYPES:
+            to_attribute, to_row = _parse_object, _format_object
+        return Column(name, attribute, spec.type, spec.required, default, to_attribute, to_row)
 
-    def _list(self, name: str, attribute: str, spec: Field) -> None:
+    def _add_index(self, name: str, attribute: str, spec: Field) -> None:
         if any(found.attribute == attribute for found in self._indexes):
             return
         if any(unique.attributes == (attribute,) for unique in self._unique):
             return
-        if spec.type not in TEXTS:
+        if spec.type not in TEXT_TYPES:
             if spec.references is None:
-                raise InvalidInput(
-                    "lists", f"{self._model}.{name} is no text, and only text can be looked up in a list"
-                )
+                raise InvalidInput("indexes", f"{self._model}.{name} is not text; only text fields can be indexed")
             return
         owner, reference = None, spec.references
         if reference is not None and (reference.on_delete or "").lower() == "cascade":
             parent = SHARED.get(reference.model)
             key = ID if parent is None else parent.key
-            # What is deleted with a parent is found by the parent's key.
+            # A cascade finds the children by the key of the parent, so a reference to another field has no owner.
             owner = self._names.get(reference.model) if reference.field == key else None
         self._indexes.append(Index(attribute, attribute, owner=owner))
 
     def table(self) -> Table:
         base = self._base
         kind = base
-        stamps = {name: values.instant for name in STAMPS if name in base.codec.names}
+        timestamps = {name: values.instant for name in TIMESTAMPS if name in base.codec.names}
         same = not self._fields and tuple(self._unique) == base.unique and tuple(self._indexes) == base.indexes
         if not same or "created_at" not in base.checks:
             entity = base.entity
@@ -366,7 +389,7 @@ class _Builder:
             kind = replace(
                 base,
                 entity=entity,
-                checks={**base.checks, **stamps, **self._checks},
+                checks={**base.checks, **timestamps, **self._checks},
                 unique=tuple(self._unique),
                 indexes=tuple(self._indexes),
                 secrets=frozenset(self._secrets),
@@ -374,8 +397,8 @@ class _Builder:
         return Table(self._model, kind, self._columns, frozenset(self._indexed))
 
 
-def _of_text(name: str, value: Any) -> Any:
-    """What a field of JSON holds: a text is JSON text, as for the framework's adapters of databases without JSON."""
+def _parse_json(name: str, value: Any) -> Any:
+    """Parse a JSON text, as the framework does for databases without JSON. Other values are returned unchanged."""
     if not isinstance(value, str):
         return value
     try:
@@ -385,29 +408,29 @@ def _of_text(name: str, value: Any) -> Any:
 
 
 def _aware(name: str, value: Any) -> Any:
-    """A time without a zone is in UTC, as for the framework's own adapters."""
+    """Return a naive datetime as UTC, like the framework's own adapters."""
     return value.replace(tzinfo=UTC) if isinstance(value, datetime) and value.utcoffset() is None else value
 
 
-def _object_of_text(name: str, value: Any) -> Any:
-    """The object in a JSON text, where the framework keeps the text and the library the object."""
+def _parse_object(name: str, value: Any) -> Any:
+    """Parse the JSON text of an object: the framework stores the text, the library the object."""
     try:
         found = json.loads(values.text(name, value))
     except ValueError:
         found = None
     if not isinstance(found, dict):
-        raise InvalidInput(name, "must be the text of a JSON object")
+        raise InvalidInput(name, "must be a JSON object as text")
     return cast("dict[str, object]", found)
 
 
-def _text_of_object(value: Any) -> str:
+def _format_object(value: Any) -> str:
     return json.dumps(value, separators=(",", ":"))
 
 
-PREPARED: Mapping[str, Callable[[str, Any], Any]] = {
+CONVERSIONS: Mapping[str, Callable[[str, Any], Any]] = {
     "datetime": _aware,
-    "json": _of_text,
-    "string[]": _of_text,
-    "number[]": _of_text,
+    "json": _parse_json,
+    "string[]": _parse_json,
+    "number[]": _parse_json,
 }
-"""By the type of a field: what is done to a value of the framework before it is checked."""
+"""By the type of a field: the conversion of a value of the framework before it is checked."""

@@ -1,8 +1,8 @@
 """``AtomicSignUp``: the framework's ``/sign-up/email`` as one transaction.
 
-Version 1.1 writes the user, the account with the password and the session one after another, on any database: whoever is
-interrupted in between leaves a user who cannot sign in and whose email is taken. A plugin's routes come before the
-framework's own, so this one stands in front of it and runs it inside of a transaction.
+Version 1.1 of the framework writes the user, the account with the password and the session one after another, on any database.
+If the request is interrupted in between, the user cannot sign in, and the email is taken. The framework matches routes of
+plugins before its own. So this plugin's route handles the request and runs the framework's handler inside a transaction.
 """
 
 from __future__ import annotations
@@ -27,48 +27,48 @@ Step = Callable[[], Awaitable[Any]]
 
 
 class AtomicSignUp(Plugin):
-    """Make sign-up by email one append: user, account and session are all there, or nothing is.
+    """Store the user, account and session of a sign-up by email in one append.
 
-    ``BetterAuth(adapter=AllsourceDatabaseAdapter(store), plugins=[AtomicSignUp()])``. Answers stay those of the framework. The
-    ``after`` hooks of the database, and the letter that verifies an email, wait until everything is stored.
+    ``BetterAuth(adapter=AllsourceDatabaseAdapter(store), plugins=[AtomicSignUp()])``. The responses are those of the framework.
+    The ``after`` hooks of the database and the verification email run after the append.
 
-    Raises `InvalidInput` when `BetterAuth` is made with another adapter.
+    Raises `InvalidInput` if `BetterAuth` is created with another adapter.
     """
 
     id = "allsource-atomic-sign-up"
 
     def init(self, auth: BetterAuth) -> None:
-        """Look whether the database is ours; the framework calls it."""
+        """Check the type of the database adapter. Called by the framework."""
         if not isinstance(auth.adapter, AllsourceDatabaseAdapter):
-            raise InvalidInput("adapter", "AtomicSignUp needs an AllsourceDatabaseAdapter as the database")
+            raise InvalidInput("adapter", "must be an AllsourceDatabaseAdapter to use AtomicSignUp")
 
     def routes(self) -> list[Route]:
-        """The one route, which the framework finds before its own."""
+        """Return the route for sign-up, which takes precedence over the framework's own."""
         return [("POST", "/sign-up/email", _sign_up)]
 
 
 async def _sign_up(ctx: Ctx) -> AuthResponse:
-    waiting: list[Step] = []
+    deferred: list[Step] = []
     try:
-        response = await _as_one(ctx, waiting)
+        response = await _sign_up_in_transaction(ctx, deferred)
     except Conflict:
-        # Somebody was faster. The framework looks first, and answers as it answers those who come a moment later.
+        # A concurrent request took the email. In a second run the framework finds it taken and returns its regular response.
         try:
-            response = await _as_one(ctx, waiting)
+            response = await _sign_up_in_transaction(ctx, deferred)
         except Conflict as conflict:
             raise UniqueViolation(conflict.kind, conflict) from None
-    for step in waiting:
+    for step in deferred:
         await step()
     return response
 
 
-async def _as_one(ctx: Ctx, waiting: list[Step]) -> AuthResponse:
-    """The framework's sign-up as a transaction; what is to come after it is in ``waiting`` then."""
+async def _sign_up_in_transaction(ctx: Ctx, deferred: list[Step]) -> AuthResponse:
+    """Run the framework's sign-up in a transaction. Put the steps to run after the commit in ``deferred``."""
     auth = ctx.auth
 
     async def inside(_: Any) -> AuthResponse:
-        waiting.clear()
-        ctx.auth, ctx.new_session = _deferring(auth, waiting), None
+        deferred.clear()
+        ctx.auth, ctx.new_session = _copy_with_deferred_steps(auth, deferred), None
         response: AuthResponse = await sign_up_email(ctx)
         return response
 
@@ -79,16 +79,16 @@ async def _as_one(ctx: Ctx, waiting: list[Step]) -> AuthResponse:
     return response
 
 
-def _deferring(auth: BetterAuth, waiting: list[Step]) -> BetterAuth:
-    """The application for one request, whose hooks and letters ``waiting`` takes."""
-    deferring = copy(auth)
-    deferring.internal = copy(auth.internal)
-    deferring.internal._after_queue = waiting  # pyright: ignore[reportPrivateUsage]  # there is no public way
+def _copy_with_deferred_steps(auth: BetterAuth, deferred: list[Step]) -> BetterAuth:
+    """Return a shallow copy of the application for one request. Its ``after`` hooks and emails are put in ``deferred``."""
+    copied = copy(auth)
+    copied.internal = copy(auth.internal)
+    copied.internal._after_queue = deferred  # pyright: ignore[reportPrivateUsage]  # there is no public way
     send = auth.email_verification.send_verification_email
     if send is not None:
 
         async def later(*letter: Any) -> None:
-            waiting.append(partial(send, *letter))
+            deferred.append(partial(send, *letter))
 
-        deferring.email_verification = replace(auth.email_verification, send_verification_email=later)
-    return deferring
+        copied.email_verification = replace(auth.email_verification, send_verification_email=later)
+    return copied

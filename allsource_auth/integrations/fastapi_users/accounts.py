@@ -1,4 +1,7 @@
-"""A user's password and OAuth accounts as our accounts, and the emails of the latter in the user's metadata."""
+"""Conversion of passwords and OAuth accounts to `Account` entities.
+
+The email of an OAuth account is stored in the metadata of its user, because an `Account` has no field for it.
+"""
 
 from __future__ import annotations
 
@@ -20,11 +23,11 @@ __all__ = [
     "is_credential",
     "oauth_account",
     "oauth_fields",
-    "with_email",
+    "record_email",
 ]
 
 CREDENTIAL = "credential"
-"""The provider of accounts that hold a password (section A.3 of the model)."""
+"""The ``provider_id`` of accounts that hold a password; the ``account_id`` is the id of the user."""
 
 OAUTH_FIELDS = ("oauth_name", "account_id", "account_email", "access_token", "refresh_token", "expires_at")
 
@@ -34,7 +37,11 @@ def is_credential(account: entities.Account, key: str) -> bool:
 
 
 async def credential_of(repositories: Repositories, key: str) -> entities.Account | None:
-    """The account with a user's password: under the user's id, as sign-ups here store it, else as others do."""
+    """Return the account with a user's password, or ``None``.
+
+    A sign-up through this module gives the account the id of the user, so it is found by key. Other accounts are found by
+    provider.
+    """
     account = await repositories.accounts.get(key)
     if account is not None and is_credential(account, key):
         return account
@@ -46,27 +53,29 @@ async def add_password(tx: Repositories, key: str, password: str, *, id: str | N
 
 
 def oauth_fields(given: Mapping[str, Any]) -> tuple[dict[str, Any], str]:
-    """An OAuth account as fields of our account, and the email that the provider knows."""
-    if others := set(given) - set(OAUTH_FIELDS):
-        raise InvalidInput(min(others), "is not a field of an OAuth account that can be written")
+    """Convert an OAuth account of fastapi-users. Return the fields of an `Account`, and the email at the provider.
+
+    Raises `InvalidInput` for an unknown field, for the provider ``credential`` and for an invalid expiry or email.
+    """
+    if unknown := set(given) - set(OAUTH_FIELDS):
+        raise InvalidInput(min(unknown), "is not a field of an OAuth account that can be written")
     if given["oauth_name"] == CREDENTIAL:
-        raise InvalidInput(
-            "oauth_name", f"must not be {CREDENTIAL!r}, which is what accounts with a password are called"
-        )
+        raise InvalidInput("oauth_name", f"must not be {CREDENTIAL!r}, the provider of accounts with a password")
     expires_at = given.get("expires_at")
     if expires_at is not None:
         expires_at = datetime.fromtimestamp(values.count("expires_at", expires_at), UTC)
-    found = {
+    fields = {
         "provider_id": given["oauth_name"],
         "account_id": given["account_id"],
         "access_token": given["access_token"],
         "refresh_token": given.get("refresh_token"),
         "access_token_expires_at": expires_at,
     }
-    return found, values.text("account_email", given["account_email"])
+    return fields, values.text("account_email", given["account_email"])
 
 
 def oauth_account(account: entities.Account, email: str) -> dict[str, Any]:
+    """Convert an `Account` to the fields of an OAuth account of fastapi-users."""
     expires_at = account.access_token_expires_at
     return {
         "id": account.id,
@@ -80,14 +89,15 @@ def oauth_account(account: entities.Account, email: str) -> dict[str, Any]:
     }
 
 
-def with_email(account: str, email: str, before: entities.User) -> dict[str, Any] | None:
-    """The change that notes the email of an account; ``None`` where it is noted."""
-    emails = emails_of(before)
+def record_email(account: str, email: str, user: entities.User) -> dict[str, Any] | None:
+    """Return the change of ``user`` that stores the email of an account, or ``None`` if it is stored already."""
+    emails = emails_of(user)
     if emails.get(account) == email:
         return None
-    return {"metadata": {**(before.metadata or {}), EMAILS: {**emails, account: email}}}
+    return {"metadata": {**(user.metadata or {}), EMAILS: {**emails, account: email}}}
 
 
 def emails_of(user: entities.User) -> dict[str, Any]:
-    found = (user.metadata or {}).get(EMAILS)
-    return cast("dict[str, object]", found) if isinstance(found, dict) else {}
+    """Return the emails of a user's OAuth accounts, by account id."""
+    emails = (user.metadata or {}).get(EMAILS)
+    return cast("dict[str, object]", emails) if isinstance(emails, dict) else {}

@@ -1,4 +1,4 @@
-"""What the databases raise, and what an application answers."""
+"""Errors of the databases, and exception handlers that convert errors of the store to HTTP responses."""
 
 from __future__ import annotations
 
@@ -24,24 +24,30 @@ from allsource_auth.errors import (
 
 __all__ = ["OAuthAccountTaken", "UserChanged", "UserGone", "add_exception_handlers"]
 
-RETRY_AFTER = 1
-"""Seconds that a client is told to wait when the store did not say so."""
+MIN_RETRY_AFTER = 1
+"""Minimum ``Retry-After`` of a 503, in seconds."""
 
 
 class UserGone(UserNotExists, HTTPException):
-    """The user was deleted while it was being changed; 404 where fastapi-users does not answer itself."""
+    """The user was deleted before the change was stored.
+
+    The response is 404, unless a router of fastapi-users handles the exception.
+    """
 
     def __init__(self) -> None:
         HTTPException.__init__(self, 404, "USER_GONE")
 
 
 class UserChanged(InvalidResetPasswordToken, InvalidVerifyToken, HTTPException):
-    """What a change rests on was changed by somebody else since the user was read; nothing was stored.
+    """The password or email was changed after the user was read. Nothing was stored.
 
-    A new password replaces the one that the user had when it was read, and a verification is of the email that it had then. So
-    a token to reset a password works once, also for those who use it at the same time, a login that renews an old hash never
-    brings the old password back, and no email is verified by the token of another. fastapi-users answers 400
-    with its code for a bad token; elsewhere it is 409.
+    A new password replaces only the password that was read, and a verification applies only to the email that was read:
+
+    * A token to reset a password is single-use, also under concurrency.
+    * A login that upgrades an old hash cannot restore an old password.
+    * The token for one email cannot verify another.
+
+    The routers of fastapi-users respond with 400 and their code for a bad token. Elsewhere the response is 409.
     """
 
     def __init__(self) -> None:
@@ -49,24 +55,29 @@ class UserChanged(InvalidResetPasswordToken, InvalidVerifyToken, HTTPException):
 
 
 class OAuthAccountTaken(UserAlreadyExists, HTTPException):
-    """Another user has this account of the provider; 400 ``OAUTH_USER_ALREADY_EXISTS`` from both of the OAuth routers."""
+    """Another user has this account of the provider. Both OAuth routers respond with 400 ``OAUTH_USER_ALREADY_EXISTS``."""
 
     def __init__(self) -> None:
         HTTPException.__init__(self, 400, ErrorCode.OAUTH_USER_ALREADY_EXISTS)
 
 
 def add_exception_handlers(app: FastAPI) -> None:
-    """Have an application answer the store's errors, where fastapi-users does not, with what they mean to a client.
+    """Add exception handlers that convert errors of the store to responses, where fastapi-users does not handle them.
 
-    404 for what was deleted meanwhile, 409 for what others have taken or were faster to change, 422 for what cannot be stored,
-    503 with ``Retry-After`` while the store cannot be reached or has too much to do. ``{"detail": code}``, never a value. All
-    other errors stay errors of the server (500).
+    | Status | Error |
+    |---|---|
+    | 404 | `NotFound`: the entity was deleted |
+    | 409 | `Conflict`, `VersionConflict`: a value is taken, or a concurrent write came first |
+    | 422 | `InvalidInput` |
+    | 503 with ``Retry-After`` | the store is unreachable or overloaded, or its file is locked |
+
+    The body is ``{"detail": code}``; it never contains a value. All other errors remain server errors (500).
     """
-    for error, (status, code) in ANSWERS.items():
-        app.add_exception_handler(error, partial(_answer, status, code))
+    for error, (status, code) in RESPONSES.items():
+        app.add_exception_handler(error, partial(_respond, status, code))
 
 
-ANSWERS: dict[type[AllsourceAuthError], tuple[int, str]] = {
+RESPONSES: dict[type[AllsourceAuthError], tuple[int, str]] = {
     NotFound: (404, "NOT_FOUND"),
     Conflict: (409, "CONFLICT"),
     VersionConflict: (409, "CONFLICT"),
@@ -79,11 +90,11 @@ ANSWERS: dict[type[AllsourceAuthError], tuple[int, str]] = {
 }
 
 
-async def _answer(status: int, code: str, request: Request, error: Exception) -> JSONResponse:
+async def _respond(status: int, code: str, request: Request, error: Exception) -> JSONResponse:
     if isinstance(error, Storage) and error.reason != "locked":
-        raise error  # waiting does not help
+        raise error  # a retry would not help
     headers: dict[str, str] = {}
     if status == 503:
-        told = error.retry_after if isinstance(error, RateLimited) else None
-        headers["Retry-After"] = str(max(RETRY_AFTER, round(told or 0)))
+        retry_after = error.retry_after if isinstance(error, RateLimited) else None
+        headers["Retry-After"] = str(max(MIN_RETRY_AFTER, round(retry_after or 0)))
     return JSONResponse({"detail": code}, status, headers)

@@ -1,4 +1,4 @@
-"""What applications declare: their user, OAuth account and access token, and what may be in them."""
+"""Base classes for the user, OAuth account and access token of an application, and the checks of their fields."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ __all__ = [
     "AllsourceBaseUserUUID",
     "Shape",
     "StringIDMixin",
-    "converted",
+    "convert",
     "names",
     "shape",
 ]
@@ -34,28 +34,28 @@ ID = TypeVar("ID")
 T = TypeVar("T")
 
 OWN = ("name", "image", "username", "display_username")
-"""Fields of an application's user that are fields of ours."""
+"""Fields of the application's user that are stored in the same field of `User`."""
 
 DATES = ("created_at", "updated_at")
-"""Fields of ours that an application's user may have to read them."""
+"""Fields of `User` that the application's user may declare. They are read-only."""
 
 EMAILS = "oauth_account_emails"
-"""The key of a user's metadata with the emails that providers know it by, by account: accounts have no such field."""
+"""The key in a user's metadata that holds the emails of its OAuth accounts, by account id. An `Account` has no such field."""
 
 
-class _Shown(msgspec.Struct):
-    """A struct that may be changed, and whose ``repr`` has its id and flags only."""
+class _ReprWithoutSecrets(msgspec.Struct):
+    """A mutable struct whose ``repr`` shows only the id and the flags."""
 
     def __repr__(self) -> str:
         shown = (name for name in self.__struct_fields__ if name == "id" or isinstance(getattr(self, name), bool))
         return f"{type(self).__name__}({', '.join(f'{name}={getattr(self, name)!r}' for name in shown)})"
 
 
-class AllsourceBaseUser(_Shown, Generic[ID], kw_only=True):
-    """A user as fastapi-users wants it. An application makes a subclass, with fields of its own if it likes.
+class AllsourceBaseUser(_ReprWithoutSecrets, Generic[ID], kw_only=True):
+    """The user model of fastapi-users. An application declares a subclass and may add fields.
 
-    Fields of its own need a default, because users that others wrote do not have them; a field
-    ``oauth_accounts: list[OAuthAccount] = []`` brings the OAuth accounts.
+    Added fields need a default, because users that were written elsewhere do not have them. A field
+    ``oauth_accounts: list[OAuthAccount] = []`` adds the OAuth accounts.
     """
 
     id: ID
@@ -67,11 +67,11 @@ class AllsourceBaseUser(_Shown, Generic[ID], kw_only=True):
 
 
 class AllsourceBaseUserUUID(AllsourceBaseUser[uuid.UUID], kw_only=True):
-    """A user whose id is a UUID, as the library makes them: with ``fastapi_users.UUIDIDMixin`` for its manager."""
+    """A user whose id is a UUID, the default of the library. Use ``fastapi_users.UUIDIDMixin`` for the manager."""
 
 
-class AllsourceBaseOAuthAccount(_Shown, Generic[ID], kw_only=True):
-    """A user's account at an OAuth provider. ``expires_at``: seconds since the epoch."""
+class AllsourceBaseOAuthAccount(_ReprWithoutSecrets, Generic[ID], kw_only=True):
+    """A user's account at an OAuth provider. ``expires_at`` is in seconds since the epoch."""
 
     id: ID
     user_id: ID
@@ -84,11 +84,11 @@ class AllsourceBaseOAuthAccount(_Shown, Generic[ID], kw_only=True):
 
 
 class AllsourceBaseOAuthAccountUUID(AllsourceBaseOAuthAccount[uuid.UUID], kw_only=True):
-    """An OAuth account with UUIDs."""
+    """An OAuth account whose ids are UUIDs."""
 
 
-class AllsourceBaseAccessToken(_Shown, Generic[ID], kw_only=True):
-    """A session as fastapi-users wants it. A subclass may have more of a session's fields, such as ``impersonated_by``."""
+class AllsourceBaseAccessToken(_ReprWithoutSecrets, Generic[ID], kw_only=True):
+    """The access-token model of fastapi-users. A subclass may add other fields of `Session`, such as ``impersonated_by``."""
 
     token: str
     user_id: ID
@@ -103,7 +103,7 @@ class AllsourceBaseAccessTokenUUID(AllsourceBaseAccessToken[uuid.UUID], kw_only=
 
 
 class StringIDMixin:
-    """For the manager of users whose ids are any text, such as those that better-auth makes."""
+    """A mixin for the manager of users whose ids are arbitrary text, such as those of better-auth."""
 
     def parse_id(self, value: Any) -> str:
         if not isinstance(value, str):
@@ -116,11 +116,18 @@ NEVER_NONE = frozenset({"id", "email", "hashed_password", "password", "is_active
 BASE = frozenset(AllsourceBaseUser.__struct_fields__)
 
 UNUSABLE = frozenset(entities.User.__struct_fields__) - BASE - {*OWN, *DATES} | values.PASSWORD_KEYS - BASE | {EMAILS}
-"""What an application may not call a field of its own: the store's fields behind the flags, and passwords."""
+"""Names that an added field must not have: other fields of `User`, and passwords."""
 
 
 class Shape(NamedTuple):
-    """The fields of a user type: those of ours, those in metadata, those that can be written; whether it has OAuth accounts."""
+    """The fields of a user type.
+
+    Attributes:
+        own: added fields that are stored in fields of `User`.
+        extra: added fields that are stored in the metadata.
+        writable: all fields that can be written.
+        oauth: whether it has OAuth accounts.
+    """
 
     own: tuple[str, ...]
     extra: tuple[str, ...]
@@ -128,7 +135,7 @@ class Shape(NamedTuple):
     oauth: bool
 
     def require_oauth(self) -> None:
-        """Raises `InvalidInput` for a user type without OAuth accounts."""
+        """Raise `InvalidInput` if the user type has no OAuth accounts."""
         if not self.oauth:
             raise InvalidInput(
                 "user_type", "has no OAuth accounts: give it a field `oauth_accounts: list[OAuthAccount] = []`"
@@ -136,30 +143,28 @@ class Shape(NamedTuple):
 
 
 def shape(user_type: object) -> Shape:
-    """What a user type is made of. Raises `InvalidInput` for one whose fields cannot be kept."""
+    """Return the fields of a user type. Raises `InvalidInput` if a field cannot be stored."""
     if not (isinstance(user_type, type) and issubclass(user_type, AllsourceBaseUser)):
         raise InvalidInput("user_type", "must be a subclass of AllsourceBaseUser")
     fields = [name for name in user_type.__struct_fields__ if name not in BASE and name != "oauth_accounts"]
     if unusable := UNUSABLE.intersection(fields):
-        raise InvalidInput(
-            "user_type", f"cannot have a field called {names(unusable)}, which the store has for other things"
-        )
+        raise InvalidInput("user_type", f"cannot have fields with the reserved names {names(unusable)}")
     own = tuple(name for name in fields if name in OWN or name in DATES)
     extra = tuple(name for name in fields if name not in own)
     return Shape(own, extra, BASE.union(fields).difference(DATES), "oauth_accounts" in user_type.__struct_fields__)
 
 
 def names(found: set[str] | frozenset[str]) -> str:
-    """Names of fields, for people."""
+    """Return names of fields as text for an error message."""
     return ", ".join(sorted(found))
 
 
-def converted(what: str, found: dict[str, Any], wanted: type[T]) -> T:
-    """What is stored, as the application's type. Raises `Json` naming the field that does not fit."""
+def convert(what: str, found: dict[str, Any], wanted: type[T]) -> T:
+    """Convert stored values to a type of the application. Raises `Json` naming the field that does not fit."""
     path = None
     try:
         return msgspec.convert(found, wanted)
     except msgspec.ValidationError as error:
-        # The text may quote a value, so it is not chained; its end names the field.
+        # The message may quote a value, so the error is not chained. The end of the message names the field.
         path = str(error).rpartition("at `")[2].rstrip("`") if "at `" in str(error) else None
     raise Json(f"a stored {what} cannot be read as {wanted.__name__}" + (f" at {path}" if path else ""), path=path)

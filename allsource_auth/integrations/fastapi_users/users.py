@@ -1,4 +1,4 @@
-"""The users of an adapter, for a fastapi-users manager."""
+"""The user database of fastapi-users."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from allsource_auth.integrations.fastapi_users.accounts import (
     is_credential,
     oauth_account,
     oauth_fields,
-    with_email,
+    record_email,
 )
 from allsource_auth.integrations.fastapi_users.errors import OAuthAccountTaken, UserChanged, UserGone
 from allsource_auth.integrations.fastapi_users.models import (
@@ -32,7 +32,7 @@ from allsource_auth.integrations.fastapi_users.models import (
     OWN,
     AllsourceBaseOAuthAccount,
     AllsourceBaseUser,
-    converted,
+    convert,
     shape,
 )
 from allsource_auth.kinds import ACCOUNT, USER
@@ -46,30 +46,31 @@ A = TypeVar("A")
 B = TypeVar("B")
 U = TypeVar("U", bound=AllsourceBaseUser[Any])
 
-Wish = Callable[[entities.User], Mapping[str, Any] | None]
-"""What is to change of a user in this state; ``None`` for nothing."""
+Change = Callable[[entities.User], Mapping[str, Any] | None]
+"""Returns the changes of a user in the given state; ``None`` for no change."""
 
 ADMIN = "admin"
 """The role that makes a user a superuser, as in better-auth's admin plugin."""
 
 NO_PASSWORD = f"$argon2id$v=19$m=65536,t=3,p=4${'A' * 22}${'A' * 43}"
-"""The ``hashed_password`` of a user who has none: a hash of zeros, which nobody knows a password for."""
+"""The ``hashed_password`` of a user without a password: an Argon2 hash of zeros, for which no password is known."""
 
-TIMES = 10
-"""How often a transaction is begun again whose state was changed by others."""
+MAX_ATTEMPTS = 10
+"""Maximum attempts of a transaction that fails with `VersionConflict`."""
 
 
 class AllsourceUserDatabase(BaseUserDatabase[U, ID]):
-    """The users of an adapter, for a fastapi-users manager.
+    """A user database for a fastapi-users manager.
 
-    Cheap to make, so a dependency may make one for each request; all may share one adapter, which the application closes.
+    It is cheap to create, so a dependency can create one per request. All of them share one adapter, which the application
+    closes.
 
     Args:
-        adapter: where the users are.
+        adapter: the adapter that stores the users.
         user_type: the application's user, a subclass of `AllsourceBaseUserUUID` or of ``AllsourceBaseUser[str]``.
-        no_password: the ``hashed_password`` of a user without one; for a password helper that does not read Argon2.
+        no_password: the ``hashed_password`` of a user without a password. Set it if the password helper does not accept Argon2.
 
-    Raises `InvalidInput` for a user type whose fields cannot be kept.
+    Raises `InvalidInput` if a field of ``user_type`` cannot be stored.
     """
 
     def __init__(self, adapter: AllsourceAuthAdapter, user_type: type[U], *, no_password: str = NO_PASSWORD) -> None:
@@ -79,27 +80,27 @@ class AllsourceUserDatabase(BaseUserDatabase[U, ID]):
         self._no_password = values.nonempty("no_password", no_password)
 
     async def get(self, id: ID) -> U | None:  # noqa: A002
-        """The user with this id, or ``None``. Two reads at the same time, of the user and of its credential account."""
+        """Return the user with this id, or ``None``. Two concurrent reads: the user and its credential account."""
         return await self._load(str(id))
 
     async def get_by_email(self, email: str) -> U | None:
-        """The user with this email, in any capitals, or ``None``. Three reads."""
+        """Return the user with this email (case-insensitive), or ``None``. Three reads."""
         user = await self._adapter.users.get_by_email(email)
-        return None if user is None else await self._whole(user, await self._accounts(user.id))
+        return None if user is None else await self._with_accounts(user, await self._accounts(user.id))
 
     async def get_by_oauth_account(self, oauth: str, account_id: str) -> U | None:
-        """The user with this account of a provider, or ``None``."""
+        """Return the user with this account of a provider, or ``None``."""
         self._shape.require_oauth()
         account = await self._adapter.accounts.get_by_provider(oauth, account_id)
         return None if account is None or oauth == CREDENTIAL else await self._load(account.user_id)
 
     async def create(self, create_dict: dict[str, Any]) -> U:
-        """Sign a user up: the user and its credential account in one transaction.
+        """Create a user and its credential account in one transaction.
 
-        Raises ``UserAlreadyExists`` if somebody has the email (in any capitals) or another unique value, also if they came
-        at the same moment; `InvalidInput` for a field that cannot be stored.
+        Raises ``UserAlreadyExists`` if another user has the email (case-insensitive) or another unique value, also under
+        concurrency; `InvalidInput` for a field that cannot be stored.
         """
-        given = self._given(create_dict)
+        given = self._writable(create_dict)
         if "email" not in given:
             raise InvalidInput("email", "is missing")
         key, password = given.pop("id", None), given.pop("hashed_password", None)
@@ -113,71 +114,74 @@ class AllsourceUserDatabase(BaseUserDatabase[U, ID]):
                     user = await tx.users.update(user.id, banned=True)
                 if password is not None:
                     await add_password(tx, user.id, password, id=user.id)
-                # Before anything is sent, so that what the application cannot read is never stored.
+                # Convert the user before the commit, so that a user that the application cannot read is not stored.
                 return self._read(user, password, [])
         except Conflict as conflict:
             raise UserAlreadyExists from conflict
 
     async def update(self, user: U, update_dict: dict[str, Any]) -> U:
-        """Change the given fields, all of them or none; ``user`` itself is brought up to date.
+        """Change the given fields atomically, and update the object ``user``.
 
-        Raises ``UserAlreadyExists`` for an email, or another unique value, that somebody has; `UserChanged`, `UserGone`;
-        `InvalidInput`.
+        Raises ``UserAlreadyExists`` if another user has the email or another unique value, `UserChanged` if the password or the
+        email was changed after ``user`` was read, `UserGone` if the user was deleted, `InvalidInput`.
         """
-        given = self._given(update_dict)
+        given = self._writable(update_dict)
         if "id" in given:
             raise InvalidInput("id", "of a user cannot be changed")
         password = given.pop("hashed_password", None)
         key, known = str(user.id), user.email
 
-        def wish(before: entities.User) -> dict[str, Any] | None:
+        def change(before: entities.User) -> dict[str, Any] | None:
             if given.get("is_verified") and "email" not in given and before.email != known:
                 raise UserChanged
             return self._fields(given, before) or None
 
         try:
             if password is not None:
-                changed = await _again(partial(self._set_password, user, password, wish))
+                changed = await _retried(partial(self._set_password, user, password, change))
             else:
-                changed = await self._adapter.context.collections[USER.name].change(key, wish, state_dependent=False)
+                changed = await self._adapter.context.collections[USER.name].change(key, change, state_dependent=False)
         except Conflict as conflict:
             raise UserAlreadyExists from conflict
         except UserNotFound:
             raise UserGone from None
-        return self._refreshed(user, self._read(changed, password or user.hashed_password, []))
+        return self._refresh(user, self._read(changed, password or user.hashed_password, []))
 
     async def delete(self, user: U) -> None:
-        """Delete a user with everything that is its own: sessions, accounts, memberships, keys. It can be restored."""
+        """Delete a user with its sessions, accounts, memberships and keys.
+
+        ``users.restore`` of the adapter restores the user, but not what was deleted with it.
+        """
         await self._adapter.users.delete(str(user.id))
 
     async def add_oauth_account(  # pyright: ignore[reportIncompatibleMethodOverride]
         self, user: U, create_dict: dict[str, Any]
     ) -> U:
-        """Give a user an account at a provider. One that it has already is brought up to date.
+        """Add an account at a provider to a user. If the user has it already, update its tokens.
 
-        Raises `OAuthAccountTaken` if another user has it, `UserGone`, `InvalidInput`.
+        Raises `OAuthAccountTaken` if another user has the account, `UserGone` if the user was deleted, `InvalidInput`.
         """
         self._shape.require_oauth()
         key = str(user.id)
         given, email = oauth_fields(create_dict)
         try:
-            # One id for all attempts: what a refused one leaves on Allsource, an entry of a list, then leads to the account.
-            await _again(partial(self._link, key, {**given, "id": uuid_text()}, email))
+            # All attempts use one id. So an index entry that a failed attempt leaves on an Allsource points to the account.
+            await _retried(partial(self._link, key, {**given, "id": uuid_text()}, email))
         except UserNotFound:
             raise UserGone from None
         except Conflict as conflict:
             account = await self._adapter.accounts.get_by_provider(given["provider_id"], given["account_id"])
             if account is None or account.user_id != key:
                 raise OAuthAccountTaken from conflict
-            await self._renew(key, account.id, given, email)
-        return await self._reloaded(user)
+            await self._update_account(key, account.id, given, email)
+        return await self._reload(user)
 
     async def update_oauth_account(  # type: ignore[override]
         self, user: U, oauth_account: AllsourceBaseOAuthAccount[Any], update_dict: dict[str, Any]
     ) -> U:
-        """Store the new tokens of an account at a provider; ``oauth_account`` itself is brought up to date.
+        """Store the new tokens of an account at a provider, and update the object ``oauth_account``.
 
-        Raises `UserGone`, also if the account is gone; `InvalidInput`.
+        Raises `UserGone` if the user or the account was deleted, `InvalidInput`.
         """
         self._shape.require_oauth()
         whole = {name: getattr(oauth_account, name) for name in OAUTH_FIELDS} | update_dict
@@ -186,7 +190,7 @@ class AllsourceUserDatabase(BaseUserDatabase[U, ID]):
             raise InvalidInput("account_id", "and oauth_name of an account cannot be changed")
         noted = email == oauth_account.account_email
         try:
-            await self._renew(str(user.id), str(oauth_account.id), given, None if noted else email)
+            await self._update_account(str(user.id), str(oauth_account.id), given, None if noted else email)
         except (UserNotFound, AccountNotFound):
             raise UserGone from None
         for name, value in update_dict.items():
@@ -196,27 +200,27 @@ class AllsourceUserDatabase(BaseUserDatabase[U, ID]):
     # Reading
 
     async def _load(self, key: str) -> U | None:
-        """The user with its accounts, read at the same time."""
-        user, accounts = await _both(self._adapter.users.get(key), self._accounts(key))
-        return None if user is None else await self._whole(user, accounts)
+        """Return a user with its accounts. Both are read concurrently."""
+        user, accounts = await _concurrently(self._adapter.users.get(key), self._accounts(key))
+        return None if user is None else await self._with_accounts(user, accounts)
 
     async def _accounts(self, key: str) -> list[entities.Account]:
-        """All accounts of a user if the user type shows them, else the one where a sign-up here puts the password."""
+        """Return all accounts of a user if the user type has OAuth accounts, else the credential account with the user's id."""
         if self._shape.oauth:
             return await self._adapter.accounts.list_for_user(key)
         account = await self._adapter.accounts.get(key)
         return [] if account is None else [account]
 
-    async def _whole(self, user: entities.User, accounts: list[entities.Account]) -> U | None:
+    async def _with_accounts(self, user: entities.User, accounts: list[entities.Account]) -> U | None:
         if user.email is None:
-            return None  # without an email it is none to fastapi-users
+            return None  # fastapi-users requires an email
         credential = next((account for account in accounts if is_credential(account, user.id)), None)
         if credential is None and not self._shape.oauth:
             credential = await self._adapter.accounts.get_by_provider(CREDENTIAL, user.id)
         return self._read(user, None if credential is None else credential.password, accounts)
 
     def _read(self, user: entities.User, password: str | None, accounts: list[entities.Account]) -> U:
-        """The application's user. Raises `Json` where a stored value does not fit its field."""
+        """Convert to the application's user type. Raises `Json` if a stored value does not fit its field."""
         metadata = user.metadata or {}
         found: dict[str, Any] = {name: metadata[name] for name in self._shape.extra if name in metadata}
         found |= {name: getattr(user, name) for name in self._shape.own}
@@ -237,25 +241,28 @@ class AllsourceUserDatabase(BaseUserDatabase[U, ID]):
             found["oauth_accounts"] = [
                 oauth_account(account, emails.get(account.id) or user.email or "") for account in others
             ]
-        return converted("user", found, self._type)
+        return convert("user", found, self._type)
 
-    def _refreshed(self, user: U, fresh: U, *, accounts: bool = False) -> U:
-        """``user`` itself with what ``fresh`` has, as an object of a session of SQLAlchemy would be."""
+    def _refresh(self, user: U, fresh: U, *, accounts: bool = False) -> U:
+        """Copy the fields of ``fresh`` to ``user`` and return it, as SQLAlchemy refreshes an object of a session."""
         for name in user.__struct_fields__:
             if accounts or name != "oauth_accounts":
                 setattr(user, name, getattr(fresh, name))
         return user
 
-    async def _reloaded(self, user: U) -> U:
+    async def _reload(self, user: U) -> U:
         fresh = await self._load(str(user.id))
         if fresh is None:
             raise UserGone
-        return self._refreshed(user, fresh, accounts=True)
+        return self._refresh(user, fresh, accounts=True)
 
     # Writing
 
-    def _given(self, fields: Mapping[str, Any]) -> dict[str, Any]:
-        """The fields to write, without those that are ``None`` and cannot be: schemas with optional fields send them."""
+    def _writable(self, fields: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the fields to write. Raises `InvalidInput` for a field that cannot be written.
+
+        ``None`` is dropped for fields that cannot be null, because schemas with optional fields send it.
+        """
         found = {name: value for name, value in fields.items() if value is not None or name not in NEVER_NONE}
         for name in found:
             if name not in self._shape.writable:
@@ -265,7 +272,10 @@ class AllsourceUserDatabase(BaseUserDatabase[U, ID]):
         return found
 
     def _fields(self, given: Mapping[str, Any], before: entities.User | None) -> dict[str, Any]:
-        """What of our user's fields is to change, checked, if it is ``before`` now (``None``: it is to be created)."""
+        """Convert fields to checked changes of a `User`.
+
+        ``before`` is the current state of the user, or ``None`` if the user is to be created.
+        """
         found: dict[str, Any] = {}
         extra: dict[str, Any] = {}
         for name, value in given.items():
@@ -288,8 +298,11 @@ class AllsourceUserDatabase(BaseUserDatabase[U, ID]):
             found["metadata"] = {**((before and before.metadata) or {}), **extra}
         return USER.checked(found)
 
-    async def _set_password(self, user: U, password: str, wish: Wish) -> entities.User:
-        """Replace the password that ``user`` has, and change what ``wish`` says, in one transaction."""
+    async def _set_password(self, user: U, password: str, change: Change) -> entities.User:
+        """Replace the password of ``user`` and apply ``change`` in one transaction.
+
+        Raises `UserChanged` if the stored password is not the one in ``user``.
+        """
         key, known = str(user.id), user.hashed_password
 
         def replace(account: entities.Account) -> dict[str, Any]:
@@ -299,10 +312,10 @@ class AllsourceUserDatabase(BaseUserDatabase[U, ID]):
 
         async with self._adapter.transaction() as tx:
             account = await credential_of(tx, key)
-            # A new account takes the user along, so that one who is deleted in this very moment gets none.
-            least: dict[str, Any] | None = {} if account is None else None
+            # An empty change of the user, so that a user that is deleted concurrently gets no new account.
+            no_change: dict[str, Any] | None = {} if account is None else None
             changed: entities.User = await tx.context.collections[USER.name].change(
-                key, lambda before: wish(before) or least, state_dependent=False
+                key, lambda before: change(before) or no_change, state_dependent=False
             )
             if account is not None:
                 await tx.context.collections[ACCOUNT.name].change(account.id, replace)
@@ -315,14 +328,14 @@ class AllsourceUserDatabase(BaseUserDatabase[U, ID]):
     async def _link(self, key: str, given: Mapping[str, Any], email: str) -> None:
         async with self._adapter.transaction() as tx:
             account = await tx.accounts.create(user_id=key, **given)
-            await tx.context.collections[USER.name].change(key, partial(with_email, account.id, email))
+            await tx.context.collections[USER.name].change(key, partial(record_email, account.id, email))
 
-    async def _renew(self, key: str, account: str, given: Mapping[str, Any], email: str | None) -> None:
+    async def _update_account(self, key: str, account: str, given: Mapping[str, Any], email: str | None) -> None:
         tokens = {name: value for name, value in given.items() if name not in ("provider_id", "account_id")}
         await self._adapter.accounts.update(account, **tokens)
         if email is not None:
             await self._adapter.context.collections[USER.name].change(
-                key, partial(with_email, account, email), state_dependent=False
+                key, partial(record_email, account, email), state_dependent=False
             )
 
 
@@ -337,8 +350,8 @@ def _jsonable(name: str, value: Any) -> Any:
         raise InvalidInput(name, f"is a {type(value).__name__}, which cannot be stored as JSON") from None
 
 
-async def _both(first: Awaitable[A], second: Awaitable[B]) -> tuple[A, B]:
-    """Two reads at the same time; the first failure as it is."""
+async def _concurrently(first: Awaitable[A], second: Awaitable[B]) -> tuple[A, B]:
+    """Await two reads concurrently. Raises the first failure, not an exception group."""
 
     async def result(read: Awaitable[T]) -> T:
         return await read
@@ -351,9 +364,9 @@ async def _both(first: Awaitable[A], second: Awaitable[B]) -> tuple[A, B]:
     return one.result(), two.result()
 
 
-async def _again(attempt: Callable[[], Awaitable[T]]) -> T:
-    """A transaction that is begun again when others changed what it rests on. Raises `VersionConflict` after ten times."""
-    for _ in range(TIMES - 1):
+async def _retried(attempt: Callable[[], Awaitable[T]]) -> T:
+    """Run a transaction and retry it on `VersionConflict`. Raises `VersionConflict` after `MAX_ATTEMPTS` attempts."""
+    for _ in range(MAX_ATTEMPTS - 1):
         try:
             return await attempt()
         except VersionConflict:

@@ -365,10 +365,10 @@ async def test_two_schemas_on_one_store_add_up(store: AllsourceAuthAdapter) -> N
     ("schema", "lists", "told"),
     [
         ({"org": {"a": Field("string")}}, {}, "'org'"),
-        ({"2fa": {"a": Field("string")}}, {}, "a letter first"),
+        ({"2fa": {"a": Field("string")}}, {}, "must start with a letter"),
         ({"index": {"a": Field("string")}}, {}, "'index'"),
-        ({"aB": {"a": Field("string")}, "a_b": {"a": Field("string")}}, {}, "cannot be told from"),
-        ({"x": {"a": Field("blob")}}, {}, "no type 'blob'"),
+        ({"aB": {"a": Field("string")}, "a_b": {"a": Field("string")}}, {}, "collides with the model"),
+        ({"x": {"a": Field("blob")}}, {}, "unknown type 'blob'"),
         ({"x": {"_deleted": Field("string")}}, {}, "_deleted"),
         ({"x": {"createdAt": Field("number")}}, {}, "datetime"),
         ({"x": {"a": Field("number")}}, {"x": ["a"]}, "text"),
@@ -454,9 +454,9 @@ async def test_a_transaction_that_loses_runs_again(database: AllsourceDatabaseAd
         runs += 1
         row = await inside.increment_one("rateLimit", [Where("key", "k")], increment={"count": 1})
         if runs == 1:
-            token = database._inside.set(())  # somebody else, in the middle of it
+            token = database._transactions.set(())  # somebody else, in the middle of it
             await database.increment_one("rateLimit", [Where("key", "k")], increment={"count": 10})
-            database._inside.reset(token)
+            database._transactions.reset(token)
         return row
 
     assert (await database.transaction(count))["count"] == 12
@@ -474,9 +474,9 @@ async def test_what_a_transaction_takes_is_what_it_was_taken_for(database: Allso
         runs += 1
         row = await inside.consume_one("deviceCode", [Where("id", "d"), Where("status", "approved")])
         if runs == 1:
-            token = database._inside.set(())  # somebody else, in the middle of it
+            token = database._transactions.set(())  # somebody else, in the middle of it
             await database.update("deviceCode", [Where("id", "d")], {"status": "denied"})
-            database._inside.reset(token)
+            database._transactions.reset(token)
         return row
 
     assert await database.transaction(take) is None

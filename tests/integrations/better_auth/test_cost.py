@@ -140,7 +140,7 @@ async def test_what_is_not_there_takes_one_read(filled: AllsourceDatabaseAdapter
     assert counted.reads == []
 
 
-async def test_other_conditions_look_at_every_row_and_say_so_once(
+async def test_other_conditions_scan_all_rows_and_warn_once(
     filled: AllsourceDatabaseAdapter, counted: CountingStore, caplog: pytest.LogCaptureFixture
 ) -> None:
     for _ in range(2):
@@ -152,14 +152,14 @@ async def test_other_conditions_look_at_every_row_and_say_so_once(
     assert await filled.count("user") == 30
     told = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
     assert told == [
-        "every row is looked at for (user: name eq AND role eq); with lists={'user': ['name']} it would not be",
-        "every row is looked at for (user: email contains)",
-        "every row is looked at for (user: id eq OR banned eq)",
+        "a query scans all rows (user: name eq AND role eq); indexes={'user': ['name']} avoids the scan",
+        "a query scans all rows (user: email contains)",
+        "a query scans all rows (user: id eq OR banned eq)",
     ]
     assert len(counted.reads) == 0
 
 
-async def test_the_advice_helps(
+async def test_index_named_by_the_warning_avoids_the_scan(
     filled: AllsourceDatabaseAdapter, store: AllsourceAuthAdapter, counted: CountingStore
 ) -> None:
     advised = AllsourceDatabaseAdapter(store, indexes={"user": ["name"]})
