@@ -1,4 +1,4 @@
-"""Where a package is not installed, the tests that need it are not collected; ``nox -s integrations`` installs all of them."""
+"""Skip the tests of packages that are not installed. ``nox -s integrations`` installs all of them."""
 
 from __future__ import annotations
 

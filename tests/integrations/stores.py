@@ -1,4 +1,4 @@
-"""An empty adapter on every store: fixtures, for the conftest of an integration."""
+"""Fixtures for the integrations: an adapter on each store, with an empty store."""
 
 from __future__ import annotations
 

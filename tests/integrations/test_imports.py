@@ -1,4 +1,4 @@
-"""Each integration needs its own package and no other; the library needs none of them."""
+"""The library imports no package of an integration, and each integration requires only its own package."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def _run(program: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=60, check=False)
 
 
-def test_the_library_imports_none_of_them() -> None:
+def test_library_imports_no_package_of_an_integration() -> None:
     names = [*OWN.values(), *OTHERS, "fastapi", "pydantic", "starlette"]
     done = _run(f"import sys, allsource_auth; print([name for name in {names!r} if name in sys.modules])")
     assert (done.returncode, done.stdout.strip(), done.stderr) == (0, "[]", "")
@@ -59,7 +59,7 @@ def test_a_module_needs_only_its_own_package(module: str) -> None:
 
 
 @pytest.mark.parametrize("module", OWN)
-def test_without_its_package_a_module_says_which_extra_brings_it(module: str) -> None:
+def test_import_error_names_the_missing_extra(module: str) -> None:
     done = _run(
         REFUSE.format(missing={OWN[module]}) + f"importlib.import_module('allsource_auth.integrations.{module}')"
     )

@@ -22,7 +22,7 @@ def _text(data: bytes) -> str:
 
 
 class Authenticator:
-    """Answers the options that a site gives, as a browser would send the answers on."""
+    """Responds to the options of a site, in the format of a browser."""
 
     def __init__(self, rp_id: str, origin: str) -> None:
         self._rp_id, self._origin = rp_id, origin

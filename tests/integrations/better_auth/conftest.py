@@ -1,4 +1,4 @@
-"""An adapter of the framework on one store, with the models of every plugin that adds some."""
+"""A database adapter of the framework on one store, with the models of all plugins that add models."""
 
 from __future__ import annotations
 

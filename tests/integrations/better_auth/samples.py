@@ -1,4 +1,4 @@
-"""A schema with a field of every type, rows with and without values, and the three adapters that they are kept in."""
+"""A schema with a field of each type, sample rows, and the three adapters to compare: ours, SQLAlchemy, in-memory."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The application as uvicorn starts it, in as many processes as it is told to: on the file or the Allsource ``PLACE``."""
+"""The application for uvicorn with several workers. The environment variable ``PLACE`` is a path or the URL of an Allsource."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ __all__ = ["database", "served"]
 
 
 async def nowhere(*letter: Any) -> None:
-    """A letter that nobody gets; the tests look into the store for what it says."""
+    """Discard an email. The tests read the token from the store."""
 
 
 def database(store: AllsourceAuthAdapter, *plugins: Plugin) -> tuple[AllsourceDatabaseAdapter, FastAPI]:

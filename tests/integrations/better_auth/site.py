@@ -1,4 +1,4 @@
-"""The published package as an application: its FastAPI binding on one database, and what its clients got to hear."""
+"""An application of the published package with its FastAPI binding on one database, and transcripts of its responses."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from fastapi import FastAPI
 
 __all__ = ["BASE", "PASSWORD", "Browser", "Site", "Transcript", "application", "differences", "opened"]
 
-# What is tested happens in the store. At full strength the hashing of passwords would take most of the time of all tests.
+# At full strength the hashing of passwords would take most of the time of the tests.
 better_auth.crypto._SCRYPT_N = 16
 
 BASE = "http://auth.test"
 PASSWORD = "correct horse battery"
 
 Transcript = list[tuple[str, int, Any, dict[str, Any], list[str]]]
-"""What was asked, and of the answer: status, body, the headers that say something, the cookies that were set."""
+"""Per request: method and path, status, body, selected headers, cookies."""
 
 HEADERS = ("location", "x-retry-after", "set-auth-token", "set-auth-jwt", "set-ott", "cache-control", "content-type")
 
@@ -39,7 +39,7 @@ class Browser:
         self._site, self.client = site, client
 
     async def ask(self, method: str, path: str, **options: Any) -> httpx.Response:
-        """Send a request, and write down what was asked and answered."""
+        """Send a request and add it to the transcript."""
         options["headers"] = {"origin": BASE, **options.get("headers", {})}
         url = path if path.startswith("http") else f"/api/auth{path}"
         answer = await self.client.request(method, url, **options)
@@ -56,7 +56,7 @@ class Browser:
         return answer
 
     async def post(self, path: str, expect: int = 200, /, **body: Any) -> Any:
-        """Post a JSON body; the decoded answer. What every flow expects keeps both sides from failing in the same way."""
+        """Post a JSON body and return the decoded response. Asserts the status."""
         answer = await self.ask("POST", path, json=body)
         assert answer.status_code == expect, (path, answer.status_code, answer.text)
         return answer.json() if answer.content else None
@@ -72,7 +72,7 @@ class Browser:
 
 
 def _cookie(text: str) -> str:
-    """A cookie without its value: its name, whether it is cleared, its attributes."""
+    """Return a cookie without its value: name, whether it is cleared, attributes."""
     name, _, rest = text.partition("=")
     value, _, attributes = rest.partition(";")
     attributes = re.sub(r"(expires=)[^;]*", r"\1...", attributes, flags=re.IGNORECASE)
@@ -87,18 +87,18 @@ class Site:
         self._stack = stack
         self.transcript: Transcript = []
         self.sent: list[dict[str, Any]] = []
-        """What would have been sent by mail or as a message."""
+        """Emails and text messages of the application."""
         self.auth: Any = None
         self.app: FastAPI
 
     async def browser(self) -> Browser:
-        """Another client, without cookies."""
+        """Return a new client without cookies."""
         transport = httpx.ASGITransport(self.app)
         client = httpx.AsyncClient(transport=transport, base_url=BASE, timeout=60)
         return Browser(self, await self._stack.enter_async_context(client))
 
     def post_office(self, *names: str) -> Callable[..., Any]:
-        """A function that keeps what it is given under these names, or as it is given."""
+        """Return a callback that adds its arguments to ``sent``, positional ones under ``names``."""
 
         async def send(*values: Any, **named: Any) -> None:
             if len(values) and isinstance(values[0], dict) and not names:
@@ -143,11 +143,11 @@ _PIECES = re.compile(r"[A-Za-z0-9_\-+/=.~%]{8,}|\d{6}")
 
 
 ROUNDED = 5
-"""Seconds by which moments may differ beside: they are rounded, some of them more than once."""
+"""Additional tolerance for times in seconds, because they are rounded, some of them more than once."""
 
 
 class _Pairs:
-    """Which made-up value of one side is which of the other: each has one partner. ``apart``: seconds between both sides."""
+    """One-to-one mapping of generated values between both sides. ``apart`` is the tolerance for times in seconds."""
 
     def __init__(self, apart: float) -> None:
         self.apart = apart
@@ -159,9 +159,10 @@ class _Pairs:
 
 
 def differences(left: Transcript, right: Transcript, *, apart: float) -> list[str]:
-    """Where two transcripts differ, ids, tokens and times aside: what is made up may differ, if it does so in one way.
+    """Return the differences between two transcripts.
 
-    ``apart``: the seconds from the beginning of the first to the end of the second, which moments may differ by.
+    Generated values (ids, tokens) may differ if they map one to one. Times may differ by ``apart`` seconds, the time from the
+    start of the first run to the end of the second.
     """
     found: list[str] = []
     pairs = _Pairs(apart + ROUNDED)
@@ -186,7 +187,7 @@ def _differ(pairs: _Pairs, place: str, left: Any, right: Any) -> list[str]:
     if isinstance(left, str) and isinstance(right, str):
         return [] if _same_text(pairs, left, right) else [f"{place}: {left!r} and {right!r}"]
     if type(left) is type(right) and isinstance(left, int | float) and left != right:
-        # What is left until a moment, and moments, in seconds or milliseconds.
+        # Durations and points in time, in seconds or milliseconds.
         size = min(left, right)
         near = pairs.apart * (1000 if size >= 10**11 or 100_000 < size <= 10**8 else 1)
         return [] if abs(left - right) <= near else [f"{place}: {left!r} and {right!r}"]
@@ -204,10 +205,10 @@ def _same_text(pairs: _Pairs, left: str, right: str) -> bool:
 
 
 _TOKEN = re.compile(r"eyJ[\w-]+[.]eyJ[\w-]+[.][\w-]+")
-"""A signed token. Two of the same second are the same one, so what they say is compared."""
+"""A signed token. Its header and claims are compared, because two tokens of the same second are equal."""
 
 _CLOCK = re.compile(r"(?:\w+=)?(\d{10}|\d{13})")
-"""A moment in seconds or milliseconds, alone or in a query."""
+"""A point in time in seconds or milliseconds, alone or in a query."""
 
 
 def _alike(pairs: _Pairs, left: str, right: str) -> bool:
@@ -220,16 +221,16 @@ def _alike(pairs: _Pairs, left: str, right: str) -> bool:
 
 
 def _said(token: str) -> list[Any]:
-    """What a signed token says: its header and its claims."""
+    """Return the header and the claims of a signed token."""
     return [json.loads(urlsafe_b64decode(part + "==")) for part in token.split(".")[:2]]
 
 
 _CODE = re.compile(r"[A-Za-z0-9]{5}-[A-Za-z0-9]{5}|[A-HJ-NP-Z2-9]{8}")
-"""A backup code, a device's code: now and then one has small letters only, or capitals only, like a word."""
+"""A backup code or a device code. It may consist of lowercase or uppercase letters only, like a word."""
 
 
 def _made_up(left: str, right: str) -> bool:
-    """Whether both look like something that nobody wrote: not words in capitals, not plain words."""
+    """Return whether both look generated: neither plain words nor uppercase words."""
     if _CODE.fullmatch(left) and _CODE.fullmatch(right):
         return True
     return not any(re.fullmatch(r"[A-Z_]+|[a-z]+|[a-z-]+", text) and len(text) < 24 for text in (left, right))

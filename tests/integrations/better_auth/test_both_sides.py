@@ -1,4 +1,4 @@
-"""What the framework writes the library shows, and the other way: the same streams, values, lists and history."""
+"""The library reads what the framework writes, and the reverse: the same streams, values, indexes and history."""
 
 from __future__ import annotations
 
@@ -32,7 +32,9 @@ async def signed_up(database: AllsourceDatabaseAdapter, who: str = "ada", **more
     return user
 
 
-async def test_a_user_is_one_user(database: AllsourceDatabaseAdapter, store: AllsourceAuthAdapter) -> None:
+async def test_users_of_framework_and_library_are_the_same(
+    database: AllsourceDatabaseAdapter, store: AllsourceAuthAdapter
+) -> None:
     with audit(actor="sign-up", ip="203.0.113.7"):
         row = await signed_up(database, username="ada")
     user = await store.users.get_by_email("ADA@example.org")
@@ -53,7 +55,7 @@ async def test_a_user_is_one_user(database: AllsourceDatabaseAdapter, store: All
     assert labels == ["UserCreated", "UserUpdated", "UserUpdated"]
 
 
-async def test_fields_of_plugins_survive_the_library_and_its_own_survive_the_framework(
+async def test_writes_of_one_side_keep_fields_of_the_other(
     database: AllsourceDatabaseAdapter, store: AllsourceAuthAdapter
 ) -> None:
     await signed_up(database, phoneNumber="+44 1", phoneNumberVerified=True)
@@ -68,7 +70,7 @@ async def test_fields_of_plugins_survive_the_library_and_its_own_survive_the_fra
     assert (await database.find_one("user", [Where("phoneNumber", "+44 1")]) or {})["name"] == "Ada"
 
 
-async def test_unique_fields_of_plugins_are_unique_whoever_deletes_and_restores(
+async def test_unique_fields_of_plugins_after_delete_and_restore(
     database: AllsourceDatabaseAdapter, store: AllsourceAuthAdapter
 ) -> None:
     await signed_up(database, "ada", phoneNumber="+44 1")
@@ -112,7 +114,7 @@ async def test_check_and_reindex_know_the_kinds_of_plugins(
         ("rateLimit", {"key": "k", "count": 1}, (409, "UNIQUE_CONSTRAINT_VIOLATION")),
     ],
 )
-async def test_a_value_that_is_taken(
+async def test_taken_unique_value_is_refused(
     database: AllsourceDatabaseAdapter, model: str, given: dict[str, Any], refusal: tuple[int, str]
 ) -> None:
     await signed_up(database, username="ada")
@@ -130,7 +132,9 @@ async def test_a_value_that_is_taken(
     assert await database.count(model) == before
 
 
-async def test_a_session(database: AllsourceDatabaseAdapter, store: AllsourceAuthAdapter) -> None:
+async def test_sessions_of_framework_and_library_are_the_same(
+    database: AllsourceDatabaseAdapter, store: AllsourceAuthAdapter
+) -> None:
     await signed_up(database)
     given = {
         "id": "s1",
@@ -159,7 +163,7 @@ async def test_a_session(database: AllsourceDatabaseAdapter, store: AllsourceAut
     assert await database.find_one("session", [Where("id", "s1")]) is None
 
 
-async def test_a_key_does_not_change(database: AllsourceDatabaseAdapter) -> None:
+async def test_update_of_a_key_finds_no_row(database: AllsourceDatabaseAdapter) -> None:
     await signed_up(database)
     assert await database.update("user", [Where("id", "id-ada")], {"id": "other", "name": "X"}) is None
     same = await database.update("user", [Where("id", "id-ada")], {"id": "id-ada", "name": "X"})
@@ -167,9 +171,7 @@ async def test_a_key_does_not_change(database: AllsourceDatabaseAdapter) -> None
     assert same["name"] == "X"
 
 
-async def test_deleting_a_user_deletes_what_is_its_own(
-    database: AllsourceDatabaseAdapter, store: AllsourceAuthAdapter
-) -> None:
+async def test_deleting_a_user_cascades(database: AllsourceDatabaseAdapter, store: AllsourceAuthAdapter) -> None:
     await signed_up(database)
     await database.create("session", {"token": "t", "userId": "id-ada", "expiresAt": now() + WEEK})
     await database.create("account", {"accountId": "a", "providerId": "p", "userId": "id-ada"})
@@ -209,7 +211,7 @@ async def test_an_api_key_and_a_passkey(database: AllsourceDatabaseAdapter, stor
     assert (passkey.user_id, passkey.backed_up, passkey.aaguid) == ("id-ada", True, "guid")  # type: ignore[attr-defined]
 
 
-async def test_metadata_of_an_organization_is_text_there_and_an_object_here(
+async def test_metadata_of_an_organization_is_converted_from_json_text(
     database: AllsourceDatabaseAdapter, store: AllsourceAuthAdapter
 ) -> None:
     given = {"name": "O", "slug": "o", "createdAt": now(), "metadata": '{"plan":"gold","seats":[1,2]}'}
@@ -230,10 +232,10 @@ async def test_metadata_of_an_organization_is_text_there_and_an_object_here(
             await database.update("organization", [Where("slug", "o")], {"metadata": text})
 
 
-async def test_a_verification_can_be_made_again_under_its_id(
+async def test_id_of_a_removed_verification_can_be_reused(
     database: AllsourceDatabaseAdapter, store: AllsourceAuthAdapter
 ) -> None:
-    """The framework reserves a name by the id that it derives of it, and reserves it again later."""
+    """The framework derives the id of a reservation from its name, so a later reservation has the same id."""
     for value in ("first", "second"):
         given = {"id": "reserved", "identifier": "name", "value": value, "expiresAt": now() + WEEK}
         await database.create("verification", given)
@@ -248,7 +250,7 @@ async def test_a_verification_can_be_made_again_under_its_id(
         await store.context.collections["verification"].restore("reserved")
 
 
-async def test_null_and_absent(database: AllsourceDatabaseAdapter) -> None:
+async def test_null_and_absent_fields_of_rows(database: AllsourceDatabaseAdapter) -> None:
     absent = await signed_up(database, "ada")
     null = await signed_up(database, "bob", image=None, username=None)
     assert ("image" in absent, "image" in null, null["image"]) == (False, True, None)
@@ -282,7 +284,7 @@ async def test_ids_are_made_as_configured(store: AllsourceAuthAdapter, way: Any)
     assert await store.users.get(row["id"]) is not None
 
 
-async def test_the_times_of_a_row_are_the_framework_s(database: AllsourceDatabaseAdapter) -> None:
+async def test_framework_sets_the_times_of_a_row(database: AllsourceDatabaseAdapter) -> None:
     old = datetime(2020, 1, 1, tzinfo=UTC)
     row = await signed_up(database, createdAt=old, updatedAt=old.replace(tzinfo=None))
     found = await database.find_one("user", [Where("id", "id-ada")])
@@ -375,7 +377,7 @@ async def test_two_schemas_on_one_store_add_up(store: AllsourceAuthAdapter) -> N
         ({"x": {"a": Field("number")}}, {"x": ["b"]}, "no field 'b'"),
     ],
 )
-def test_a_schema_that_cannot_be_kept(store: AllsourceAuthAdapter, schema: Any, lists: Any, told: str) -> None:
+def test_unsupported_schema_is_refused(store: AllsourceAuthAdapter, schema: Any, lists: Any, told: str) -> None:
     with pytest.raises(InvalidInput, match=told):
         AllsourceDatabaseAdapter(store, indexes=lists).init(schema)
 
@@ -392,7 +394,7 @@ def test_a_schema_that_cannot_be_kept(store: AllsourceAuthAdapter, schema: Any, 
         ("email", " a@b.c"),
     ],
 )
-async def test_a_value_that_cannot_be_stored(database: AllsourceDatabaseAdapter, field: str, value: Any) -> None:
+async def test_invalid_value_is_refused(database: AllsourceDatabaseAdapter, field: str, value: Any) -> None:
     with pytest.raises(InvalidInput, match=r"name|email|ban_expires|phone_number|nothing"):
         await signed_up(database, **{field: value})
     assert await database.count("user") == 0
@@ -445,7 +447,7 @@ async def test_a_transaction_that_fails_leaves_nothing(database: AllsourceDataba
     assert not isinstance(refused.value, APIError)
 
 
-async def test_a_transaction_that_loses_runs_again(database: AllsourceDatabaseAdapter) -> None:
+async def test_transaction_is_retried_after_a_version_conflict(database: AllsourceDatabaseAdapter) -> None:
     await database.create("rateLimit", {"id": "r", "key": "k", "count": 1})
     runs = 0
 
@@ -454,7 +456,7 @@ async def test_a_transaction_that_loses_runs_again(database: AllsourceDatabaseAd
         runs += 1
         row = await inside.increment_one("rateLimit", [Where("key", "k")], increment={"count": 1})
         if runs == 1:
-            token = database._transactions.set(())  # somebody else, in the middle of it
+            token = database._transactions.set(())  # a concurrent writer outside the transaction
             await database.increment_one("rateLimit", [Where("key", "k")], increment={"count": 10})
             database._transactions.reset(token)
         return row
@@ -463,7 +465,7 @@ async def test_a_transaction_that_loses_runs_again(database: AllsourceDatabaseAd
     assert runs == 2
 
 
-async def test_what_a_transaction_takes_is_what_it_was_taken_for(database: AllsourceDatabaseAdapter) -> None:
+async def test_transaction_checks_the_condition_of_a_consumed_row_again(database: AllsourceDatabaseAdapter) -> None:
     soon = now() + WEEK
     given = {"id": "d", "deviceCode": "d", "userCode": "u", "expiresAt": soon, "status": "approved"}
     await database.create("deviceCode", given)
@@ -474,7 +476,7 @@ async def test_what_a_transaction_takes_is_what_it_was_taken_for(database: Allso
         runs += 1
         row = await inside.consume_one("deviceCode", [Where("id", "d"), Where("status", "approved")])
         if runs == 1:
-            token = database._transactions.set(())  # somebody else, in the middle of it
+            token = database._transactions.set(())  # a concurrent writer outside the transaction
             await database.update("deviceCode", [Where("id", "d")], {"status": "denied"})
             database._transactions.reset(token)
         return row
@@ -484,7 +486,7 @@ async def test_what_a_transaction_takes_is_what_it_was_taken_for(database: Allso
     assert await database.count("deviceCode") == 1
 
 
-async def test_a_plugin_that_comes_later_finds_what_is_there_after_a_reindex(store: AllsourceAuthAdapter) -> None:
+async def test_plugin_added_later_finds_existing_rows_after_reindex(store: AllsourceAuthAdapter) -> None:
     before = AllsourceDatabaseAdapter(store)
     before.init(CORE_SCHEMA)
     await before.create("session", {"id": "s", "token": "t", "userId": "u", "expiresAt": now() + WEEK})
@@ -495,7 +497,9 @@ async def test_a_plugin_that_comes_later_finds_what_is_there_after_a_reindex(sto
     assert (await before.find_one("session", [Where("id", "s")]) or {})["token"] == "t"
 
 
-async def test_no_secret_is_told(database: AllsourceDatabaseAdapter, caplog: pytest.LogCaptureFixture) -> None:
+async def test_no_secret_in_repr_logs_or_errors(
+    database: AllsourceDatabaseAdapter, caplog: pytest.LogCaptureFixture
+) -> None:
     caplog.set_level("DEBUG")
     secret = "c4n4ry"
     await database.create("jwks", {"publicKey": "p", "privateKey": secret, "createdAt": now()})

@@ -1,4 +1,4 @@
-"""What the framework's look-ups cost in reads of the store, whatever it holds, and what is said where they cost more."""
+"""Reads of the store per query of the framework, independent of its size, and the warning about full scans."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ SOON = NOW + timedelta(days=1)
 
 @pytest.fixture
 async def filled(database: AllsourceDatabaseAdapter, counted: CountingStore) -> AllsourceDatabaseAdapter:
-    """Thirty of everything, each with values of its own."""
+    """Thirty rows of each model, with distinct values."""
     for number in range(30):
         n = str(number)
         await database.create("user", {"id": n, "name": n, "email": f"{n}@e.org", "username": n, "phoneNumber": n})
@@ -78,7 +78,7 @@ LOOK_UPS: list[tuple[int, str, list[Where], dict[str, Any]]] = [
     LOOK_UPS,
     ids=[f"{model}-{'-'.join(clause.field for clause in where)}" for _, model, where, _ in LOOK_UPS],
 )
-async def test_look_up(
+async def test_lookup_reads(
     filled: AllsourceDatabaseAdapter,
     counted: CountingStore,
     reads: int,
@@ -124,7 +124,7 @@ async def test_a_list_of_any_length_is_two_statements(model: str, where: list[Wh
     assert len(statements) <= 2
 
 
-async def test_what_is_not_there_takes_one_read(filled: AllsourceDatabaseAdapter, counted: CountingStore) -> None:
+async def test_missing_row_takes_one_read(filled: AllsourceDatabaseAdapter, counted: CountingStore) -> None:
     for model, where in (
         ("user", [Where("email", "nobody@e.org")]),
         ("session", [Where("token", "none")]),
@@ -170,10 +170,10 @@ async def test_index_named_by_the_warning_avoids_the_scan(
     assert (len(counted.reads), counted.scans) == (2, [])
 
 
-async def test_an_index_is_a_list_but_a_reference_is_shorter(
+async def test_reference_is_preferred_to_an_index_of_a_plain_field(
     store: AllsourceAuthAdapter, counted: CountingStore, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Fields of plugins' own models on which the schema has an index, and the addresses of wallets."""
+    """Fields that the schema of a plugin indexes, and the addresses of wallets."""
     user = Reference("user", "id")
     role = {
         "role": Field("string", index=True),
@@ -202,7 +202,7 @@ async def test_an_index_is_a_list_but_a_reference_is_shorter(
     assert len(counted.scans) == 1
 
 
-async def test_a_model_that_only_has_the_name_of_a_plugins_is_kept(store: AllsourceAuthAdapter) -> None:
+async def test_model_with_the_name_but_not_the_field_of_a_plugin(store: AllsourceAuthAdapter) -> None:
     database = AllsourceDatabaseAdapter(store)
     database.init({**CORE_SCHEMA, "walletAddress": {"address": Field("number")}})
     await database.create("walletAddress", {"address": 7})

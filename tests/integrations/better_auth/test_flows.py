@@ -1,4 +1,4 @@
-"""The published package over HTTP, on our database and on its own: the same answers, request by request."""
+"""The published package over HTTP, on our database and on its own: equal responses, request by request."""
 
 from __future__ import annotations
 
@@ -42,8 +42,8 @@ async def sqlite() -> AsyncIterator[BaseAdapter]:
         await engine.dispose()
 
 
-async def told(flow: str, adapter: BaseAdapter) -> Transcript:
-    """The answers that a flow gets."""
+async def transcript_of(flow: str, adapter: BaseAdapter) -> Transcript:
+    """Run a flow and return the transcript of its responses."""
     options, steps = FLOWS[flow]
     async with opened(adapter, options) as site:
         await steps(site)
@@ -62,12 +62,12 @@ TARGETS_USED = ("sqlite-file", "local", "core-0.23.0", "core-0.27.0")
     ],
 )
 @pytest.mark.parametrize("flow", FLOWS)
-async def test_the_same_answers(flow: str, target: Target, tmp_path: Path) -> None:
+async def test_responses_match_the_own_database(flow: str, target: Target, tmp_path: Path) -> None:
     async with target.start(tmp_path, ManualClock(datetime.now(UTC))) as site, sqlite() as theirs:
         began = monotonic()
-        expected = await told(flow, theirs)
+        expected = await transcript_of(flow, theirs)
         store = AllsourceAuthAdapter.with_store(site.store("default"))
-        ours = await told(flow, AllsourceDatabaseAdapter(store))
+        ours = await transcript_of(flow, AllsourceDatabaseAdapter(store))
         found = differences(ours, expected, apart=monotonic() - began)
         assert found == [], found
         assert len(ours) >= 3
@@ -76,8 +76,8 @@ async def test_the_same_answers(flow: str, target: Target, tmp_path: Path) -> No
 
 @pytest.mark.parametrize("flow", ["organization", "core"])
 @pytest.mark.parametrize("spoilt", ["a field is missing", "a null is text", "a row too few", "an old row"])
-async def test_a_difference_is_found(flow: str, spoilt: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The comparison fails where the database is not as it should be."""
+async def test_comparison_finds_a_difference(flow: str, spoilt: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The comparison fails if the database returns wrong rows."""
     row, find_many = Table.row, AllsourceDatabaseAdapter.find_many
     first: dict[str, dict[str, Any]] = {}
 
@@ -97,18 +97,18 @@ async def test_a_difference_is_found(flow: str, spoilt: str, monkeypatch: pytest
 
     async with AllsourceAuthAdapter.embedded() as store, sqlite() as theirs:
         began = monotonic()
-        expected = await told(flow, theirs)
+        expected = await transcript_of(flow, theirs)
         monkeypatch.setattr(Table, "row", changed)
         monkeypatch.setattr(AllsourceDatabaseAdapter, "find_many", fewer)
         try:
-            ours = await told(flow, AllsourceDatabaseAdapter(store))
+            ours = await transcript_of(flow, AllsourceDatabaseAdapter(store))
         except (AssertionError, LookupError, StopIteration, RuntimeError):
             return
         assert differences(ours, expected, apart=monotonic() - began) != []
 
 
 def shipped() -> set[type[Plugin]]:
-    """The plugins of the package."""
+    """Return all plugins of the package."""
     modules = pkgutil.walk_packages(plugins_ext.__path__, f"{plugins_ext.__name__}.")
     found = {
         value for module in modules for value in vars(import_module(module.name)).values() if isinstance(value, type)
@@ -117,7 +117,7 @@ def shipped() -> set[type[Plugin]]:
 
 
 def written() -> set[str]:
-    """The routes that the sources of the package name: those of options that no flow has, too."""
+    """Return the routes in the sources of the package, also those of options that no flow sets."""
     found = set()
     for file in Path(better_auth.__file__).parent.rglob("*.py"):
         for node in ast.walk(ast.parse(file.read_text())):
@@ -128,7 +128,7 @@ def written() -> set[str]:
 
 
 def route(site: Site, asked: str) -> str | None:
-    """Which one answers a request."""
+    """Return the route that matches a request."""
     method, _, path = asked.partition(" ")
     parts = path.strip("/").split("/")
     for known, segments, _ in site.auth._routes:
@@ -139,8 +139,8 @@ def route(site: Site, asked: str) -> str | None:
     return None
 
 
-async def test_every_route_of_every_plugin_is_asked() -> None:
-    """And succeeds at least once: an answer that is no refusal, and sends nobody away with an error."""
+async def test_flows_cover_every_route_of_every_plugin() -> None:
+    """Each route also succeeds at least once: neither an error status nor a redirect with an error."""
     used: set[type[Plugin]] = set()
     known, asked, succeeded = written(), set(), set()
     for options, steps in FLOWS.values():

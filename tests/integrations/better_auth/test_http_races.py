@@ -1,4 +1,4 @@
-"""Requests at the same time: to an application in this process, and to one that runs in two; on each kind of store."""
+"""Concurrent requests to an application in one process and in two processes, on each kind of store."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Race:
     database: AllsourceDatabaseAdapter
 
     async def together(self, count: int, ask: Callable[[int], Awaitable[httpx.Response]]) -> Counter[str]:
-        """The outcomes of so many requests at once: the status, and the code of a refusal."""
+        """Send concurrent requests. Return the status and the error code of each response."""
         answers = await asyncio.gather(*map(ask, range(count)))
         return Counter(
             f"{answer.status_code} {answer.json().get('code', '') if answer.status_code != 200 else ''}".strip()
@@ -75,7 +75,7 @@ def opened(place: str, where: str) -> AllsourceAuthAdapter:
 
 @pytest.fixture(params=PLACES)
 async def here(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Race]:
-    """The application in this process."""
+    """Run the application in this process."""
     async with kept(request.param, tmp_path) as where, opened(request.param, where) as store:
         adapter, app = database(store)
         transport = httpx.ASGITransport(app)
@@ -85,7 +85,7 @@ async def here(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[
 
 @pytest.fixture(params=PLACES[1:])
 async def two_processes(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Race]:
-    """The application in two processes of uvicorn's, on one store."""
+    """Run the application in two uvicorn workers on one store."""
     async with kept(request.param, tmp_path) as where, opened(request.param, where) as store:
         adapter, _ = database(store)
         with socket.socket() as listening:
@@ -108,7 +108,7 @@ async def two_processes(request: pytest.FixtureRequest, tmp_path: Path) -> Async
 
 
 async def _up(client: httpx.AsyncClient, process: asyncio.subprocess.Process) -> None:
-    """Wait until the application answers."""
+    """Wait until the application responds."""
     async with asyncio.timeout(60):
         while process.returncode is None:
             try:
@@ -159,11 +159,11 @@ async def _counted(race: Race, count: int) -> None:
     assert [row["count"] for row in rows] == [count]
 
 
-async def test_one_of_200_sign_ups_with_one_email(here: Race) -> None:
+async def test_one_of_200_sign_ups_gets_the_email(here: Race) -> None:
     await _sign_ups(here, 200)
 
 
-async def test_one_of_200_sign_ups_of_one_append_each(here: Race) -> None:
+async def test_one_of_200_atomic_sign_ups_gets_the_email(here: Race) -> None:
     adapter, app = database(here.store, AtomicSignUp())
     transport = httpx.ASGITransport(app)
     async with httpx.AsyncClient(transport=transport, base_url=BASE, headers=ORIGIN, timeout=120) as client:

@@ -1,4 +1,4 @@
-"""Many callers at the same time: each row is taken once, each step is counted, each value has one owner."""
+"""Concurrent callers: each row is consumed once, each increment is counted, each unique value has one owner."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ async def databases(request: pytest.FixtureRequest, tmp_path: Path) -> Any:
         await store.aclose()
 
 
-async def test_one_of_200_consumes(databases: list[AllsourceDatabaseAdapter]) -> None:
+async def test_one_of_200_callers_consumes_a_row(databases: list[AllsourceDatabaseAdapter]) -> None:
     for model, given in (
         ("verification", {"id": "v", "identifier": "i", "value": "x", "expiresAt": SOON}),
         ("deviceCode", {"id": "v", "deviceCode": "d", "userCode": "u", "expiresAt": SOON, "status": "approved"}),
@@ -48,7 +48,7 @@ async def test_one_of_200_consumes(databases: list[AllsourceDatabaseAdapter]) ->
         assert await databases[0].count(model) == 0
 
 
-async def test_several_rows_are_taken_one_by_one(databases: list[AllsourceDatabaseAdapter]) -> None:
+async def test_each_of_several_rows_is_consumed_once(databases: list[AllsourceDatabaseAdapter]) -> None:
     for number in range(20):
         await databases[0].create(
             "verification", {"id": str(number), "identifier": "i", "value": "x", "expiresAt": SOON}
@@ -59,7 +59,7 @@ async def test_several_rows_are_taken_one_by_one(databases: list[AllsourceDataba
     assert Counter(row["id"] for row in taken if row is not None) == Counter(map(str, range(20)))
 
 
-async def test_100_steps_are_counted(databases: list[AllsourceDatabaseAdapter]) -> None:
+async def test_100_concurrent_increments_are_counted(databases: list[AllsourceDatabaseAdapter]) -> None:
     await databases[0].create("rateLimit", {"key": "k", "count": 0})
     where = [Where("key", "k"), Where("count", 70, "lt")]
     rows = await asyncio.gather(*(each.increment_one("rateLimit", where, {"count": 1}) for each in databases[50:150]))
@@ -67,7 +67,7 @@ async def test_100_steps_are_counted(databases: list[AllsourceDatabaseAdapter]) 
     assert (await databases[0].find_one("rateLimit", [Where("key", "k")]) or {})["count"] == 70
 
 
-async def test_one_of_200_has_the_email(databases: list[AllsourceDatabaseAdapter]) -> None:
+async def test_one_of_200_creates_gets_the_email(databases: list[AllsourceDatabaseAdapter]) -> None:
     async def sign_up(number: int) -> str:
         try:
             row = await databases[number].create(
@@ -83,7 +83,7 @@ async def test_one_of_200_has_the_email(databases: list[AllsourceDatabaseAdapter
     assert [row["id"] for row in await databases[0].find_many("user")] == [winner]
 
 
-async def test_of_200_updates_under_a_condition_one_applies(databases: list[AllsourceDatabaseAdapter]) -> None:
+async def test_one_of_200_conditional_updates_applies(databases: list[AllsourceDatabaseAdapter]) -> None:
     await databases[0].create(
         "deviceCode", {"id": "d", "deviceCode": "d", "userCode": "u", "expiresAt": SOON, "status": "pending"}
     )
@@ -111,7 +111,7 @@ async def test_updates_of_different_fields_all_survive(databases: list[Allsource
         ("deviceCode", {"id": "v", "deviceCode": "d", "userCode": "u", "expiresAt": SOON, "status": "approved"}),
     ],
 )
-async def test_of_transactions_that_take_one_row_one_does(
+async def test_one_of_several_transactions_consumes_a_row(
     databases: list[AllsourceDatabaseAdapter], model: str, given: dict[str, Any]
 ) -> None:
     await databases[0].create(model, given)
@@ -132,7 +132,7 @@ async def test_of_transactions_that_take_one_row_one_does(
     assert await databases[0].count("jwks") == 1
 
 
-async def test_who_is_kept_waiting_is_refused_as_well(tmp_path: Path) -> None:
+async def test_caller_that_is_kept_waiting_is_refused_as_well(tmp_path: Path) -> None:
     """The framework hashes passwords on the event loop, so minutes may pass between two steps of a mutation."""
     async with AllsourceAuthAdapter.embedded(tmp_path / "auth.db") as store:
         database = AllsourceDatabaseAdapter(store)
@@ -149,7 +149,7 @@ async def test_who_is_kept_waiting_is_refused_as_well(tmp_path: Path) -> None:
 
 
 class Behind(WrappedStore):
-    """Plain reads answer what they answered first, as a replica does that has stopped; decisive ones answer what is stored."""
+    """Simulates a stopped replica: plain reads repeat their first result; reads with ``require_leader`` are current."""
 
     def __init__(self, store: EventStore) -> None:
         super().__init__(store)
@@ -160,8 +160,8 @@ class Behind(WrappedStore):
         return found if require_leader else self._seen.setdefault(stream, found)
 
 
-async def test_a_replica_that_has_stopped_holds_nobody_up(tmp_path: Path) -> None:
-    """It offers for ever what was taken; each row is decided upon once."""
+async def test_stopped_replica_does_not_block_callers(tmp_path: Path) -> None:
+    """The replica returns consumed rows repeatedly, so each row is tried only once."""
     path = tmp_path / "auth.db"
     behind = AllsourceAuthAdapter.with_store(Behind(SqliteStore(SqliteLog(path))))
     async with AllsourceAuthAdapter.embedded(path) as ahead, behind:

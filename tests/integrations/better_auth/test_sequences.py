@@ -1,6 +1,6 @@
-"""Random sequences of writes, alone and in transactions that may fail, held against the framework's SQLite adapter.
+"""Random sequences of writes and transactions, compared with the framework's SQLite adapter.
 
-None of these transactions gives a row a unique value that another one has just given up, which the library refuses.
+No transaction moves a unique value from one row to another, because the library does not support that.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ REFUSED = "refused"
 
 
 class GivenUp(Exception):
-    """What ends a transaction without effect."""
+    """Raised to roll back a transaction."""
 
 
 async def step(adapter: BaseAdapter, kind: str, number: int, draw: random.Random) -> Any:
-    """One write; the same one for the same state of ``draw``."""
+    """Perform one write, determined by the state of ``draw``."""
     key, code = str(draw.randrange(8)), draw.choice([None, "c1", "c2", "c3"])
     here = [Where("id", key)]
     if kind == "create":
@@ -60,7 +60,7 @@ INSIDE = ("create", "create", "update", "update_many", "delete_many", "find")
 
 
 async def outcome(adapter: BaseAdapter, seed: int, number: int) -> Any:
-    """What a write, or a transaction of several, comes to."""
+    """Perform a write, or a transaction of several, and return its outcome."""
     draw = random.Random(f"{seed} {number}")
     if draw.random() < 0.7:
         kinds, given_up = [draw.choice(ALONE)], False
@@ -82,7 +82,7 @@ async def outcome(adapter: BaseAdapter, seed: int, number: int) -> Any:
 
 
 @pytest.mark.parametrize("seed", range(12))
-async def test_the_same_comes_of_it(seed: int) -> None:
+async def test_random_sequences_match_the_sqlite_adapter(seed: int) -> None:
     async with adapters() as three:
         refused = 0
         for number in range(60):

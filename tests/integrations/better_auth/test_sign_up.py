@@ -1,4 +1,4 @@
-"""``AtomicSignUp``: user, account and session in one append, with the framework's own answers."""
+"""``AtomicSignUp``: user, account and session in one append, with the framework's regular responses."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def nothing(site: Site) -> dict[str, Any]:
 
 
 def verifying(site: Site) -> dict[str, Any]:
-    """An application that asks for a proof of the address, and tells nobody which addresses it knows."""
+    """An application that verifies emails and does not disclose which emails are registered."""
     letter = site.post_office("user", "url", "token")
     return {
         "email_and_password": EmailAndPassword(enabled=True, require_email_verification=True),
@@ -63,12 +63,12 @@ async def served(store: AllsourceAuthAdapter, options: Options = nothing) -> Asy
 
 
 async def left(store: AllsourceAuthAdapter) -> list[int]:
-    """How many users, accounts and sessions there are."""
+    """Return the numbers of users, accounts and sessions."""
     return [len([one async for one in kept.scan()]) for kept in (store.users, store.accounts, store.sessions)]
 
 
 @pytest.mark.parametrize("flow", FLOWS)
-async def test_the_same_answers(flow: str) -> None:
+async def test_responses_match_the_plain_sign_up(flow: str) -> None:
     options, steps = FLOWS[flow]
     async with AllsourceAuthAdapter.embedded() as store, sqlite() as theirs:
         began = monotonic()
@@ -81,7 +81,7 @@ async def test_the_same_answers(flow: str) -> None:
         assert not (await store.check()).findings
 
 
-async def test_one_append(counted: CountingStore, store: AllsourceAuthAdapter) -> None:
+async def test_sign_up_is_one_append(counted: CountingStore, store: AllsourceAuthAdapter) -> None:
     async with served(store) as site:
         await (await site.browser()).sign_up("first")  # which writes the settings of a new store
         counted.forget()
@@ -100,8 +100,8 @@ async def test_one_append(counted: CountingStore, store: AllsourceAuthAdapter) -
 
 
 @pytest.mark.parametrize("kept", range(9))
-async def test_who_is_interrupted_leaves_all_or_nothing(kept: int) -> None:
-    """Where a store keeps the first events of a batch, of two claims, two entries, the user, the account, the session."""
+async def test_interrupted_sign_up_stores_all_or_nothing(kept: int) -> None:
+    """On a store without atomic batches: a prefix of two claims, two index entries, the user, the account and the session."""
     store = SqliteStore(SqliteLog(None))
     async with served(AllsourceAuthAdapter.with_store(CrashingStore(store, kept))) as site:
         await (await site.browser()).post("/sign-up/email", 500, **ADA)
@@ -115,7 +115,7 @@ async def test_who_is_interrupted_leaves_all_or_nothing(kept: int) -> None:
         await again.post("/sign-in/email", email="ada@example.org", password=PASSWORD)
 
 
-async def test_hooks_and_letters_come_after_the_append(counted: CountingStore, store: AllsourceAuthAdapter) -> None:
+async def test_hooks_and_emails_run_after_the_append(counted: CountingStore, store: AllsourceAuthAdapter) -> None:
     seen: list[Any] = []
 
     async def hook(row: dict[str, Any], ctx: Any) -> None:
@@ -141,7 +141,7 @@ async def test_hooks_and_letters_come_after_the_append(counted: CountingStore, s
     assert seen == [("before", [0, 0, 0]), ("after", email, [1, 1, 1], True), ("letter", email, [1, 1, 1])]
 
 
-async def test_who_is_refused_gets_no_letter(store: AllsourceAuthAdapter) -> None:
+async def test_refused_sign_up_sends_no_email(store: AllsourceAuthAdapter) -> None:
     async def refused(row: dict[str, Any], ctx: Any) -> bool:
         return False
 
@@ -163,8 +163,8 @@ async def test_who_is_refused_gets_no_letter(store: AllsourceAuthAdapter) -> Non
         assert [letter["user"]["email"] for letter in site.sent] == ["ada@example.org"]
 
 
-async def test_what_a_hook_counts_is_a_part_of_it(store: AllsourceAuthAdapter) -> None:
-    """An invitation that a hook counts down; somebody else does so in between, so the sign-up runs again."""
+async def test_writes_of_before_hooks_are_part_of_the_transaction(store: AllsourceAuthAdapter) -> None:
+    """A hook counts down an invitation. A concurrent write changes it, so the sign-up runs again."""
     others = AllsourceDatabaseAdapter(store)
     attempts = 0
 
@@ -194,8 +194,8 @@ async def test_what_a_hook_counts_is_a_part_of_it(store: AllsourceAuthAdapter) -
     assert await left(store) == [1, 1, 0]
 
 
-async def test_what_a_hook_leaves_running_writes_by_itself(store: AllsourceAuthAdapter) -> None:
-    """A task that was begun inside, and writes when everything is stored."""
+async def test_task_started_by_a_hook_writes_outside_the_transaction(store: AllsourceAuthAdapter) -> None:
+    """A task that is started in the transaction and writes after the commit."""
     begun: list[asyncio.Task[Any]] = []
     stored = asyncio.Event()
 
@@ -220,10 +220,10 @@ async def test_what_a_hook_leaves_running_writes_by_itself(store: AllsourceAuthA
 
 
 @pytest.mark.parametrize("gives_up", [True, False])
-async def test_who_lost_a_name_tries_once_more_as_a_whole(
+async def test_sign_up_that_loses_a_username_runs_once_more(
     counted: CountingStore, store: AllsourceAuthAdapter, gives_up: bool
 ) -> None:
-    """The name is taken while the sign-up runs; ``gives_up``: and free again when it runs once more."""
+    """The username is taken while the sign-up runs. With ``gives_up`` it is free again in the second run."""
     attempts = 0
 
     async def before(row: dict[str, Any], ctx: Any) -> dict[str, Any]:
@@ -249,8 +249,8 @@ async def test_who_lost_a_name_tries_once_more_as_a_whole(
         assert await left(store) == [1, 0, 0]
 
 
-async def test_a_conflict_of_a_hook_that_comes_after_is_the_hooks(store: AllsourceAuthAdapter) -> None:
-    """The sign-up has happened by then, and does not run again."""
+async def test_conflict_in_an_after_hook_is_not_retried(store: AllsourceAuthAdapter) -> None:
+    """The sign-up is already committed and must not run again."""
     runs = 0
 
     async def after(row: dict[str, Any], ctx: Any) -> None:
@@ -267,8 +267,8 @@ async def test_a_conflict_of_a_hook_that_comes_after_is_the_hooks(store: Allsour
     assert await left(store) == [1, 1, 1]
 
 
-async def test_of_many_with_one_email_all_hear_the_same(store: AllsourceAuthAdapter) -> None:
-    """Where known addresses are not told, those who lose a race do not hear of it either."""
+async def test_concurrent_sign_ups_with_one_email_get_equal_responses(store: AllsourceAuthAdapter) -> None:
+    """If the application does not disclose registered emails, the response to the losers of a race does not either."""
     async with served(store, verifying) as site:
         browsers = [await site.browser() for _ in range(50)]
         told = await asyncio.gather(*(browser.post("/sign-up/email", **ADA) for browser in browsers))
@@ -277,8 +277,8 @@ async def test_of_many_with_one_email_all_hear_the_same(store: AllsourceAuthAdap
     assert await left(store) == [1, 1, 0]
 
 
-async def test_no_session_of_a_failed_attempt_is_given_away(store: AllsourceAuthAdapter) -> None:
-    """Cookies are set for the one who signed up, and for nobody else."""
+async def test_session_of_a_failed_attempt_is_not_returned(store: AllsourceAuthAdapter) -> None:
+    """Only the successful response sets cookies."""
     async with served(store) as site:
         browsers = [await site.browser() for _ in range(50)]
 
@@ -292,6 +292,6 @@ async def test_no_session_of_a_failed_attempt_is_given_away(store: AllsourceAuth
     assert await left(store) == [1, 1, 1]
 
 
-def test_another_database_is_refused() -> None:
+def test_other_database_adapter_is_refused() -> None:
     with pytest.raises(InvalidInput, match="AllsourceDatabaseAdapter"):
         BetterAuth(secret="x" * 32, adapter=MemoryAdapter(), plugins=[AtomicSignUp()])

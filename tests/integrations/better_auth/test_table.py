@@ -1,6 +1,6 @@
-"""Every method x operator x value, held against the framework's own SQLite adapter and its memory adapter.
+"""Each method, operator and value, compared with the framework's SQLite adapter and its in-memory adapter.
 
-Where these two disagree, the table `followed` says which of them is right, and why.
+Where these two disagree, the table `followed` says which of them our adapter follows, and why.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ async def answer(adapter: BaseAdapter, where: list[Where]) -> Answer:
 
 
 def without_nulls(clause: Where, memory: Answer) -> Answer:
-    """What the memory adapter finds, less what a database does not find because a null is not known to differ from anything."""
+    """Return the result of the memory adapter without the rows that SQL excludes because of nulls."""
     operator, value = clause.operator, clause.value
     if (
         memory == REFUSED
@@ -93,7 +93,7 @@ def without_nulls(clause: Where, memory: Answer) -> Answer:
 
 
 def followed(clause: Where, sql: Answer, memory: Answer) -> tuple[Answer, str]:
-    """Which of two different answers is right."""
+    """Return which of two different results our adapter follows."""
     field, operator, value = clause.field, clause.operator, clause.value
     if field == "missing":
         # A condition on a field that does not exist is a mistake; to find nothing, or everything, would hide it.
@@ -116,7 +116,7 @@ def followed(clause: Where, sql: Answer, memory: Answer) -> tuple[Answer, str]:
 
 
 async def judged(three: Adapters, clause: Where) -> tuple[Answer, str]:
-    """What is to be found, and after whom."""
+    """Return the expected rows, and the adapter that is followed."""
     given = clause.value if isinstance(clause.value, list) else [clause.value]
     if clause.field not in ("id", "text", "note", "code", "ownerId") or not any(
         isinstance(value, str) for value in given
@@ -129,7 +129,7 @@ async def judged(three: Adapters, clause: Where) -> tuple[Answer, str]:
 
 @pytest.mark.parametrize("operator", OPERATORS)
 @pytest.mark.parametrize("field", VALUES)
-async def test_find(three: Adapters, field: str, operator: str) -> None:
+async def test_find_matches_the_other_adapters(three: Adapters, field: str, operator: str) -> None:
     for mode in ("sensitive", "insensitive"):
         for value in VALUES[field]:
             clause = Where(field, value, operator, mode=mode)
@@ -148,7 +148,7 @@ async def counted(adapter: BaseAdapter, where: list[Where]) -> int | str:
 
 
 async def test_each_rule_is_needed(three: Adapters) -> None:
-    """Each reason not to follow one of the two applies somewhere."""
+    """Each rule applies to at least one case."""
     met: Counter[str] = Counter()
     for clause in clauses():
         met[(await judged(three, clause))[1]] += 1
@@ -196,7 +196,7 @@ async def test_conditions_are_joined_from_the_left(three: Adapters) -> None:
 
 @pytest.mark.parametrize("field", ["id", "text", "note", "code", "size", "flag", "when", "ownerId"])
 @pytest.mark.parametrize("direction", ["asc", "desc"])
-async def test_sorted_pages(three: Adapters, field: str, direction: str) -> None:
+async def test_pages_of_sorted_rows(three: Adapters, field: str, direction: str) -> None:
     for where in (None, [], [Where("ownerId", "u1")], [Where("size", -5, "gt")]):
         for limit in (None, 0, 1, 2, 100):
             for offset in (None, 0, 1, 4, 9):
@@ -208,7 +208,7 @@ async def test_sorted_pages(three: Adapters, field: str, direction: str) -> None
                 assert pages[0] == pages[1] == pages[2], (where, limit, offset)
 
 
-async def test_nulls_are_less_than_values_and_equals_keep_their_order(three: Adapters) -> None:
+async def test_nulls_sort_first_and_the_sort_is_stable(three: Adapters) -> None:
     ascending = await three.ours.find_many("thing", sort_by={"field": "ownerId", "direction": "asc"})
     assert [row["id"] for row in ascending] == ["3", "1", "2", "4", "5"]
     descending = await three.ours.find_many("thing", sort_by={"field": "ownerId", "direction": "desc"})
@@ -244,7 +244,7 @@ MISTAKES: list[tuple[str, dict[str, Any]]] = [
 @pytest.mark.parametrize(
     ("method", "wrong"), MISTAKES, ids=[f"{method}-{next(iter(wrong))}" for method, wrong in MISTAKES]
 )
-async def test_mistakes_are_refused(three: Adapters, method: str, wrong: dict[str, Any]) -> None:
+async def test_invalid_arguments_are_refused(three: Adapters, method: str, wrong: dict[str, Any]) -> None:
     given: dict[str, Any] = {"model": "thing", "where": [Where("id", "1")]}
     if method == "update":
         given["data"] = {"note": "x"}
@@ -274,7 +274,7 @@ WRITES: dict[str, Method] = {
 
 
 async def outcome(adapter: BaseAdapter, write: Method, where: list[Where]) -> tuple[Any, list[Row | None]]:
-    """What a write returns, and all rows after it."""
+    """Perform a write. Return its result and all rows after it."""
     try:
         returned = await write(adapter, where)
     except Exception:
@@ -284,7 +284,7 @@ async def outcome(adapter: BaseAdapter, write: Method, where: list[Where]) -> tu
 
 
 def written() -> Iterator[list[Where]]:
-    """A ``where`` for each field, operator and kind of value; some of several conditions, and none."""
+    """Yield a ``where`` for each field, operator and kind of value, some with several conditions, and an empty one."""
     yield []
     for clause in clauses():
         if clause.mode == "sensitive" and clause.operator not in PARTS[1:]:
@@ -293,7 +293,7 @@ def written() -> Iterator[list[Where]]:
 
 
 def done(method: str, found: Answer, where: list[Where]) -> tuple[Any, list[Row | None]]:
-    """What a write comes to that is to touch the rows ``found``: what it returns, and all rows after it."""
+    """Return the expected result of a write to the rows ``found``, and the expected rows after it."""
     before = {row["id"]: whole(row) for row in ROWS}
     if found == REFUSED:
         return REFUSED, list(before.values())
@@ -320,8 +320,8 @@ def done(method: str, found: Answer, where: list[Where]) -> tuple[Any, list[Row 
 
 
 @pytest.mark.parametrize("method", WRITES)
-async def test_write(fresh: Adapters, method: str) -> None:
-    """Each write touches what `find_many` finds, and comes to what it comes to in SQLite where that finds the same."""
+async def test_writes_match_the_other_adapters(fresh: Adapters, method: str) -> None:
+    """Each write changes the rows that `find_many` returns. It matches SQLite if SQLite finds the same rows."""
     write = WRITES[method]
     changed = same = 0
     for where in written():

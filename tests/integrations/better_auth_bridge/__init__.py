@@ -1,1 +1,1 @@
-"""The session store of fastapi-better-auth-bridge, and requests with the cookies of a TypeScript better-auth."""
+"""The integration with ``fastapi-better-auth-bridge``."""

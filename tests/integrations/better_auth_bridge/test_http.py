@@ -31,12 +31,12 @@ COOKIE = "better-auth.session_token"
 
 @pytest.fixture
 def clock() -> ManualClock:
-    """The verifier looks at the clock of the machine."""
+    """The verifier uses the system clock."""
     return ManualClock(datetime.now(UTC))
 
 
 def signed(token: str, secret: str = SECRET) -> dict[str, str]:
-    """The cookie that a TypeScript better-auth sets for a session with this token."""
+    """Return the cookie that a TypeScript better-auth sets for a session with this token."""
     signature = base64.b64encode(hmac.new(secret.encode(), token.encode(), hashlib.sha256).digest()).decode()
     return {"Cookie": f"{COOKIE}={quote(f'{token}.{signature}', safe='')}"}
 
@@ -71,7 +71,7 @@ async def session(adapter: AllsourceAuthAdapter, clock: ManualClock) -> StoredSe
     )
 
 
-async def test_a_signed_cookie_is_who_it_belongs_to(adapter: AllsourceAuthAdapter, session: StoredSession) -> None:
+async def test_signed_cookie_identifies_its_user(adapter: AllsourceAuthAdapter, session: StoredSession) -> None:
     async with over(adapter) as client:
         for _ in range(2):
             reply = await client.get("/me", headers=signed(session.token))
@@ -90,7 +90,7 @@ async def test_a_signed_cookie_is_who_it_belongs_to(adapter: AllsourceAuthAdapte
         assert (await client.post("/me", headers={"Origin": ORIGIN, **signed(session.token)})).status_code == 200
 
 
-async def test_who_may_not_be_signed_in_is_not(
+async def test_invalid_sessions_are_refused(
     adapter: AllsourceAuthAdapter, session: StoredSession, clock: ManualClock
 ) -> None:
     headers = signed(session.token)
@@ -119,7 +119,7 @@ async def test_who_may_not_be_signed_in_is_not(
         assert await status() == 401
 
 
-async def test_an_outage_refuses_and_is_logged_once(caplog: pytest.LogCaptureFixture, clock: ManualClock) -> None:
+async def test_outage_is_refused_and_logged_once(caplog: pytest.LogCaptureFixture, clock: ManualClock) -> None:
     async with AllsourceAuthAdapter.embedded() as beneath:
         store = FailingStore(beneath._store)
         adapter = AllsourceAuthAdapter.with_store(store)

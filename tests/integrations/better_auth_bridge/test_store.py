@@ -1,4 +1,4 @@
-"""What the store answers, and what it leaves to the verifier."""
+"""Results of the session store, and checks that it leaves to the verifier."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def sessions(adapter: AllsourceAuthAdapter) -> AllsourceSessionStore:
 
 @pytest.fixture
 async def signed_in(adapter: AllsourceAuthAdapter, clock: ManualClock) -> str:
-    """Ada's id; she has the session ``TOKEN``, for a week."""
+    """Create a user with the session ``TOKEN``, valid for a week. Return the id of the user."""
     ada = await adapter.users.create(email=email("Ada"), name="Ada", email_verified=True)
     await adapter.sessions.create(
         user_id=ada.id, token=TOKEN, expires_at=clock() + timedelta(days=7), ip_address="203.0.113.7"
@@ -42,15 +42,13 @@ async def signed_in(adapter: AllsourceAuthAdapter, clock: ManualClock) -> str:
     return ada.id
 
 
-def test_it_is_a_session_store(sessions: AllsourceSessionStore) -> None:
+def test_implements_the_session_store_protocol(sessions: AllsourceSessionStore) -> None:
     assert isinstance(sessions, SessionStore)
     with pytest.raises(InvalidInput, match="adapter"):
         AllsourceSessionStore("http://localhost:3900")  # type: ignore[arg-type]
 
 
-async def test_a_session_comes_with_its_user(
-    sessions: AllsourceSessionStore, signed_in: str, clock: ManualClock
-) -> None:
+async def test_session_includes_its_user(sessions: AllsourceSessionStore, signed_in: str, clock: ManualClock) -> None:
     for _ in range(2):  # the second time over HTTP both are asked for at once
         found = await sessions.fetch_session_by_token(TOKEN)
         assert found is not None
@@ -69,14 +67,14 @@ async def test_a_user_is_found_by_id(sessions: AllsourceSessionStore, signed_in:
     assert (found.id, found.payload["name"]) == (signed_in, "Ada")
 
 
-async def test_what_is_not_there_is_a_miss(sessions: AllsourceSessionStore, signed_in: str) -> None:
+async def test_missing_session_or_user_is_none(sessions: AllsourceSessionStore, signed_in: str) -> None:
     for missing in ("unknown", "x" * 500, "a\x00b", "\ud800", TOKEN.lower(), f" {TOKEN}", f"{TOKEN} "):
         assert await sessions.fetch_session_by_token(missing) is None
     for missing in ("unknown", "", " ", "x" * 500, "\ud800", signed_in.upper()):
         assert await sessions.fetch_user_by_id(missing) is None
 
 
-async def test_what_cannot_be_a_token_is_not_looked_up(site: Site, clock: ManualClock) -> None:
+async def test_invalid_token_is_not_looked_up(site: Site, clock: ManualClock) -> None:
     store = CountingStore(site.store("default"))
     adapter = AllsourceAuthAdapter.with_store(store, clock=clock)
     for sessions in (AllsourceSessionStore(adapter), AllsourceSessionStore(adapter, stored_as=digest)):
@@ -85,7 +83,7 @@ async def test_what_cannot_be_a_token_is_not_looked_up(site: Site, clock: Manual
     assert store.reads == []
 
 
-async def test_an_expired_session_and_a_banned_user_are_answered_as_they_are(
+async def test_expired_session_and_banned_user_are_returned(
     sessions: AllsourceSessionStore, adapter: AllsourceAuthAdapter, signed_in: str, clock: ManualClock
 ) -> None:
     ends = clock() + timedelta(days=1)
@@ -98,7 +96,7 @@ async def test_an_expired_session_and_a_banned_user_are_answered_as_they_are(
     assert (found.expires_at, found.user.banned, found.user.ban_expires) == (expires, True, ends)
 
 
-async def test_a_revoked_session_and_one_of_a_deleted_user_are_a_miss(
+async def test_revoked_session_or_deleted_user_is_none(
     sessions: AllsourceSessionStore, adapter: AllsourceAuthAdapter, signed_in: str, clock: ManualClock
 ) -> None:
     other = await adapter.sessions.create(user_id=signed_in, expires_at=clock() + timedelta(days=7))
@@ -116,7 +114,7 @@ async def test_a_revoked_session_and_one_of_a_deleted_user_are_a_miss(
     assert await sessions.fetch_session_by_token(strange.token) is None
 
 
-async def test_impersonation_is_said(
+async def test_impersonation_is_returned(
     sessions: AllsourceSessionStore, adapter: AllsourceAuthAdapter, signed_in: str, clock: ManualClock
 ) -> None:
     for said, found_as in (("an-admin", "an-admin"), ("", None)):
@@ -155,7 +153,7 @@ USER: dict[str, Any] = {
 
 
 async def stored(site: Site, session: bytes, user: dict[str, Any]) -> AllsourceSessionStore:
-    """A store in which others have written a session and its user."""
+    """A store with a session and a user that were written by other code."""
     store = site.store("default")
     events = {f"auth-session:{TOKEN}": ("auth.session.created", session)}
     events["auth-user:ada"] = ("auth.user.created", json.dumps(user).encode())
@@ -168,7 +166,7 @@ async def stored(site: Site, session: bytes, user: dict[str, Any]) -> AllsourceS
     return AllsourceSessionStore(AllsourceAuthAdapter.with_store(store))
 
 
-async def test_what_a_typescript_server_wrote_is_handed_on_as_it_is(site: Site) -> None:
+async def test_fields_of_a_typescript_server_are_returned_unchanged(site: Site) -> None:
     sessions = await stored(site, payload(activeTeamId="team"), USER)
     found = await sessions.fetch_session_by_token(TOKEN)
     assert found is not None
@@ -193,7 +191,7 @@ async def test_what_a_typescript_server_wrote_is_handed_on_as_it_is(site: Site) 
         (payload(), USER | {"banExpires": "soon"}),
     ],
 )
-async def test_what_cannot_be_vouched_for_is_a_miss(session: bytes, user: dict[str, Any]) -> None:
+async def test_undecodable_or_mismatched_data_is_none(session: bytes, user: dict[str, Any]) -> None:
     async with AllsourceAuthAdapter.embedded() as adapter:
         sessions = await stored(Site(lambda tenant: adapter._store), session, user)
         assert await sessions.fetch_session_by_token(TOKEN) is None
@@ -214,7 +212,9 @@ async def test_tokens_may_be_stored_as_digests(
     assert await AllsourceSessionStore(adapter).fetch_session_by_token(raw) is None
 
 
-async def test_it_reads_both_and_never_writes(site: Site, adapter: AllsourceAuthAdapter, signed_in: str) -> None:
+async def test_reads_session_and_user_and_never_writes(
+    site: Site, adapter: AllsourceAuthAdapter, signed_in: str
+) -> None:
     store = CountingStore(site.store("default"))
     sessions = AllsourceSessionStore(AllsourceAuthAdapter.with_store(store))
     await adapter.users.get(signed_in)
@@ -231,7 +231,7 @@ async def test_it_reads_both_and_never_writes(site: Site, adapter: AllsourceAuth
 
 
 @pytest.mark.parametrize("failure", [Http("no connection"), Unavailable("not now")], ids=lambda one: type(one).__name__)
-async def test_a_store_that_cannot_be_asked_is_no_miss(failure: Exception) -> None:
+async def test_store_failure_raises(failure: Exception) -> None:
     async with AllsourceAuthAdapter.embedded() as beneath:
         store = FailingStore(beneath._store)
         sessions = AllsourceSessionStore(AllsourceAuthAdapter.with_store(store))

@@ -1,1 +1,1 @@
-"""fastapi-users on the store: its databases, and its whole flow over HTTP."""
+"""The integration with ``fastapi-users``."""

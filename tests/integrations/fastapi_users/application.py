@@ -1,6 +1,6 @@
-"""A FastAPI application with every router of fastapi-users, on an adapter; and the mail that it would have sent.
+"""A FastAPI application with all routers of fastapi-users, on an adapter. Emails are collected in a list.
 
-``uvicorn tests.integrations.fastapi_users.application:served --factory`` serves it on the store that the environment names.
+``uvicorn tests.integrations.fastapi_users.application:served --factory`` serves it on the store set in the environment.
 """
 
 from __future__ import annotations
@@ -35,10 +35,10 @@ SECRET = "not so secret, but long enough for a test of tokens"
 LIFETIME = 3600
 
 ACCOUNTS = {"ada": ("service-ada", "ada.private@example.org"), "ghost": ("service-ghost", None)}
-"""Who the OAuth provider knows, by the code that it sends them back with: id and email."""
+"""Accounts of the OAuth provider, by authorization code: account id and email."""
 
 Mail = list[tuple[str, str, str]]
-"""What was sent: the subject, to whom, and the token in it."""
+"""Sent emails: subject, recipient, token."""
 
 
 class UserRead(schemas.BaseUser[uuid.UUID], schemas.BaseOAuthAccountMixin):
@@ -54,7 +54,7 @@ class UserUpdate(schemas.BaseUserUpdate):
 
 
 class Provider(BaseOAuth2[dict[str, Any]]):
-    """An OAuth provider that needs no network: its code is the name of one of its people, and so is its token."""
+    """A simulated OAuth provider. The authorization code and the token are keys of `ACCOUNTS`."""
 
     def __init__(self) -> None:
         super().__init__(
@@ -69,7 +69,7 @@ class Provider(BaseOAuth2[dict[str, Any]]):
 
 
 def quick_hashes(*, time_cost: int = 1, also: HasherProtocol | None = None) -> PasswordHelper:
-    """Argon2 that takes no time, so that the store and not the hash is what is waited for; ``also`` reads other hashes."""
+    """Return a fast Argon2 helper. ``also`` is an additional hasher for existing hashes."""
     argon2 = Argon2Hasher(time_cost=time_cost, memory_cost=8, parallelism=1, type=Type.ID)
     return PasswordHelper(PasswordHash((argon2,) if also is None else (argon2, also)))
 
@@ -134,7 +134,7 @@ def application(adapter: AllsourceAuthAdapter, mail: Mail, helper: PasswordHelpe
 
 
 def served() -> FastAPI:
-    """The application on the store that the environment names."""
+    """Return the application on the store set in the environment."""
     adapter = AllsourceAuthAdapter.from_env()
 
     @asynccontextmanager

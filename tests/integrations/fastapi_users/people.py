@@ -1,4 +1,4 @@
-"""The application's classes: users with fields of their own, OAuth accounts, sessions."""
+"""The classes of the application: users with added fields, OAuth accounts, access tokens."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class User(AllsourceBaseUserUUID):
 
 
 class Rich(AllsourceBaseUserUUID):
-    """Fields of all sorts, ours and its own."""
+    """Fields of `User` and added fields of various types."""
 
     name: str | None = None
     username: str | None = None

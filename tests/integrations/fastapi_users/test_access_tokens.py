@@ -43,12 +43,12 @@ async def test_a_token_is_a_session(
     assert token("a") not in repr(made)
 
 
-async def test_a_token_that_is_not_there_is_none(database: Database) -> None:
+async def test_missing_token_is_none(database: Database) -> None:
     for missing in ("", "unknown", " blank", "x" * 500, "\ud800"):
         assert await database.get_by_token(missing) is None
 
 
-async def test_a_token_is_taken_once(database: Database, ada: uuid.UUID) -> None:
+async def test_token_is_created_once(database: Database, ada: uuid.UUID) -> None:
     made = await database.create({"token": token("a"), "user_id": ada})
     with pytest.raises(Conflict):
         await database.create({"token": token("a"), "user_id": uuid.uuid4()})
@@ -57,15 +57,13 @@ async def test_a_token_is_taken_once(database: Database, ada: uuid.UUID) -> None
         await database.create({"token": token("a"), "user_id": ada})
 
 
-async def test_a_token_is_made_where_none_is_given(database: Database, ada: uuid.UUID) -> None:
+async def test_token_is_generated_by_default(database: Database, ada: uuid.UUID) -> None:
     made = await database.create({"user_id": ada})
     assert made.token.startswith("session_")
     assert await database.get_by_token(made.token) == made
 
 
-async def test_the_greatest_age_counts_from_the_creation(
-    database: Database, ada: uuid.UUID, clock: ManualClock
-) -> None:
+async def test_max_age_counts_from_creation(database: Database, ada: uuid.UUID, clock: ManualClock) -> None:
     made = await database.create({"token": token("a"), "user_id": ada})
     assert await database.get_by_token(token("a"), clock() - timedelta(seconds=1)) == made
     assert await database.get_by_token(token("a"), clock()) == made
@@ -74,7 +72,7 @@ async def test_the_greatest_age_counts_from_the_creation(
         await database.get_by_token(token("a"), datetime(2026, 1, 1))  # noqa: DTZ001
 
 
-async def test_a_session_ends_when_it_expires(database: Database, ada: uuid.UUID, clock: ManualClock) -> None:
+async def test_expired_session_is_none(database: Database, ada: uuid.UUID, clock: ManualClock) -> None:
     await database.create({"token": token("a"), "user_id": ada})
     clock.move(timedelta(seconds=LIFETIME - 1))
     assert await database.get_by_token(token("a")) is not None
@@ -89,7 +87,7 @@ async def test_without_a_lifetime_a_session_never_expires(adapter: AllsourceAuth
     assert await database.get_by_token(token("a")) == made
 
 
-async def test_a_new_creation_time_makes_a_session_last_longer(
+async def test_new_creation_time_extends_a_session(
     database: Database, adapter: AllsourceAuthAdapter, ada: uuid.UUID, clock: ManualClock
 ) -> None:
     made = await database.create({"token": token("a"), "user_id": ada})
@@ -108,7 +106,7 @@ async def test_other_fields_of_a_session_can_be_changed(database: Database, ada:
     assert await database.get_by_token(token("a")) == made
 
 
-async def test_a_revoked_token_is_gone(database: Database, ada: uuid.UUID) -> None:
+async def test_revoked_token_is_none(database: Database, ada: uuid.UUID) -> None:
     made = await database.create({"token": token("a"), "user_id": ada})
     await database.delete(made)
     assert await database.get_by_token(token("a")) is None
@@ -118,7 +116,7 @@ async def test_a_revoked_token_is_gone(database: Database, ada: uuid.UUID) -> No
 
 
 @pytest.mark.parametrize("changes", [{"token": "t"}, {"user_id": uuid.uuid4()}, {"id": "i"}, {"scope": "s"}])
-async def test_what_cannot_be_changed_is_refused(database: Database, ada: uuid.UUID, changes: dict[str, Any]) -> None:
+async def test_read_only_field_is_refused(database: Database, ada: uuid.UUID, changes: dict[str, Any]) -> None:
     made = await database.create({"token": token("a"), "user_id": ada})
     with pytest.raises(InvalidInput) as refused:
         await database.update(made, changes)
@@ -126,7 +124,7 @@ async def test_what_cannot_be_changed_is_refused(database: Database, ada: uuid.U
     assert await database.get_by_token(token("a")) == made
 
 
-async def test_what_cannot_be_stored_is_refused(database: Database, ada: uuid.UUID) -> None:
+async def test_invalid_field_is_refused(database: Database, ada: uuid.UUID) -> None:
     for given, field in (({"token": "t"}, "user_id"), ({"user_id": ada, "scope": "s"}, "scope")):
         with pytest.raises(InvalidInput) as refused:
             await database.create(given)

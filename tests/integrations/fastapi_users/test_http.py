@@ -1,4 +1,4 @@
-"""The whole flow of fastapi-users over HTTP."""
+"""All routes of fastapi-users over HTTP."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ pytestmark = pytest.mark.integrations
 
 
 def email(name: str) -> str:
-    """In the spelling that pydantic gives it."""
+    """Return an email as pydantic normalizes it."""
     return f"{name}.{CANARY}@example.org"
 
 
@@ -37,7 +37,7 @@ ADA = {"email": email("Ada"), "password": PASSWORD, "first_name": "Ada"}
 
 @pytest.fixture
 def clock() -> ManualClock:
-    """The strategy holds the age of a session against the clock of the machine."""
+    """The strategy compares the age of a session with the system clock."""
     return ManualClock(datetime.now(UTC))
 
 
@@ -64,7 +64,7 @@ async def register(client: httpx.AsyncClient, **changes: Any) -> dict[str, Any]:
 
 
 async def log_in(client: httpx.AsyncClient, name: str = ADA["email"], password: str = PASSWORD) -> dict[str, str]:
-    """The headers of a request that is signed in."""
+    """Return the headers of an authenticated request."""
     reply = await client.post("/auth/bearer/login", data={"username": name, "password": password})
     assert reply.status_code == 200, reply.text
     return {"Authorization": f"Bearer {reply.json()['access_token']}"}
@@ -100,7 +100,7 @@ async def test_register_log_in_and_out(client: httpx.AsyncClient, adapter: Allso
     assert not (await adapter.check()).findings
 
 
-async def test_who_is_unknown_or_has_another_password_is_refused(client: httpx.AsyncClient) -> None:
+async def test_unknown_user_or_wrong_password_is_refused(client: httpx.AsyncClient) -> None:
     await register(client)
     for name, password in ((ADA["email"], "another password"), ("nobody@example.org", PASSWORD), (" ", PASSWORD)):
         reply = await client.post("/auth/bearer/login", data={"username": name, "password": password})
@@ -144,7 +144,7 @@ async def test_an_email_is_verified(client: httpx.AsyncClient, mail: Mail) -> No
     assert (await client.get("/users/me")).status_code == 401
 
 
-async def test_a_verification_is_of_the_email_that_it_was_sent_to(client: httpx.AsyncClient, mail: Mail) -> None:
+async def test_verification_applies_to_the_email_it_was_sent_to(client: httpx.AsyncClient, mail: Mail) -> None:
     await register(client)
     headers = await log_in(client)
     await client.post("/auth/request-verify-token", json={"email": ADA["email"]})
@@ -170,7 +170,7 @@ async def test_a_password_is_reset_once(client: httpx.AsyncClient, mail: Mail) -
     assert said(reply) == (400, "LOGIN_BAD_CREDENTIALS")
 
 
-async def test_of_200_resets_with_one_token_one_wins(client: httpx.AsyncClient, mail: Mail) -> None:
+async def test_one_of_200_resets_with_one_token_succeeds(client: httpx.AsyncClient, mail: Mail) -> None:
     await register(client)
     await client.post("/auth/forgot-password", json={"email": ADA["email"]})
     token = mail[-1][2]
@@ -185,7 +185,7 @@ async def test_of_200_resets_with_one_token_one_wins(client: httpx.AsyncClient, 
     await log_in(client, password=f"new password {won[0]}")
 
 
-async def test_one_changes_what_is_ones_own(client: httpx.AsyncClient) -> None:
+async def test_user_changes_its_own_fields(client: httpx.AsyncClient) -> None:
     made = await register(client)
     await register(client, email=email("Grace"))
     headers = await log_in(client)
@@ -199,7 +199,7 @@ async def test_one_changes_what_is_ones_own(client: httpx.AsyncClient) -> None:
     await log_in(client, email("Countess"), "one more password")
 
 
-async def test_a_superuser_manages_the_others(
+async def test_superuser_manages_other_users(
     client: httpx.AsyncClient, adapter: AllsourceAuthAdapter, mail: Mail
 ) -> None:
     ada, grace = await register(client), await register(client, email=email("Grace"), first_name="Grace")
@@ -228,7 +228,7 @@ async def test_a_superuser_manages_the_others(
     assert not (await adapter.check()).findings
 
 
-async def test_a_session_ends_with_its_lifetime_and_its_user(
+async def test_session_ends_with_its_lifetime_or_its_user(
     client: httpx.AsyncClient, adapter: AllsourceAuthAdapter, clock: ManualClock
 ) -> None:
     made = await register(client)
@@ -275,7 +275,7 @@ class Elsewhere:
         return False
 
 
-async def test_who_signed_up_elsewhere_logs_in(adapter: AllsourceAuthAdapter, mail: Mail) -> None:
+async def test_user_created_by_other_code_logs_in(adapter: AllsourceAuthAdapter, mail: Mail) -> None:
     user = await adapter.users.create(email=ADA["email"], metadata={"first_name": "Ada"})
     theirs = Elsewhere().hash(PASSWORD)
     await adapter.accounts.create(user_id=user.id, provider_id="credential", account_id=user.id, password=theirs)
@@ -300,7 +300,7 @@ async def callback(
     return await client.get(f"{path}/callback", headers=headers, params={"code": code, "state": state})
 
 
-async def test_one_registers_and_logs_in_by_oauth(
+async def test_register_and_log_in_by_oauth(
     client: httpx.AsyncClient, adapter: AllsourceAuthAdapter, mail: Mail
 ) -> None:
     for _ in range(2):
@@ -321,7 +321,7 @@ async def test_one_registers_and_logs_in_by_oauth(
     assert not (await adapter.check()).findings
 
 
-async def test_an_email_that_is_taken_does_not_log_in_by_oauth(client: httpx.AsyncClient) -> None:
+async def test_taken_email_does_not_log_in_by_oauth(client: httpx.AsyncClient) -> None:
     await register(client, email="Ada.Private@example.org")
     assert said(await callback(client, "/auth/service", "ada")) == (400, "OAUTH_USER_ALREADY_EXISTS")
 
@@ -345,7 +345,7 @@ async def test_an_account_is_linked_to_one_user(client: httpx.AsyncClient) -> No
 # Races, and a store in trouble
 
 
-async def test_of_200_registrations_with_one_email_one_wins(
+async def test_one_of_200_registrations_gets_the_email(
     client: httpx.AsyncClient, adapter: AllsourceAuthAdapter, mail: Mail
 ) -> None:
     replies = await asyncio.gather(*(client.post("/auth/register", json=ADA) for _ in range(200)))
@@ -360,7 +360,7 @@ async def test_of_200_registrations_with_one_email_one_wins(
     await log_in(client)
 
 
-async def test_a_request_that_is_signed_in_takes_three_reads(site: Site, clock: ManualClock, mail: Mail) -> None:
+async def test_authenticated_request_takes_three_reads(site: Site, clock: ManualClock, mail: Mail) -> None:
     store = CountingStore(site.store("default"))
     adapter = AllsourceAuthAdapter.with_store(store, clock=clock)
     users = AllsourceUserDatabase[User, UUID](adapter, User)
@@ -375,7 +375,7 @@ async def test_a_request_that_is_signed_in_takes_three_reads(site: Site, clock: 
 
 
 class Failing(CountingStore):
-    """Fails every call with ``failure``, once it is set."""
+    """Raises ``failure`` on every call, if it is set."""
 
     failure: Exception | None = None
 
@@ -402,9 +402,7 @@ class Failing(CountingStore):
     ],
     ids=lambda value: type(value).__name__,
 )
-async def test_a_store_in_trouble_is_said_to_be(
-    failure: Exception, answer: tuple[int, str], retry_after: str | None
-) -> None:
+async def test_unavailable_store_is_a_503(failure: Exception, answer: tuple[int, str], retry_after: str | None) -> None:
     async with AllsourceAuthAdapter.embedded() as beneath:
         store = Failing(beneath._store)
         adapter = AllsourceAuthAdapter.with_store(store)
@@ -419,7 +417,7 @@ async def test_a_store_in_trouble_is_said_to_be(
             assert (await client.get("/users/me", headers=headers)).status_code == 200
 
 
-async def test_what_only_the_operator_can_mend_stays_an_error() -> None:
+async def test_error_that_a_retry_cannot_fix_stays_a_500() -> None:
     async with AllsourceAuthAdapter.embedded() as beneath:
         store = Failing(beneath._store)
         async with over(application(AllsourceAuthAdapter.with_store(store), [])) as client:
@@ -430,7 +428,7 @@ async def test_what_only_the_operator_can_mend_stays_an_error() -> None:
                     await client.post("/auth/bearer/login", data={"username": ADA["email"], "password": PASSWORD})
 
 
-async def test_what_cannot_be_stored_is_the_clients_mistake(client: httpx.AsyncClient) -> None:
+async def test_invalid_value_is_a_422(client: httpx.AsyncClient) -> None:
     made = await register(client)
     headers = await log_in(client)
     content = b'{"first_name": "\\ud800"}'
@@ -439,7 +437,7 @@ async def test_what_cannot_be_stored_is_the_clients_mistake(client: httpx.AsyncC
     assert (await client.get("/users/me", headers=headers)).json() == made
 
 
-async def test_who_is_deleted_meanwhile_is_gone(adapter: AllsourceAuthAdapter, mail: Mail) -> None:
+async def test_concurrently_deleted_user_is_a_404(adapter: AllsourceAuthAdapter, mail: Mail) -> None:
     app = application(adapter, mail)
     async with over(app) as client:
         ada, grace = await register(client), await register(client, email=email("Grace"))

@@ -64,16 +64,14 @@ async def test_an_account_is_added_and_finds_its_user(
     assert stored.access_token_expires_at.timestamp() == 1_900_000_000
 
 
-async def test_the_password_is_no_oauth_account(database: Database, ada: OAuthUser) -> None:
+async def test_credential_account_is_not_an_oauth_account(database: Database, ada: OAuthUser) -> None:
     assert ada.hashed_password == "hash"
     assert await database.get_by_oauth_account("credential", str(ada.id)) is None
     with pytest.raises(InvalidInput, match="oauth_name"):
         await database.add_oauth_account(ada, account(oauth_name="credential"))
 
 
-async def test_accounts_come_in_the_order_in_which_they_were_added(
-    database: Database, ada: OAuthUser, clock: ManualClock
-) -> None:
+async def test_accounts_are_in_order_of_creation(database: Database, ada: OAuthUser, clock: ManualClock) -> None:
     for number in range(3):
         clock.move(timedelta(seconds=1))
         await database.add_oauth_account(ada, account(account_id=f"user-{number}"))
@@ -95,7 +93,7 @@ async def test_new_tokens_are_stored(database: Database, ada: OAuthUser) -> None
     assert ada.oauth_accounts[0].account_email == email("Grace")
 
 
-async def test_an_update_leaves_the_accounts_alone(database: Database, ada: OAuthUser) -> None:
+async def test_user_update_keeps_accounts(database: Database, ada: OAuthUser) -> None:
     await database.add_oauth_account(ada, account())
     await database.update(ada, {"first_name": "Ada", "hashed_password": "new"})
     assert (ada.first_name, len(ada.oauth_accounts)) == ("Ada", 1)
@@ -115,14 +113,14 @@ async def test_an_account_belongs_to_one_user(
     assert not (await adapter.check()).findings
 
 
-async def test_adding_an_account_again_brings_it_up_to_date(database: Database, ada: OAuthUser) -> None:
+async def test_adding_an_account_again_updates_it(database: Database, ada: OAuthUser) -> None:
     await database.add_oauth_account(ada, account())
     await database.add_oauth_account(ada, account(access_token="new"))
     (found,) = ada.oauth_accounts
     assert found.access_token == "new"
 
 
-async def test_accounts_added_at_the_same_time_all_stay(
+async def test_accounts_added_concurrently_are_all_kept(
     database: Database, adapter: AllsourceAuthAdapter, ada: OAuthUser
 ) -> None:
     given = [account(account_id=f"user-{number}", account_email=f"{number}@example.org") for number in range(8)]
@@ -137,7 +135,7 @@ async def test_accounts_added_at_the_same_time_all_stay(
     assert not (await adapter.check()).findings
 
 
-async def test_accounts_that_others_made_are_read(
+async def test_accounts_written_by_other_code_are_read(
     database: Database, adapter: AllsourceAuthAdapter, ada: OAuthUser
 ) -> None:
     await adapter.accounts.create(user_id=str(ada.id), provider_id="service", account_id="user-1")
@@ -147,9 +145,7 @@ async def test_accounts_that_others_made_are_read(
     assert (one.access_token, one.expires_at, one.account_email) == ("", None, ada.email)
 
 
-async def test_a_user_who_is_gone_gets_no_account(
-    database: Database, adapter: AllsourceAuthAdapter, ada: OAuthUser
-) -> None:
+async def test_deleted_user_gets_no_account(database: Database, adapter: AllsourceAuthAdapter, ada: OAuthUser) -> None:
     await database.add_oauth_account(ada, account())
     (added,) = ada.oauth_accounts
     await database.delete(ada)
@@ -161,7 +157,7 @@ async def test_a_user_who_is_gone_gets_no_account(
     assert [one async for one in adapter.accounts.scan()] == []
 
 
-async def test_what_cannot_be_stored_is_refused(database: Database, ada: OAuthUser) -> None:
+async def test_invalid_account_is_refused(database: Database, ada: OAuthUser) -> None:
     await database.add_oauth_account(ada, account())
     (added,) = ada.oauth_accounts
     with pytest.raises(InvalidInput, match="scope"):
@@ -173,7 +169,7 @@ async def test_what_cannot_be_stored_is_refused(database: Database, ada: OAuthUs
     assert await database.get(ada.id) == ada
 
 
-async def test_a_user_type_without_accounts_says_what_is_missing(adapter: AllsourceAuthAdapter) -> None:
+async def test_user_type_without_accounts_is_refused(adapter: AllsourceAuthAdapter) -> None:
     database = AllsourceUserDatabase[User, uuid.UUID](adapter, User)
     ada = await database.create({"email": email("Ada"), "hashed_password": "hash"})
     with pytest.raises(InvalidInput, match="oauth_accounts"):

@@ -1,4 +1,4 @@
-"""The user database: what fastapi-users asks of one, and where each thing is in the store."""
+"""The user database: the interface of fastapi-users, and where its fields are stored."""
 
 from __future__ import annotations
 
@@ -57,13 +57,13 @@ async def test_a_new_user_has_the_defaults(database: Database, ada: User) -> Non
     assert await database.get(ada.id) == ada
 
 
-async def test_a_user_that_is_not_there_is_none(database: Database) -> None:
+async def test_missing_user_is_none(database: Database) -> None:
     assert await database.get(uuid.uuid4()) is None
     assert await database.get_by_email("nobody@example.org") is None
     assert await database.get_by_email("") is None
 
 
-async def test_emails_are_found_in_any_capitals(database: Database, ada: User) -> None:
+async def test_emails_are_found_case_insensitively(database: Database, ada: User) -> None:
     assert await database.get_by_email(ada.email.upper()) == ada
     assert await database.get_by_email(ada.email.lower()) == ada
 
@@ -75,7 +75,7 @@ async def test_an_email_belongs_to_one_user(database: Database, adapter: Allsour
     assert not (await adapter.check()).findings
 
 
-async def test_of_many_sign_ups_with_one_email_one_wins_and_nothing_is_left_of_the_others(
+async def test_one_of_many_sign_ups_gets_the_email_and_others_leave_no_rows(
     database: Database, adapter: AllsourceAuthAdapter
 ) -> None:
     async def sign_up(number: int) -> uuid.UUID | None:
@@ -101,7 +101,7 @@ async def test_the_store_has_a_user_and_its_credential_account(adapter: Allsourc
     assert (account.user_id, account.password) == (user.id, HASH)
 
 
-async def test_flags_are_what_the_rest_of_the_store_calls_them(
+async def test_flags_are_stored_as_ban_role_and_email_verified(
     database: Database, adapter: AllsourceAuthAdapter
 ) -> None:
     flags = {"is_active": False, "is_superuser": True, "is_verified": True}
@@ -137,7 +137,7 @@ async def test_a_superuser_keeps_its_other_roles(database: Database, adapter: Al
     assert not found.is_superuser
 
 
-async def test_a_ban_ends_when_it_ends_and_is_not_made_longer(
+async def test_update_does_not_extend_a_ban_that_expires(
     database: Database, adapter: AllsourceAuthAdapter, ada: User, clock: ManualClock
 ) -> None:
     ends = clock() + timedelta(hours=1)
@@ -155,7 +155,7 @@ async def test_a_ban_ends_when_it_ends_and_is_not_made_longer(
     assert (user.banned, user.ban_reason, user.ban_expires) == (True, None, None)
 
 
-async def test_who_is_not_active_is_signed_out_everywhere(
+async def test_inactive_user_has_no_valid_session(
     database: Database, adapter: AllsourceAuthAdapter, ada: User, clock: ManualClock
 ) -> None:
     session = await adapter.sessions.create(user_id=str(ada.id), expires_at=clock() + timedelta(days=1))
@@ -163,7 +163,7 @@ async def test_who_is_not_active_is_signed_out_everywhere(
     assert await adapter.load_session(session.token) is None
 
 
-async def test_an_update_changes_the_given_user(database: Database, ada: User) -> None:
+async def test_update_changes_the_user_object(database: Database, ada: User) -> None:
     changes = {"email": email("Grace"), "hashed_password": "new", "first_name": None, "is_verified": False}
     assert await database.update(ada, changes) is ada
     assert (ada.email, ada.hashed_password, ada.first_name) == (email("Grace"), "new", None)
@@ -198,7 +198,7 @@ async def test_an_update_of_email_and_password_is_one_append(site: Site, clock: 
     assert (stored.email, stored.hashed_password) == (email("Ada"), "other")
 
 
-async def test_an_email_that_is_taken_meanwhile_is_refused(database: Database, ada: User) -> None:
+async def test_email_taken_concurrently_is_refused(database: Database, ada: User) -> None:
     grace = await database.create({"email": email("Grace"), "hashed_password": HASH})
     with pytest.raises(UserAlreadyExists):
         await database.update(grace, {"email": ada.email})
@@ -218,7 +218,7 @@ async def test_updates_of_different_fields_all_survive(adapter: AllsourceAuthAda
     assert stored.metadata == {"theirs": [1], "born": "1815-12-10", "colour": "blue", "settings": {"a": 1}}
 
 
-async def test_own_fields_come_back_as_they_were(adapter: AllsourceAuthAdapter, clock: ManualClock) -> None:
+async def test_added_fields_round_trip(adapter: AllsourceAuthAdapter, clock: ManualClock) -> None:
     database = AllsourceUserDatabase[Rich, uuid.UUID](adapter, Rich)
     friends = [uuid.uuid4(), uuid.uuid4()]
     given = {"name": "Ada", "username": "ada", "born": date(1815, 12, 10), "colour": Colour.BLUE, "friends": friends}
@@ -251,9 +251,7 @@ async def test_a_password_replaces_the_one_that_was_read(database: Database, ada
     assert found.hashed_password == f"new {won.index(True)}"
 
 
-async def test_a_password_that_was_taken_away_is_not_given_back(
-    database: Database, adapter: AllsourceAuthAdapter, ada: User
-) -> None:
+async def test_removed_password_is_not_restored(database: Database, adapter: AllsourceAuthAdapter, ada: User) -> None:
     (account,) = await adapter.accounts.list_for_user(str(ada.id))
     await adapter.accounts.delete(account.id)
     with pytest.raises(UserChanged):
@@ -264,7 +262,7 @@ async def test_a_password_that_was_taken_away_is_not_given_back(
     assert await database.get(ada.id) == found
 
 
-async def test_a_verification_is_of_the_email_that_was_read(database: Database, ada: User) -> None:
+async def test_verification_applies_to_the_email_that_was_read(database: Database, ada: User) -> None:
     read = await database.get(ada.id)
     assert read is not None
     await database.update(ada, {"email": email("Grace"), "is_verified": False})
@@ -274,7 +272,7 @@ async def test_a_verification_is_of_the_email_that_was_read(database: Database, 
     assert not found.is_verified
 
 
-async def test_an_update_of_a_deleted_user_says_so(database: Database, ada: User) -> None:
+async def test_update_of_a_deleted_user_raises_user_gone(database: Database, ada: User) -> None:
     read = await database.get(ada.id)
     assert read is not None
     await database.delete(ada)
@@ -286,7 +284,7 @@ async def test_an_update_of_a_deleted_user_says_so(database: Database, ada: User
         await database.update(read, {"hashed_password": "new"})
 
 
-async def test_a_deleted_user_is_gone_with_all_that_it_had(
+async def test_deleting_a_user_deletes_its_accounts_and_sessions(
     database: Database, adapter: AllsourceAuthAdapter, ada: User, clock: ManualClock
 ) -> None:
     session = await adapter.sessions.create(user_id=str(ada.id), expires_at=clock() + timedelta(days=1))
@@ -312,7 +310,7 @@ async def test_a_user_is_two_reads_and_an_email_three(site: Site, clock: ManualC
     assert len(store.reads) == 3
 
 
-async def test_the_two_reads_of_a_user_are_under_way_at_the_same_time(adapter: AllsourceAuthAdapter) -> None:
+async def test_user_and_account_are_read_concurrently(adapter: AllsourceAuthAdapter) -> None:
     database = AllsourceUserDatabase[User, uuid.UUID](adapter, User)
     ada = await database.create({"email": email("Ada"), "hashed_password": HASH})
     both = asyncio.Event()
@@ -339,7 +337,7 @@ async def test_the_two_reads_of_a_user_are_under_way_at_the_same_time(adapter: A
     assert await database.get(ada.id) == ada
 
 
-async def test_users_that_others_made_are_read(adapter: AllsourceAuthAdapter, database: Database) -> None:
+async def test_users_written_by_other_code_are_read(adapter: AllsourceAuthAdapter, database: Database) -> None:
     user = await adapter.users.create(email=email("Ada"))
     found = await there(database.get(uuid.UUID(user.id)))
     assert found.hashed_password == NO_PASSWORD
@@ -351,7 +349,7 @@ async def test_users_that_others_made_are_read(adapter: AllsourceAuthAdapter, da
     assert account.password == "new"
 
 
-async def test_no_password_opens_the_account_of_who_has_none(adapter: AllsourceAuthAdapter, database: Database) -> None:
+async def test_no_password_matches_a_user_without_password(adapter: AllsourceAuthAdapter, database: Database) -> None:
     user = await adapter.users.create(email=email("Ada"))
     found = await there(database.get(uuid.UUID(user.id)))
     helper = PasswordHelper()
@@ -363,9 +361,7 @@ async def test_no_password_opens_the_account_of_who_has_none(adapter: AllsourceA
     assert not (await adapter.check()).findings
 
 
-async def test_no_password_is_given_to_a_user_who_is_deleted_meanwhile(
-    adapter: AllsourceAuthAdapter, database: Database
-) -> None:
+async def test_concurrently_deleted_user_gets_no_password(adapter: AllsourceAuthAdapter, database: Database) -> None:
     user = await adapter.users.create(email=email("Ada"))
     found = await there(database.get(uuid.UUID(user.id)))
     await adapter.users.delete(user.id)
@@ -376,7 +372,7 @@ async def test_no_password_is_given_to_a_user_who_is_deleted_meanwhile(
 
 
 @pytest.mark.parametrize("more", [{}, {"is_active": True}])
-async def test_a_deletion_in_the_very_moment_of_a_first_password_wins(
+async def test_deletion_concurrent_with_a_first_password_wins(
     site: Site, clock: ManualClock, more: dict[str, Any]
 ) -> None:
     store = Touching(site.store("default"))
@@ -392,9 +388,7 @@ async def test_a_deletion_in_the_very_moment_of_a_first_password_wins(
     assert [account async for account in adapter.accounts.scan()] == []
 
 
-async def test_a_password_is_not_given_over_one_that_came_meanwhile(
-    adapter: AllsourceAuthAdapter, database: Database
-) -> None:
+async def test_password_set_concurrently_is_not_replaced(adapter: AllsourceAuthAdapter, database: Database) -> None:
     user = await adapter.users.create(email=email("Ada"))
     first = await there(database.get(uuid.UUID(user.id)))
     second = await there(database.get(uuid.UUID(user.id)))
@@ -404,7 +398,7 @@ async def test_a_password_is_not_given_over_one_that_came_meanwhile(
     assert await database.get(first.id) == first
 
 
-async def test_who_has_no_email_is_no_user_of_fastapi_users(adapter: AllsourceAuthAdapter, database: Database) -> None:
+async def test_user_without_email_is_none(adapter: AllsourceAuthAdapter, database: Database) -> None:
     user = await adapter.users.create(username="ada")
     assert await database.get(uuid.UUID(user.id)) is None
 
@@ -424,7 +418,9 @@ async def test_ids_may_be_text(adapter: AllsourceAuthAdapter) -> None:
         StringIDMixin().parse_id(5)
 
 
-async def test_what_does_not_fit_the_user_type_says_where(adapter: AllsourceAuthAdapter, database: Database) -> None:
+async def test_error_names_the_stored_field_that_does_not_fit(
+    adapter: AllsourceAuthAdapter, database: Database
+) -> None:
     await adapter.users.create(id="Zk3vT0aXqP", email=email("Ada"))
     with pytest.raises(Json) as failed:
         await database.get_by_email(email("Ada"))
@@ -435,7 +431,7 @@ async def test_what_does_not_fit_the_user_type_says_where(adapter: AllsourceAuth
     assert failed.value.path == "$.first_name"
 
 
-async def test_what_could_not_be_read_is_not_stored(adapter: AllsourceAuthAdapter) -> None:
+async def test_value_that_cannot_be_read_back_is_not_stored(adapter: AllsourceAuthAdapter) -> None:
     database = AllsourceUserDatabase[Rich, uuid.UUID](adapter, Rich)
     with pytest.raises(Json):
         await database.create({"email": email("Ada"), "hashed_password": HASH, "colour": "green"})
@@ -454,7 +450,7 @@ async def test_what_could_not_be_read_is_not_stored(adapter: AllsourceAuthAdapte
         ({"email": " a@example.org", "hashed_password": HASH}, "email"),
     ],
 )
-async def test_what_cannot_be_stored_is_refused(given: dict[str, Any], field: str) -> None:
+async def test_invalid_field_is_refused(given: dict[str, Any], field: str) -> None:
     async with AllsourceAuthAdapter.embedded() as adapter:
         with pytest.raises(InvalidInput) as refused:
             await AllsourceUserDatabase(adapter, User).create(given)
@@ -462,7 +458,7 @@ async def test_what_cannot_be_stored_is_refused(given: dict[str, Any], field: st
         assert (await adapter.users.list()).total == 0
 
 
-async def test_what_cannot_be_changed_is_refused(database: Database, ada: User) -> None:
+async def test_read_only_field_is_refused(database: Database, ada: User) -> None:
     refused_changes: list[dict[str, Any]] = [
         {"id": uuid.uuid4()},
         {"last_name": "L."},
@@ -475,33 +471,33 @@ async def test_what_cannot_be_changed_is_refused(database: Database, ada: User) 
         assert refused.value.field == min(changes)
 
 
-async def test_what_schemas_send_as_none_is_left_alone(database: Database, ada: User) -> None:
+async def test_none_from_schemas_leaves_fields_unchanged(database: Database, ada: User) -> None:
     nothing = {"password": None, "is_active": None, "is_superuser": None, "is_verified": None, "email": None}
     assert await database.update(ada, nothing) is ada
     assert await database.get(ada.id) == ada
 
 
 @pytest.mark.parametrize("name", ["role", "banned", "metadata", "email_verified", "password", "oauth_account_emails"])
-def test_fields_that_the_store_has_for_other_things_are_refused(name: str) -> None:
+def test_reserved_field_names_are_refused(name: str) -> None:
     kind = type("Kind", (AllsourceBaseUserUUID,), {"__annotations__": {name: str}, name: ""})
     with pytest.raises(InvalidInput, match=name):
         AllsourceUserDatabase(AllsourceAuthAdapter.embedded(), kind)
 
 
-def test_a_user_type_is_one_of_ours() -> None:
+def test_user_type_must_be_a_subclass() -> None:
     with pytest.raises(InvalidInput, match="user_type"):
         AllsourceUserDatabase(AllsourceAuthAdapter.embedded(), dict)  # type: ignore[type-var]
     with pytest.raises(InvalidInput, match="no_password"):
         AllsourceUserDatabase(AllsourceAuthAdapter.embedded(), User, no_password="")
 
 
-def test_a_user_shows_nothing_personal() -> None:
+def test_repr_of_a_user_hides_personal_data() -> None:
     id_ = uuid.uuid4()
     shown = repr(OAuthUser(id=id_, email=email("Ada"), hashed_password=HASH, first_name=CANARY))
     assert shown == f"OAuthUser(id={id_!r}, is_active=True, is_superuser=False, is_verified=False)"
 
 
-async def test_a_password_is_set_although_its_account_is_touched(site: Site, clock: ManualClock) -> None:
+async def test_password_is_set_although_its_account_changes(site: Site, clock: ManualClock) -> None:
     store = site.store("default")
     adapter = AllsourceAuthAdapter.with_store(Touching(store), clock=clock)
     database = AllsourceUserDatabase[User, uuid.UUID](adapter, User)

@@ -1,4 +1,4 @@
-"""Two workers of uvicorn on one store: what is unique stays so, and a session of one is known to the other."""
+"""Two workers of uvicorn on one store: unique values stay unique, and both workers accept the same sessions."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def _free_port() -> int:
 
 @asynccontextmanager
 async def workers(environment: Mapping[str, str]) -> AsyncIterator[str]:
-    """The URL of the application, served by two processes on the store that the environment names."""
+    """Serve the application with two workers on the store set in the environment. Return its URL."""
     port = _free_port()
     application = "tests.integrations.fastapi_users.application:served"
     options = ("--factory", "--workers", "2", "--host", "127.0.0.1", "--port", str(port), "--log-level", "warning")
@@ -72,7 +72,7 @@ async def _listening(child: Process, port: int) -> None:
 
 
 async def _race(url: str) -> str:
-    """200 registrations with one email, on connections of their own; the id of the one user."""
+    """Send 200 registrations with one email on separate connections. Return the id of the created user."""
 
     async def register(number: int) -> httpx.Response:
         async with httpx.AsyncClient(base_url=url, timeout=PATIENCE) as client:

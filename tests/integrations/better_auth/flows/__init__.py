@@ -1,6 +1,6 @@
-"""What the clients of an application do, one flow for each part of the package: the options, and the requests in their order.
+"""Flows of client requests, one or more for each part of the package: the options of the application, then the requests.
 
-A flow says which status it expects, so that both sides failing alike is no success.
+A flow asserts the status of each response, so that it cannot pass because both sides fail in the same way.
 """
 
 from __future__ import annotations

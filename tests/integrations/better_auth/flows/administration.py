@@ -1,4 +1,4 @@
-"""Users that others look after, and keys for programs."""
+"""Administration of users, and API keys."""
 
 from __future__ import annotations
 

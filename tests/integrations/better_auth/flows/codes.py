@@ -1,4 +1,4 @@
-"""Ways in for who can read a letter or a message, owns a wallet, or does not say who it is."""
+"""Sign-in by email code, magic link, text message and wallet, and anonymous sign-in."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The package itself: accounts, sessions, passwords, addresses, the limit of requests."""
+"""The core of the package: accounts, sessions, passwords, emails, rate limits."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Devices without a keyboard: somebody signs them in with another one."""
+"""Device authorization: a user signs in a device without a keyboard from another device."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The end of a session that programs know of: they ask for it, and they are told of it."""
+"""Logout of OAuth clients: requested by a client, and notified to the clients."""
 
 from __future__ import annotations
 

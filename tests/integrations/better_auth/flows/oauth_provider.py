@@ -1,4 +1,4 @@
-"""The application signs people in for others: clients, consent, tokens, resources."""
+"""The application as an OAuth provider: clients, consent, tokens, resources."""
 
 from __future__ import annotations
 

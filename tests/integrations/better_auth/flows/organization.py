@@ -1,4 +1,4 @@
-"""Organizations, with teams and roles of their own."""
+"""Organizations with teams and dynamic roles."""
 
 from __future__ import annotations
 

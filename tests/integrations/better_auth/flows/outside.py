@@ -1,4 +1,4 @@
-"""Who answers when the application asks somebody: an identity provider, and services that know something."""
+"""Simulated external services: an identity provider, leaked-password and captcha services."""
 
 from __future__ import annotations
 

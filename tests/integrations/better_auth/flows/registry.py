@@ -1,4 +1,4 @@
-"""What a flow is, and where they are kept."""
+"""The registry of flows."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def query(url: str) -> dict[str, str]:
 
 
 def token_of(url: str) -> str:
-    """The token in a link: in its query, else the last part of its path."""
+    """Return the token in a link, from its query or the last segment of its path."""
     return query(url).get("token", urlsplit(url).path.rsplit("/", 1)[-1])
 
 
@@ -45,10 +45,10 @@ def where(field: str, value: Any) -> Any:
 
 
 async def put(site: Site, model: str, field: str, value: Any, **changes: Any) -> None:
-    """Write into the database what no request can: that time has passed, or what an operator did."""
+    """Change the database directly, to simulate elapsed time or an operator's change."""
     assert await site.auth.adapter.update(model, [where(field, value)], changes) is not None
 
 
 def note(site: Site, name: str, said: Any) -> None:
-    """Keep what a function of the package answered that has no address."""
+    """Add the result of a function without a route to the transcript."""
     site.transcript.append((name, 0, json.loads(json.dumps(said, default=str)), {}, []))

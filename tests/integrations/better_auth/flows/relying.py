@@ -1,4 +1,4 @@
-"""A program that people sign in to with an account here: what its server asks, and where it sends their browsers."""
+"""A simulated OAuth client (relying party) of the application: the requests of its server and its redirects."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ CHALLENGE = base64.urlsafe_b64encode(hashlib.sha256(VERIFIER.encode()).digest())
 
 
 class Program:
-    """One with the client ``registered``, which it proves to be with its secret, if it has one."""
+    """An OAuth client. It authenticates with its secret, if it has one."""
 
     def __init__(self, browser: Browser, registered: dict[str, Any]) -> None:
         self.browser, self.id, self.secret = browser, registered["client_id"], registered.get("client_secret")
 
     def asking(self, **more: Any) -> dict[str, Any]:
-        """What a person's browser is sent to this application with."""
+        """Return the parameters of an authorization request."""
         given = {
             "client_id": self.id,
             "redirect_uri": THERE,
@@ -40,12 +40,12 @@ class Program:
         return {name: value for name, value in (given | more).items() if value is not None}
 
     async def shown(self, person: Browser, **more: Any) -> str:
-        """Where a person is sent on to."""
+        """Send an authorization request. Return the redirect."""
         answer = await person.get("/oauth2/authorize", 302, **self.asking(**more))
         return str(answer.headers["location"])
 
     async def code(self, person: Browser, **more: Any) -> str:
-        """The code with which a person comes back who agrees to what is asked."""
+        """Authorize with consent. Return the authorization code."""
         place = await self.shown(person, **more)
         if place.startswith("/consent"):
             place = (await person.post("/oauth2/consent", accept=True, oauth_query=urlsplit(place).query))["url"]
@@ -53,7 +53,7 @@ class Program:
         return query(place)["code"]
 
     async def tell(self, path: str, expect: int = 200, /, headers: Any = None, **form: Any) -> dict[str, Any]:
-        """Post a form as this client, or as one without a secret that says who it is."""
+        """Post a form, authenticated as this client, or with only the client id if it has no secret."""
         if self.secret is None:
             options: dict[str, Any] = {"data": {"client_id": self.id, **form}}
         else:
@@ -64,7 +64,7 @@ class Program:
         return found
 
     async def redeem(self, code: str, expect: int = 200, /, **more: Any) -> dict[str, Any]:
-        """Give a code for tokens."""
+        """Exchange a code for tokens."""
         form = {"grant_type": "authorization_code", "code": code, "redirect_uri": THERE, "code_verifier": VERIFIER}
         return await self.tell("/oauth2/token", expect, **form | more)
 
@@ -75,12 +75,12 @@ class Program:
         return await self.tell("/oauth2/token", expect, grant_type="refresh_token", refresh_token=token, **more)
 
     async def introspect(self, token: str, **more: Any) -> bool:
-        """Whether a token is good for something."""
+        """Return whether a token is active."""
         return bool((await self.tell("/oauth2/introspect", token=token, **more))["active"])
 
 
 async def as_server(site: Site, browser: Browser, function: Any, *arguments: Any, **body: Any) -> Any:
-    """What a function of a plugin answers that has no address, called with the session of a browser."""
+    """Call a function of a plugin without a route, with the session of a browser. Return its result."""
     cookies = "; ".join(f"{name}={value}" for name, value in browser.client.cookies.items())
     request = AuthRequest(
         method="POST",

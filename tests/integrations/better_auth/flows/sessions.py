@@ -1,4 +1,4 @@
-"""What is made of a session: several, tokens, what else it says."""
+"""Sessions: several per browser, tokens, added fields."""
 
 from __future__ import annotations
 

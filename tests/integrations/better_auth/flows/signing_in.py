@@ -1,4 +1,4 @@
-"""Ways to sign in, and a second factor."""
+"""Sign-in methods and second factors."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Accounts of others: who signs people in elsewhere signs them in here."""
+"""Sign-in with accounts of OAuth providers."""
 
 from __future__ import annotations
 

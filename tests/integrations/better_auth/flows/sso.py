@@ -1,4 +1,4 @@
-"""Companies that sign their people in themselves."""
+"""Single sign-on through the identity provider of a company."""
 
 from __future__ import annotations
 
