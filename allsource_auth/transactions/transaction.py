@@ -356,8 +356,8 @@ def _rebased(commit: Commit, head: Head) -> Commit:
         return msgspec.structs.replace(commit, base=head)
     assert new is not None
     deleted = is_tombstone(new.payload)
-    fenced = new.type == FENCED and deleted == (old is None or is_tombstone(old.payload))
-    if fenced and (old is None or not commit.state_dependent or bytes(old.payload) == bytes(new.payload)):
+    # A fence repeats the state before it, which may be newer than the one that the transaction read.
+    if new.type == FENCED and (deleted if old is None else bytes(new.payload) == bytes(old.payload)):
         return msgspec.structs.replace(commit, base=head)
     if old is None:
         raise Conflict(commit.kind.name, commit.kind.key)

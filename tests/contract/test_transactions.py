@@ -25,7 +25,7 @@ from allsource_auth import (
     VersionConflict,
     audit,
 )
-from allsource_auth.audit import metadata_of
+from allsource_auth.audit import encode_metadata, metadata_of
 from allsource_auth.store.base import is_newer_by_time
 from tests.contract.conftest import MakeAdapter
 from tests.support.canaries import email
@@ -312,6 +312,60 @@ async def test_unknown_members_survive(adapter: AllsourceAuthAdapter, store: Eve
     assert latest is not None
     members = msgspec.json.decode(latest.payload)
     assert (members["colour"], members["createdAt"], members["name"]) == ("blue", payload["createdAt"], "Ada")
+
+
+async def fence(store: EventStore, stream: str) -> None:
+    """Append a fence: the newest state of the stream, once more."""
+    newest = (await store.latest(stream, require_leader=True)).event
+    assert newest is not None
+    metadata = encode_metadata(op="f" * 32, seq=(metadata_of(newest).seq or 0) + 1)
+    await store.append(
+        [NewEvent(type="auth.index.fenced", stream=stream, payload=bytes(newest.payload), metadata=metadata)]
+    )
+
+
+async def test_concurrent_change_below_a_fence_fails_a_comparison(
+    adapter: AllsourceAuthAdapter, store: EventStore, clock: ManualClock
+) -> None:
+    made = await adapter.invitations.create(
+        organization_id="o", email=email("guest"), inviter_id="u", expires_at=clock() + timedelta(hours=1)
+    )
+    with pytest.raises(VersionConflict):
+        async with adapter.transaction() as tx:
+            await tx.invitations.update_status(made.id, "accepted", expected="pending")
+            await adapter.invitations.update_status(made.id, "canceled")
+            await fence(store, f"auth-invitation:{made.id}")
+    found = await adapter.invitations.get(made.id)
+    assert found is not None
+    assert found.status == "canceled"
+
+
+@pytest.mark.parametrize("then", ["fenced", "deleted"])
+async def test_id_used_and_then_fenced_or_deleted_meanwhile_is_a_conflict(
+    adapter: AllsourceAuthAdapter, store: EventStore, then: str
+) -> None:
+    with pytest.raises(Conflict) as caught:
+        async with adapter.transaction() as tx:
+            await tx.users.create(id="u1", name="inside")
+            await adapter.users.create(id="u1", name="outside")
+            if then == "fenced":
+                await fence(store, "auth-user:u1")
+            else:
+                await adapter.users.delete("u1")
+    assert (caught.value.kind, caught.value.field) == ("user", "id")
+    assert [user.name async for user in adapter.users.scan()] == (["outside"] if then == "fenced" else [])
+
+
+async def test_concurrent_update_below_a_fence_is_not_lost(
+    adapter: AllsourceAuthAdapter, store: EventStore, ada: User
+) -> None:
+    async with adapter.transaction() as tx:
+        await tx.users.update(ada.id, name="Lovelace")
+        await adapter.users.update(ada.id, role="admin")
+        await fence(store, f"auth-user:{ada.id}")
+    user = await adapter.users.get(ada.id)
+    assert user is not None
+    assert (user.name, user.role) == ("Lovelace", "admin")
 
 
 async def half(make_adapter: MakeAdapter, store: EventStore, clock: ManualClock, kept: int) -> None:
