@@ -171,6 +171,20 @@ async def test_deepest_metadata_is_kept_and_one_more_level_is_refused(
         await adapter.users.create(metadata=nested(depths[-1] + 1))
 
 
+@pytest.mark.parametrize("wrap", [lambda value: [value], lambda value: {"k": value}], ids=["lists", "objects"])
+async def test_metadata_may_have_64_levels_of_lists_or_objects(
+    adapter: AllsourceAuthAdapter, store: EventStore, wrap: Callable[[Any], Any]
+) -> None:
+    value: Any = "leaf"
+    for _ in range(63):
+        value = wrap(value)
+    deepest = {"top": value}
+    user = await adapter.users.create(metadata=deepest)
+    assert user.metadata == deepest
+    async with refused(store, "metadata"):
+        await adapter.users.create(metadata={"top": wrap(value)})
+
+
 async def test_numbers_at_the_edge_of_64_bits_are_kept(adapter: AllsourceAuthAdapter) -> None:
     edges = {"edges": [2**64 - 1, 2**63, -(2**63), 0], "tiny": 5e-324, "huge": 1.7976931348623157e308}
     user = await adapter.users.create(metadata=edges)

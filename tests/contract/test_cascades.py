@@ -18,6 +18,7 @@ from allsource_auth import (
     NotFound,
     Organization,
     OrganizationNotFound,
+    Session,
     User,
     UserNotFound,
 )
@@ -359,6 +360,12 @@ async def test_index_is_right_after_concurrent_deletion_and_restore(
         for call, field in sample.lists:
             assert await getattr(sample.of(two), call)(getattr(child, field)) == ([] if state is None else [state])
         assert await by_value(one, sample, child) == state
+
+
+async def test_refused_deletion_keeps_the_children(adapter: AllsourceAuthAdapter, ada: User, session: Session) -> None:
+    assert await adapter.context.collections["user"].delete_where([ada.id], lambda user: False) == 0
+    assert await adapter.users.get(ada.id) == ada
+    assert await adapter.sessions.get(session.token) == session
 
 
 class Interfering(WrappedStore):

@@ -8,13 +8,24 @@ from typing import Any
 
 import pytest
 
-from allsource_auth import AllsourceAuthAdapter, Event, EventStore, Finding, NewEvent, Session, User, VersionConflict
+from allsource_auth import (
+    AllsourceAuthAdapter,
+    Event,
+    EventStore,
+    Finding,
+    NewEvent,
+    Session,
+    StoreClosed,
+    User,
+    VersionConflict,
+)
 from tests.contract.conftest import MakeAdapter
 from tests.support.canaries import email, revealed, token
 from tests.support.clocks import START, ManualClock
 from tests.support.events import metadata, new_event, payload, stored, stored_user, written_by
 from tests.support.names import claim_stream, index_stream
 from tests.support.ownership import assert_sound
+from tests.support.wrappers import CrashingStore, PatientStore
 
 pytestmark = pytest.mark.tables
 
@@ -176,6 +187,29 @@ async def test_old_claim_without_its_owner_is_fenced_and_released(
     with pytest.raises(VersionConflict):
         await store.append([late])
     assert await adapter.users.create(email=email("wanted"))
+
+
+async def test_claim_of_an_undecided_transaction_is_released_by_one_repair(
+    adapter: AllsourceAuthAdapter, make_adapter: MakeAdapter, store: EventStore, ada: User
+) -> None:
+    """The account's claim is stored, and nothing else. The user, whose event decides, is fenced first."""
+
+    async def break_off() -> None:
+        async with make_adapter(store=CrashingStore(store, kept=1)).transaction() as tx:
+            await tx.users.update(ada.id, name="Lovelace")
+            await tx.accounts.create(id="never", user_id=ada.id, provider_id="github", account_id="42")
+
+    with pytest.raises(StoreClosed):
+        await break_off()
+    patient = make_adapter(store=PatientStore(store))
+    async with written_by(store) as written:
+        checked = await patient.check(repair=True)
+    assert [(finding.problem, finding.kind, finding.keys) for finding in checked.findings] == [
+        ("orphan_claim", "account", ("never",))
+    ]
+    assert sorted(written.types) == ["auth.index.fenced", "auth.index.released"]
+    assert (await patient.check()).findings == ()
+    assert await adapter.accounts.create(user_id=ada.id, provider_id="github", account_id="42")
 
 
 async def test_repair_does_not_release_a_newer_claim(

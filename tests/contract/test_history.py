@@ -172,8 +172,15 @@ async def test_diff_hides_passwords_that_old_writers_stored_in_metadata(
     kept = {"theme": "dark", "password_hash": CANARY, "deep": [{"passwordHash": CANARY}]}
     await store.append([new_event("auth-user:old", stored_user("old", metadata=kept))])
     (change,) = await adapter.users.history("old")
-    assert change.diff["metadata"][1]["theme"] == "dark"
+    assert change.diff["metadata"][1] == {"theme": "dark", "password_hash": "***", "deep": [{"passwordHash": "***"}]}
     assert not revealed(repr(change.diff))
+
+
+async def test_diff_shows_lists_in_metadata(adapter: AllsourceAuthAdapter) -> None:
+    user = await adapter.users.create(metadata={"tags": ["a", ["b"]]})
+    await adapter.users.update(user.id, metadata={"tags": []})
+    change = (await adapter.users.history(user.id))[-1]
+    assert change.diff["metadata"] == ({"tags": ["a", ["b"]]}, {"tags": []})
 
 
 async def test_repr_of_a_change_shows_no_value(story: list[Change[User]]) -> None:

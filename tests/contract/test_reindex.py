@@ -452,6 +452,20 @@ async def test_lost_replies_are_settled(make_adapter: MakeAdapter, store: EventS
     assert (await make_adapter().check()).findings == ()
 
 
+async def test_other_values_are_claimed_beside_an_undecodable_claim(
+    adapter: AllsourceAuthAdapter, store: EventStore
+) -> None:
+    await append_user(store, "u", email=email("u"), username="u")
+    broken = new_event(claim_stream("email", email("u").lower()), {"owner": 7}, type="auth.index.claimed")
+    [claim] = await store.append([broken])
+    done = await adapter.reindex()
+    assert [finding.event_id for finding in done.undecodable] == [claim.id]
+    assert done.claims == 1
+    user = await adapter.users.get_by_username("u")
+    assert user is not None
+    assert user.id == "u"
+
+
 class LosingVersions(WrappedStore):
     """Has lost the version of a stream, as Core 0.23 does for archived streams on a restart: its first append is accepted."""
 

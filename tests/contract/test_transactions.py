@@ -30,9 +30,10 @@ from allsource_auth.store.base import is_newer_by_time
 from tests.contract.conftest import MakeAdapter
 from tests.support.canaries import email
 from tests.support.clocks import ManualClock
-from tests.support.events import whole_log
+from tests.support.events import new_event, stored_user, whole_log
+from tests.support.names import claim_stream
 from tests.support.sign_ups import sign_up
-from tests.support.wrappers import CountingStore, CrashingStore, PatientStore
+from tests.support.wrappers import CountingStore, CrashingStore, DelayedStore, PatientStore
 
 
 async def test_a_sign_up_is_one_append(store: EventStore, make_adapter: MakeAdapter, clock: ManualClock) -> None:
@@ -314,6 +315,44 @@ async def test_unknown_members_survive(adapter: AllsourceAuthAdapter, store: Eve
     assert (members["colour"], members["createdAt"], members["name"]) == ("blue", payload["createdAt"], "Ada")
 
 
+async def test_as_of_inside_sees_the_writes_inside(
+    adapter: AllsourceAuthAdapter, dated: ManualClock, ada: User
+) -> None:
+    before = dated()
+    dated.move(timedelta(minutes=1))
+    async with adapter.transaction() as tx:
+        changed = await tx.users.update(ada.id, name="Lovelace")
+        assert await tx.users.as_of(ada.id, dated()) == changed
+        assert await tx.users.as_of(ada.id, before) == ada
+
+
+async def test_email_with_a_claim_that_has_no_operation_id_is_a_conflict(
+    adapter: AllsourceAuthAdapter, store: EventStore
+) -> None:
+    claim = {"v": 1, "owner": "auth-user:theirs", "ownerVersion": 0}
+    wanted = claim_stream("email", email("Eve").lower())
+    await store.append([new_event(wanted, claim, type="auth.index.claimed", metadata={})])
+    await store.append([new_event("auth-user:theirs", stored_user("theirs", email=email("Eve")))])
+    with pytest.raises(Conflict) as caught:
+        async with adapter.transaction() as tx:
+            await tx.users.create(email=email("Eve"))
+    assert (caught.value.kind, caught.value.field) == ("user", "email")
+    assert [user.id async for user in adapter.users.scan()] == ["theirs"]
+
+
+async def test_restoration_of_an_entity_created_inside_does_not_count_as_conditional(
+    adapter: AllsourceAuthAdapter, clock: ManualClock
+) -> None:
+    await adapter.verifications.create(identifier="i", value="v", expires_at=clock() + timedelta(hours=1))
+    async with adapter.transaction() as tx:
+        eve = await tx.users.create(email=email("Eve"))
+        await tx.users.delete(eve.id)
+        restored = await tx.users.restore(eve.id)
+        assert await tx.verifications.consume("i", "v")
+    assert await adapter.users.get_by_email(email("Eve")) == restored
+    assert await adapter.verifications.find("i", "v") is None
+
+
 async def fence(store: EventStore, stream: str) -> None:
     """Append a fence: the newest state of the stream, once more."""
     newest = (await store.latest(stream, require_leader=True)).event
@@ -322,6 +361,18 @@ async def fence(store: EventStore, stream: str) -> None:
     await store.append(
         [NewEvent(type="auth.index.fenced", stream=stream, payload=bytes(newest.payload), metadata=metadata)]
     )
+
+
+async def test_concurrent_fence_does_not_fail_a_consumption(
+    adapter: AllsourceAuthAdapter, store: EventStore, clock: ManualClock
+) -> None:
+    made = await adapter.verifications.create(identifier="i", value="v", expires_at=clock() + timedelta(hours=1))
+    async with adapter.transaction() as tx:
+        assert await tx.verifications.consume("i", "v")
+        user = await tx.users.create(email=email("Eve"))
+        await fence(store, f"auth-verification:{made.id}")
+    assert await adapter.verifications.find("i", "v") is None
+    assert await adapter.users.get_by_email(email("Eve")) == user
 
 
 async def test_concurrent_change_below_a_fence_fails_a_comparison(
@@ -366,6 +417,18 @@ async def test_concurrent_update_below_a_fence_is_not_lost(
     user = await adapter.users.get(ada.id)
     assert user is not None
     assert (user.name, user.role) == ("Lovelace", "admin")
+
+
+async def test_append_that_is_stored_late_does_not_conflict_with_itself(
+    make_adapter: MakeAdapter, adapter: AllsourceAuthAdapter, store: EventStore, ada: User
+) -> None:
+    """The reply is lost. The append is stored between the reads of the first and of the second entity for the retry."""
+    delayed = DelayedStore(store, lambda call, stream: stream == "auth-user:eve")
+    async with make_adapter(store=delayed).transaction() as tx:
+        changed = await tx.users.update(ada.id, name="Lovelace")
+        eve = await tx.users.create(id="eve")
+    assert await adapter.users.get(ada.id) == changed
+    assert await adapter.users.get("eve") == eve
 
 
 async def half(make_adapter: MakeAdapter, store: EventStore, clock: ManualClock, kept: int) -> None:

@@ -11,7 +11,7 @@ import pytest
 from allsource_auth import Acknowledged, Event, Latest, NewEvent, SqliteLog, SqliteStore, VersionConflict
 from allsource_auth.audit import encode_metadata
 from allsource_auth.engine.settling import LONGEST_PATIENCE, LONGEST_PAUSE, PATIENCE
-from allsource_auth.engine.streams import Streams
+from allsource_auth.engine.streams import PAGE, Streams
 from tests.support.events import new_event
 from tests.support.wrappers import WrappedStore
 
@@ -33,6 +33,16 @@ async def test_conflict_of_one_stream_does_not_affect_others_in_the_batch() -> N
             await streams.append([new_event(TAKEN, guard=0), new_event(FREE, guard=0)])
     assert (await streams.head(FREE)).guard == 0
     assert (await streams.head(TAKEN)).guard == 1
+    await store.close()
+
+
+async def test_operation_is_found_below_a_full_page_of_later_events() -> None:
+    store = SqliteStore(SqliteLog(None))
+    await store.append([numbered_event(PERSON, number + 1) for number in range(PAGE + 1)])
+    streams = Streams(store)
+    found = await streams.written_since(await streams.head(PERSON), "op1", since=None)
+    assert found is not None
+    assert found.version == 1
     await store.close()
 
 

@@ -1,14 +1,23 @@
-"""Stores that wrap a store: to count calls, fail, contend, expire grace periods, or crash in the middle of a batch."""
+"""Stores that wrap a store: to count calls, fail, contend, expire grace periods, crash, lose replies, or delay an append."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from typing import Any
 
 from allsource_auth import Acknowledged, Event, EventStore, Http, Info, Latest, NewEvent, StoreClosed
 from allsource_auth.store.base import is_newer_by_time
 
-__all__ = ["ContendedStore", "CountingStore", "CrashingStore", "FailingStore", "PatientStore", "WrappedStore"]
+__all__ = [
+    "ContendedStore",
+    "CountingStore",
+    "CrashingStore",
+    "CutStore",
+    "DelayedStore",
+    "FailingStore",
+    "PatientStore",
+    "WrappedStore",
+]
 
 HOUR = 3600 * 1_000_000_000
 
@@ -181,3 +190,64 @@ class CrashingStore(WrappedStore):
         if self._crashed:
             raise StoreClosed
         return await super().latest(stream, require_leader=require_leader)
+
+
+Cut = tuple[int, Callable[[], Awaitable[object]] | None]
+"""How many events of an append are stored, and what runs before its caller gets the error."""
+
+
+class CutStore(WrappedStore):
+    """Not atomic. Its first appends get no reply, one for each of ``cuts``. After these, ``failing_reads`` reads fail."""
+
+    atomic_batches = False
+
+    def __init__(self, store: EventStore, *cuts: Cut, failing_reads: int = 0) -> None:
+        super().__init__(store)
+        self._cuts = list(cuts)
+        self.failing_reads = failing_reads
+
+    async def append(self, events: Sequence[NewEvent]) -> list[Acknowledged]:
+        if not self._cuts:
+            return await super().append(events)
+        kept, meanwhile = self._cuts.pop(0)
+        for event in events[:kept]:
+            await super().append([event])
+        if meanwhile is not None:
+            await meanwhile()
+        raise Http("no reply to an append", ambiguous=True)
+
+    async def latest(self, stream: str, *, require_leader: bool = False) -> Latest:
+        if not self._cuts and self.failing_reads:
+            self.failing_reads -= 1
+            raise Http("no reply to a read")
+        return await super().latest(stream, require_leader=require_leader)
+
+
+class DelayedStore(WrappedStore):
+    """Append ``number`` gets no reply, and is stored right before the first later call that ``due`` selects.
+
+    ``due`` takes the name of the call, ``"append"`` or ``"latest"``, and the stream.
+    """
+
+    def __init__(self, store: EventStore, due: Callable[[str, str], bool], *, number: int = 1) -> None:
+        super().__init__(store)
+        self._due = due
+        self._before = number
+        self._late: Sequence[NewEvent] | None = None
+
+    async def append(self, events: Sequence[NewEvent]) -> list[Acknowledged]:
+        self._before -= 1
+        if self._before == 0:
+            self._late = events
+            raise Http("no reply to an append", ambiguous=True)
+        await self._store_what_is_due("append", events[-1].stream)
+        return await super().append(events)
+
+    async def latest(self, stream: str, *, require_leader: bool = False) -> Latest:
+        await self._store_what_is_due("latest", stream)
+        return await super().latest(stream, require_leader=require_leader)
+
+    async def _store_what_is_due(self, call: str, stream: str) -> None:
+        if self._late is not None and self._due(call, stream):
+            late, self._late = self._late, None
+            await super().append(late)

@@ -13,7 +13,7 @@ import httpx
 import msgspec
 import pytest
 
-from allsource_auth import AllsourceAuthAdapter, AllsourceStore, Conflict, SqliteLog, User
+from allsource_auth import AllsourceAuthAdapter, AllsourceStore, Conflict, Http, SqliteLog, User
 from allsource_auth.server import LocalAllsource
 from allsource_auth.store.allsource import http
 from tests.store.allsource.local import Local
@@ -154,6 +154,24 @@ async def test_rename_during_a_restart_is_reverted(cold: RestartingServer) -> No
         assert owner is not None
         assert kept is not None
         assert (owner.id, kept.id, kept.name, kept.email) == ("ada", "second", before.name, before.email)
+        await assert_sound(adapter)
+
+
+async def test_rename_during_a_restart_reverts_to_the_state_before_its_last_attempt(cold: RestartingServer) -> None:
+    """The first attempt gets no reply. Somebody else changes the user before the second attempt."""
+
+    async def change_and_fail() -> None:
+        await cold.early.users.update("second", name="theirs")
+        raise Http("no reply", ambiguous=True)
+
+    cold.run_before(is_append, lambda: cold.early.users.create(id="ada", email=email("Ada")))
+    cold.run_before(is_append, change_and_fail)
+    with pytest.raises(Conflict):
+        await cold.late.users.update("second", email=email("Ada"), name="changed")
+    for adapter in (cold.early, cold.late, cold.adapter()):
+        kept = await adapter.users.get("second")
+        assert kept is not None
+        assert (kept.name, kept.email) == ("theirs", email("second"))
         await assert_sound(adapter)
 
 

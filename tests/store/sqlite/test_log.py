@@ -241,6 +241,13 @@ async def test_cancelled_close_still_closes(tmp_path: Path, gate: Gate) -> None:
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("allsource-auth")]
 
 
+async def test_open_raises_store_closed_when_closed_meanwhile(tmp_path: Path) -> None:
+    log = SqliteLog(tmp_path / "events.db")
+    opened, closed = await asyncio.gather(log.open(), log.close(), return_exceptions=True)
+    assert isinstance(opened, StoreClosed)
+    assert closed is None
+
+
 async def test_use_after_close_is_refused(store: SqliteStore) -> None:
     await store.append([event("s")])
     await store.close()
