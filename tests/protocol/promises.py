@@ -154,9 +154,18 @@ async def check_transactions(world: World) -> None:
     log = stored(world, USER.prefix, SESSION.prefix)
     for decision in decisions(world):
         for each in remaining(decision):
-            ops = [metadata_of(event).op for event in log.get(each.stream, [])]
-            removed = any(event.type.endswith(".deleted") for event in log.get(each.stream, []))
-            assert metadata_of(decision).op in ops or removed, f"decided, but {each.stream} was never written"
+            events = log.get(each.stream, [])
+            ops = [metadata_of(event).op for event in events]
+            written = metadata_of(decision).op in ops
+            if each.after is None:
+                # A creation. It is dropped if somebody else has used the id since the decision.
+                before = events[: ops.index(metadata_of(decision).op)] if written else events
+                used = any(event.type != FENCED for event in before)
+                assert not (written and used), f"{each.stream} was created over another entity"
+                assert written or used, f"decided, but {each.stream} was never written"
+                continue
+            removed = any(event.type.endswith(".deleted") for event in events)
+            assert written or removed, f"decided, but {each.stream} was never written"
 
 
 def decisions(world: World) -> list[Event]:

@@ -68,6 +68,12 @@ async def change_email_and_back(auth: Auth) -> object:
     return await auth.users.update("u1", email="x@e")
 
 
+async def create_and_delete(auth: Auth) -> None:
+    await auth.users.create(id="u2", email="q@e")
+    auth.note(1)
+    await auth.users.delete("u2")
+
+
 async def revert_to_first_state(auth: Auth) -> object:
     first = (await auth.users.history("u1"))[0]
     return await auth.users.revert("u1", first.event_id)
@@ -275,6 +281,19 @@ TRANSACTIONS = [
         delete(),
         A=together(restore(), sign_up(id="u2", email="y@e")),
         B=sign_up(id="u3", email="x@e"),
+    ),
+    transactional(
+        "change and deletion as one, and a change of the deleted user",
+        ada,
+        sign_up(id="u2", email="y@e"),
+        A=together(change(name="Ada"), delete("u2")),
+        B=change("u2", email="q@e"),
+    ),
+    transactional(
+        "change and sign-up as one, and a sign-up and deletion with the new id",
+        ada,
+        A=together(change(name="Ada"), sign_up(id="u2", email="z@e")),
+        B=create_and_delete,
     ),
 ]
 """A transaction and a concurrent mutation or transaction."""
