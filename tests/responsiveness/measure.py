@@ -23,6 +23,7 @@ async def held(operation: Callable[[], Awaitable[object]]) -> float:
 async def _longest(operation: Callable[[], Awaitable[object]]) -> float:
     loop = asyncio.get_running_loop()
     longest, last = 0.0, time.thread_time()
+    handle: asyncio.Handle
 
     def tick() -> None:
         nonlocal longest, last, handle
