@@ -13,6 +13,7 @@ from allsource_auth import (
     Event,
     EventStore,
     Finding,
+    Latest,
     NewEvent,
     Session,
     StoreClosed,
@@ -25,7 +26,7 @@ from tests.support.clocks import START, ManualClock
 from tests.support.events import metadata, new_event, payload, stored, stored_user, written_by
 from tests.support.names import claim_stream, index_stream
 from tests.support.ownership import assert_sound
-from tests.support.wrappers import CrashingStore, PatientStore
+from tests.support.wrappers import CrashingStore, PatientStore, WrappedStore
 
 pytestmark = pytest.mark.tables
 
@@ -277,6 +278,34 @@ async def test_duplicate_gets_the_claim_after_the_other_gave_up_the_value(
     user = await adapter.users.get_by_email(email("ada"))
     assert user is not None
     assert user.id == "a"
+
+
+class LastHolderDeleted(WrappedStore):
+    """Deletes ``user`` just before its stream is read on the side that accepts writes."""
+
+    def __init__(self, store: EventStore, user: User) -> None:
+        super().__init__(store)
+        self._user: User | None = user
+
+    async def latest(self, stream: str, *, require_leader: bool = False) -> Latest:
+        user = self._user
+        if user is not None and stream == f"auth-user:{user.id}" and require_leader:
+            self._user = None
+            await self.append([tombstone_of(user)])
+        return await super().latest(stream, require_leader=require_leader)
+
+
+async def test_value_is_claimed_for_the_living_one_of_two_users(make_adapter: MakeAdapter, store: EventStore) -> None:
+    for user_id in ("a", "b"):
+        await store.append([new_event(f"auth-user:{user_id}", stored_user(user_id, email=email("both")))])
+    reader = make_adapter()
+    last = await reader.users.get("b")
+    assert last is not None
+    checked = await make_adapter(store=LastHolderDeleted(store, last)).check(repair=True)
+    assert [(finding.problem, finding.keys, finding.repaired) for finding in checked.findings] == [
+        ("missing_claim", ("a",), True)
+    ]
+    assert await reader.users.get_by_email(email("both")) == await reader.users.get("a")
 
 
 # Indexes
