@@ -261,9 +261,12 @@ def lint(session: nox.Session) -> None:
 
 @nox.session(python=PYTHONS[:1])
 def types(session: nox.Session) -> None:
-    """Strict types, of the tests as well."""
-    _install(session, "mypy", "nox", *INTEGRATED, *TEST_TOOLS)
+    """Types, checked by mypy and pyright: strict in the package; and that every public name has its types written down."""
+    _install(session, "mypy", "nox", "pyright[nodejs]", *INTEGRATED, *TEST_TOOLS)
     session.run("mypy")
+    quiet = {"PYRIGHT_PYTHON_IGNORE_WARNINGS": "1"}  # that there is a newer pyright
+    session.run("pyright", env=quiet)
+    session.run("pyright", "--verifytypes", "allsource_auth", "--ignoreexternal", silent=True, env=quiet)
 
 
 @nox.session(python=NEWEST)

@@ -27,6 +27,7 @@ from allsource_auth.cli import bench, main
 from allsource_auth.repositories.sessions import Sessions
 from allsource_auth.repositories.users import Users
 from tests.support import canaries
+from tests.support.clocks import ManualClock
 from tests.support.events import new_event, stored_user, whole_log
 from tests.support.local import local_allsource
 
@@ -80,8 +81,10 @@ async def existing(adapter: AllsourceAuthAdapter) -> tuple[int, int]:
 def on(path: Path | str, job: Job[T], *, at: datetime | None = None) -> T:
     """The result of a job on a file; ``at``: the time of its events."""
 
+    clock = None if at is None else ManualClock(at)
+
     async def do() -> T:
-        async with AllsourceAuthAdapter.embedded(path, clock=None if at is None else lambda: at) as adapter:
+        async with AllsourceAuthAdapter.embedded(path, clock=clock) as adapter:
             return await job(adapter)
 
     return asyncio.run(do())

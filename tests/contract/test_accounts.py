@@ -112,6 +112,7 @@ async def test_update_without_fields_sets_updated_at(
 async def test_time_in_any_zone_is_read_as_utc(adapter: AllsourceAuthAdapter, account: Account) -> None:
     local = datetime(2027, 1, 1, tzinfo=timezone(timedelta(hours=-3)))
     changed = await adapter.accounts.update(account.id, access_token_expires_at=local)
+    assert changed.access_token_expires_at is not None
     assert changed.access_token_expires_at == datetime(2027, 1, 1, 3, tzinfo=UTC)
     assert changed.access_token_expires_at.tzinfo is UTC
 

@@ -488,6 +488,7 @@ async def test_use_takes_the_given_time_as_now(adapter: AllsourceAuthAdapter, cl
     local = (START + MINUTE).astimezone(timezone(timedelta(hours=5, minutes=45)))
     used = await adapter.api_keys.use(HASH, now=local)
     assert used.api_key is not None
+    assert used.api_key.last_request is not None
     assert used.api_key.last_request == START + MINUTE
     assert used.api_key.last_request.tzinfo is UTC
     assert used.api_key.updated_at == clock() == START

@@ -146,7 +146,9 @@ async def test_update_that_always_loses_gives_up_and_changes_nothing(
 class Interfering(WrappedStore):
     """Stores the first events of a batch, as Core does. Just before the first sign-up, ``interfere`` runs."""
 
-    atomic_batches = False
+    @property
+    def atomic_batches(self) -> bool:
+        return False
 
     def __init__(self, store: EventStore, interfere: Callable[[], Awaitable[object]]) -> None:
         super().__init__(store)

@@ -469,7 +469,9 @@ async def test_other_values_are_claimed_beside_an_undecodable_claim(
 class LosingVersions(WrappedStore):
     """Has lost the version of a stream, as Core 0.23 does for archived streams on a restart: its first append is accepted."""
 
-    loses_versions_on_restart = True
+    @property
+    def loses_versions_on_restart(self) -> bool:
+        return True
 
     def __init__(self, store: EventStore, forgotten: str) -> None:
         super().__init__(store)

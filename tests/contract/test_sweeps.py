@@ -1,12 +1,13 @@
 """Sweeps delete expired sessions only, at a cost that depends on the living sessions."""
 
 import asyncio
+from collections.abc import AsyncGenerator
 from datetime import timedelta
 from typing import Any
 
 import pytest
 
-from allsource_auth import AllsourceAuthAdapter, EventStore, Session
+from allsource_auth import AllsourceAuthAdapter, Event, EventStore, Session
 from tests.contract.conftest import MakeAdapter
 from tests.support.clocks import ManualClock
 from tests.support.events import metadata, new_event, payload, refused, stored, written_by
@@ -194,7 +195,7 @@ async def test_session_extended_during_the_sweep_is_kept(
     clock.move(DAY)
 
     class Rescued(CountingStore):
-        async def scan(self, *args: Any, **named: Any) -> Any:
+        async def scan(self, *args: Any, **named: Any) -> AsyncGenerator[list[Event]]:
             async for page in super().scan(*args, **named):
                 await rescuer.sessions.update_expiry(session.token, clock() + DAY)
                 yield page

@@ -27,6 +27,7 @@ async def test_value_that_is_not_text_is_refused(adapter: AllsourceAuthAdapter, 
 async def test_email_is_found_ignoring_case_and_keeps_its_spelling(adapter: AllsourceAuthAdapter, ada: User) -> None:
     for spelling in (email("Ada"), email("ada"), email("Ada").upper()):
         found = await adapter.users.get_by_email(spelling)
+        assert found is not None
         assert found == ada
         assert found.email == email("Ada")
 

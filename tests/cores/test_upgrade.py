@@ -11,6 +11,7 @@ import signal
 from contextlib import nullcontext
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -78,10 +79,12 @@ async def mutate_everything(expected: ExpectedState, adapter: AllsourceAuthAdapt
 
 async def assert_values_are_taken(expected: ExpectedState, adapter: AllsourceAuthAdapter) -> None:
     for user in expected.users.values():
-        for values in ({"id": user.id}, {"email": user.email}, {"username": user.username}):
-            if None not in values.values():
+        values = {"id": user.id, "email": user.email, "username": user.username}
+        for name, value in values.items():
+            if value is not None:
+                given: dict[str, Any] = {name: value}
                 with pytest.raises(Conflict):
-                    await adapter.users.create(**values)
+                    await adapter.users.create(**given)
     for token in [*expected.sessions, *expected.revoked]:
         with pytest.raises(Conflict):
             await adapter.sessions.create(user_id="zoe", expires_at=LATER, token=token)

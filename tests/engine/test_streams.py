@@ -74,7 +74,9 @@ async def test_version_in_two_equal_conflicts_becomes_the_guard() -> None:
 class LostCounters(WrappedStore):
     """A store that reports version 1, like a server that has lost its counters. Its events keep their versions."""
 
-    atomic_batches = False
+    @property
+    def atomic_batches(self) -> bool:
+        return False
 
     async def latest(self, stream: str, *, require_leader: bool = False) -> Latest:
         return msgspec.structs.replace(await super().latest(stream, require_leader=require_leader), version=1)
@@ -90,7 +92,9 @@ async def test_guard_is_the_version_of_the_newest_event_if_the_counter_is_lower(
 class Lagging(WrappedStore):
     """A store that counts the newest event of a stream, but hides it for ``hidden[stream]`` reads, as Core may do."""
 
-    atomic_batches = False
+    @property
+    def atomic_batches(self) -> bool:
+        return False
 
     def __init__(self, store: SqliteStore) -> None:
         super().__init__(store)

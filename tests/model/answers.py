@@ -157,7 +157,7 @@ class Answers:
     def adapter_load_session(self, token: str) -> SessionWithUser | None:
         session = self.get("sessions", token)
         user = None if session is None else self.get("users", session.user_id)
-        if user is None or session.expires_at <= self.now():
+        if session is None or user is None or session.expires_at <= self.now():
             return None
         if user.banned and (user.ban_expires is None or user.ban_expires > self.now()):
             return None

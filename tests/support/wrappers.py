@@ -169,7 +169,9 @@ class ContendedStore(WrappedStore):
 class CrashingStore(WrappedStore):
     """Stores the first ``kept`` events of the first batch with several entities, then fails: the process has crashed."""
 
-    atomic_batches = False
+    @property
+    def atomic_batches(self) -> bool:
+        return False
 
     def __init__(self, store: EventStore, kept: int) -> None:
         super().__init__(store)

@@ -231,7 +231,9 @@ def files(tmp_path: Path) -> dict[str, Path]:
 def test_unusable_tls_files_are_refused(
     files: dict[str, Path], tmp_path: Path, given: dict[str, Any], reason: str
 ) -> None:
-    paths = {name: value if name == "ca_only" else files.get(value, tmp_path / value) for name, value in given.items()}
+    paths: dict[str, Any] = {
+        name: value if name == "ca_only" else files.get(value, tmp_path / value) for name, value in given.items()
+    }
     assert reason in refused("tls", "https://localhost", tls=Tls(**paths))
 
 

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from better_auth.endpoints import Ctx
 from better_auth.plugins_ext.admin import AdminPlugin
 from better_auth.plugins_ext.api_key import ApiKeyPlugin
 from better_auth.plugins_ext.organization import OrganizationPlugin
-from better_auth.types import AuthRequest
+from better_auth.types import AuthRequest, Ctx
 
 from tests.integrations.better_auth.flows.registry import NEW, PAST, flow, note, put, where
 from tests.integrations.better_auth.site import PASSWORD, Site

@@ -9,12 +9,13 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import jwt as pyjwt
-from better_auth.endpoints import Ctx
 from better_auth.plugins_ext.jwt import JWTPlugin
 from better_auth.plugins_ext.oauth_provider import OAuthProviderPlugin
 from better_auth.plugins_ext.oauth_provider.resources import seed_resources
-from better_auth.types import AuthRequest
+from better_auth.types import AuthRequest, Ctx
 from cryptography.hazmat.primitives.asymmetric import ec
+from jwt.algorithms import ECAlgorithm
+from jwt.utils import base64url_encode
 
 from tests.integrations.better_auth.flows.outside import identity_provider, jwks
 from tests.integrations.better_auth.flows.outside import signed as signed_by_client
@@ -239,10 +240,10 @@ POSSESSED = ec.generate_private_key(ec.SECP256R1())
 
 def _proof(path: str, number: int, access_token: str | None = None) -> dict[str, str]:
     """A proof that whoever asks has a key."""
-    jwk = json.loads(pyjwt.algorithms.ECAlgorithm.to_jwk(POSSESSED.public_key()))
+    jwk = json.loads(ECAlgorithm.to_jwk(POSSESSED.public_key()))
     claims = {"htm": "POST", "htu": f"{BASE}/api/auth{path}", "jti": f"proof {number}", "iat": int(time.time())}
     if access_token is not None:
-        claims["ath"] = pyjwt.utils.base64url_encode(hashlib.sha256(access_token.encode()).digest()).decode()
+        claims["ath"] = base64url_encode(hashlib.sha256(access_token.encode()).digest()).decode()
     header = {"typ": "dpop+jwt", "jwk": {name: jwk[name] for name in ("kty", "crv", "x", "y")}}
     return {"dpop": pyjwt.encode(claims, POSSESSED, algorithm="ES256", headers=header)}
 

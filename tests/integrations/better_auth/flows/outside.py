@@ -12,6 +12,7 @@ from urllib.parse import parse_qs
 import httpx
 import jwt as pyjwt
 from cryptography.hazmat.primitives.asymmetric import rsa
+from jwt.algorithms import RSAAlgorithm
 
 __all__ = ["IDP", "PEOPLE", "identity_provider", "jwks", "signed"]
 IDP = "https://idp.example.org"
@@ -52,7 +53,7 @@ def signed(claims: dict[str, Any], issuer: str, audience: str) -> str:
 
 
 def jwks() -> dict[str, Any]:
-    public = json.loads(pyjwt.algorithms.RSAAlgorithm.to_jwk(KEY.public_key()))
+    public = json.loads(RSAAlgorithm.to_jwk(KEY.public_key()))
     return {"keys": [{**public, "kid": "k", "alg": "RS256", "use": "sig"}]}
 
 

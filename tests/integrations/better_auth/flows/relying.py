@@ -7,8 +7,7 @@ import hashlib
 from typing import Any
 from urllib.parse import urlsplit
 
-from better_auth.endpoints import Ctx
-from better_auth.types import AuthRequest, AuthResponse, dump_json
+from better_auth.types import AuthRequest, AuthResponse, Ctx, dump_json
 
 from tests.integrations.better_auth.flows.registry import note, query
 from tests.integrations.better_auth.site import Browser, Site
