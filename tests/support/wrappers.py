@@ -201,7 +201,9 @@ Cut = tuple[int, Callable[[], Awaitable[object]] | None]
 class CutStore(WrappedStore):
     """Not atomic. Its first appends get no reply, one for each of ``cuts``. After these, ``failing_reads`` reads fail."""
 
-    atomic_batches = False
+    @property
+    def atomic_batches(self) -> bool:
+        return False
 
     def __init__(self, store: EventStore, *cuts: Cut, failing_reads: int = 0) -> None:
         super().__init__(store)
