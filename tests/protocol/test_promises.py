@@ -36,6 +36,10 @@ def _snapshot_for_every_entry(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(indexes, "CHECK_INTERVAL", 1)
 
 
+def test_scenarios_that_the_matrix_explores_exist() -> None:
+    assert set(LARGE) <= {scenario.name for scenario in (*EVERY, *TRANSACTIONS)}
+
+
 @pytest.mark.parametrize("scenario", EVERY, ids=named)
 def test_promises_hold_in_every_order(scenario: Scenario) -> None:
     result = explore(scenario, limit=LIMIT)
@@ -74,6 +78,8 @@ LARGE = (
     "change and sign-up as one, and another change",
     *LARGEST,
     "restoration and sign-up as one, and a sign-up with the former email",
+    "change and deletion as one, and a change of the deleted user",
+    "change and sign-up as one, and a sign-up and deletion with the new id",
 )
 """With faults these have tens of thousands of schedules each. ``nox -s matrix`` explores them. The gate explores them without
 faults and takes samples with faults."""
