@@ -160,12 +160,13 @@ class StoreSettings:
 
     async def _write(self) -> None:
         metadata = encode_metadata(op=operation_id(), seq=1)
+        settings = msgspec.structs.replace(self._settings, event_format=EVENT_FORMAT)
         for attempt in range(ATTEMPTS):
             head = await self._head_of(self._stream)
             if self._compare(head.event) is not None:
                 return
             try:
-                await self._store.append([self._event(self._settings, metadata, head.guard)])
+                await self._store.append([self._event(settings, metadata, head.guard)])
             except AllsourceAuthError as error:
                 if not (isinstance(error, VersionConflict) or error.ambiguous):
                     raise

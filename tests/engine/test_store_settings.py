@@ -172,3 +172,13 @@ async def test_concurrent_upgrades_write_one_event(store: SqliteStore, monkeypat
     done = await asyncio.gather(*(adapter.upgrade() for adapter in adapters))
     assert {result.after for result in done} == {NEXT_FORMAT}
     assert len(await stored(store, settings_stream())) == 2
+
+
+async def test_new_store_gets_the_newest_event_format(store: SqliteStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(store_settings, "EVENT_FORMAT", NEXT_FORMAT)
+    adapter = AllsourceAuthAdapter.with_store(store)
+    await adapter.users.create()
+    (settings,) = await stored(store, settings_stream())
+    assert payload(settings)["format"] == NEXT_FORMAT
+    done = await adapter.upgrade()
+    assert (done.before, done.after) == (NEXT_FORMAT, NEXT_FORMAT)
