@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 
 import pytest
 
-from allsource_auth import AllsourceAuthAdapter, Conflict, EventStore, Http, SqliteLog, SqliteStore
+from allsource_auth import (
+    Acknowledged,
+    AllsourceAuthAdapter,
+    Conflict,
+    EventStore,
+    Http,
+    NewEvent,
+    SqliteLog,
+    SqliteStore,
+)
 from tests.support.clocks import START, ManualClock
 from tests.support.events import stored
-from tests.support.wrappers import CutStore, DelayedStore
+from tests.support.wrappers import CutStore, DelayedStore, WrappedStore
 
 ALL = 100
 EMAIL = "ada@example.org"
+SESSION_CREATED = "auth.session.created"
 
 
 @pytest.fixture
@@ -101,3 +111,50 @@ async def test_creation_stored_right_before_its_tombstone_is_returned(
     session = await adapter.sessions.create(user_id="ada", expires_at=START)
     assert await others.sessions.list_for_user("ada") == [session]
     assert [found async for found in others.sessions.scan()] == [session]
+
+
+class LateSessionStore(WrappedStore):
+    """Its first ``losses`` creations of sessions get no reply, and are stored by `store_late`."""
+
+    def __init__(self, store: EventStore, losses: int) -> None:
+        super().__init__(store)
+        self._losses = losses
+        self._late: list[Sequence[NewEvent]] = []
+
+    async def append(self, events: Sequence[NewEvent]) -> list[Acknowledged]:
+        if len(self._late) < self._losses and any(event.type == SESSION_CREATED for event in events):
+            self._late.append(events)
+            raise Http("no reply to an append", ambiguous=True)
+        return await super().append(events)
+
+    async def store_late(self) -> list[str]:
+        """Store the lost creations; return their tokens."""
+        for events in self._late:
+            await super().append(events)
+        streams = [event.stream for events in self._late for event in events if event.type == SESSION_CREATED]
+        return [stream.removeprefix("auth-session:") for stream in streams]
+
+
+async def test_creation_stored_late_after_it_failed_makes_no_living_session(
+    store: SqliteStore, others: AllsourceAuthAdapter, clock: ManualClock
+) -> None:
+    late = LateSessionStore(store, losses=2)
+    adapter = over(late, clock)
+    pauses_of(adapter, seconds=10)  # the second attempt is the last one
+    with pytest.raises(Http):
+        await adapter.sessions.create(user_id="ada", expires_at=START)
+    first, second = await late.store_late()
+    assert first != second
+    assert await others.sessions.get_many([first, second]) == {}
+    assert await others.sessions.list_for_user("ada") == []
+
+
+async def test_creation_stored_late_after_a_retry_makes_no_second_session(
+    store: SqliteStore, others: AllsourceAuthAdapter, clock: ManualClock
+) -> None:
+    late = LateSessionStore(store, losses=1)
+    session = await over(late, clock).sessions.create(user_id="ada", expires_at=START)
+    (token,) = await late.store_late()
+    assert token != session.token
+    assert await others.sessions.get_many([token, session.token]) == {session.token: session}
+    assert await others.sessions.list_for_user("ada") == [session]
