@@ -51,7 +51,7 @@ from allsource_auth.errors import (
     VerificationNotFound,
     VersionConflict,
 )
-from allsource_auth.kinds import EventLabel
+from allsource_auth.kind import EventLabel
 from allsource_auth.maintenance.findings import Checked, Finding, Reindexed, Upgraded
 from allsource_auth.store.allsource.store import AllsourceStore
 from allsource_auth.store.base import Acknowledged, Event, EventStore, Info, Latest, NewEvent

@@ -15,7 +15,7 @@ PACKAGE = Path(allsource_auth.__file__).parent
 LAYERS = (
     {"errors", "ids", "logs", "values", "version", "config"},
     {"store"},
-    {"entities", "codec", "audit", "kinds"},
+    {"entities", "codec", "audit", "kind", "kinds"},
     {"engine"},
     {"repositories"},
     {"transactions", "maintenance"},

@@ -20,7 +20,8 @@ from typing import Any, TypeVar
 from allsource_auth import AllsourceAuthAdapter, EventStore, Json, Session, SessionWithUser, audit
 from allsource_auth.cli.bench_report import BenchReport, Row, Show
 from allsource_auth.cli.measuring import Call, Check, Round, alternating, closed_loop
-from allsource_auth.kinds import SESSION, USER, Kind
+from allsource_auth.kind import Kind
+from allsource_auth.kinds import SESSION, USER
 
 __all__ = ["measure"]
 

@@ -29,7 +29,7 @@ from allsource_auth.engine.roll_forward import outstanding, remaining, roll_forw
 from allsource_auth.engine.streams import PENDING_PREFIX, SECOND, Streams
 from allsource_auth.entities import Entity
 from allsource_auth.errors import Conflict, VersionConflict
-from allsource_auth.kinds import CLAIMED, RELEASED, Kind, Unique
+from allsource_auth.kind import CLAIMED, RELEASED, Kind, Unique
 from allsource_auth.store.base import Event, NewEvent, OpaqueStruct
 
 __all__ = ["Claims"]

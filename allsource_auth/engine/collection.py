@@ -24,7 +24,7 @@ from allsource_auth.engine.ordering import Head
 from allsource_auth.engine.queries import Queries
 from allsource_auth.entities import Entity
 from allsource_auth.errors import Conflict, InvalidInput, Json, StoreClosed
-from allsource_auth.kinds import ADDED, REMOVED, Index, Kind, Unique
+from allsource_auth.kind import ADDED, REMOVED, Index, Kind, Unique
 from allsource_auth.logs import log_suppressed
 from allsource_auth.store.base import Event, NewEvent
 

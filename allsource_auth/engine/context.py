@@ -11,7 +11,7 @@ from allsource_auth.engine.indexes import Indexes
 from allsource_auth.engine.mutations import Mutations
 from allsource_auth.engine.streams import Streams
 from allsource_auth.entities import Entity
-from allsource_auth.kinds import Kind
+from allsource_auth.kind import Kind
 
 __all__ = ["Context"]
 

@@ -18,7 +18,7 @@ from allsource_auth.engine.ordering import Head, content
 from allsource_auth.engine.streams import SECOND
 from allsource_auth.entities import Entity
 from allsource_auth.errors import Json, VersionConflict
-from allsource_auth.kinds import INDEX_PREFIX, SWEPT, digest
+from allsource_auth.kind import INDEX_PREFIX, SWEPT, digest
 from allsource_auth.logs import log_suppressed
 from allsource_auth.values import count
 

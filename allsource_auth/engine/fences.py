@@ -15,7 +15,7 @@ from allsource_auth.engine.operation import Operation
 from allsource_auth.engine.ordering import Head, before_operation
 from allsource_auth.engine.streams import Streams
 from allsource_auth.errors import VersionConflict
-from allsource_auth.kinds import FENCED
+from allsource_auth.kind import FENCED
 from allsource_auth.store.base import Event, NewEvent
 
 __all__ = ["Rewrite", "fence", "restore_after_fence", "restore_overwritten"]

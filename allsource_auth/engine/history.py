@@ -14,7 +14,7 @@ from allsource_auth.engine.ordering import newest_of
 from allsource_auth.engine.streams import PAGE, Streams
 from allsource_auth.entities import Entity
 from allsource_auth.errors import InvalidInput
-from allsource_auth.kinds import FENCED, Kind
+from allsource_auth.kind import FENCED, Kind
 from allsource_auth.store.base import Event
 
 __all__ = ["History"]

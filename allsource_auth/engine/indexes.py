@@ -20,7 +20,7 @@ from allsource_auth.engine.operation import Operation
 from allsource_auth.engine.ordering import Head, content
 from allsource_auth.engine.streams import PAGE, Streams
 from allsource_auth.errors import AllsourceAuthError
-from allsource_auth.kinds import ADDED, REMOVED, SNAPSHOT
+from allsource_auth.kind import ADDED, REMOVED, SNAPSHOT
 from allsource_auth.logs import log_suppressed
 from allsource_auth.store.base import Event, NewEvent, OpaqueStruct
 

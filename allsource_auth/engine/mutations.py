@@ -32,7 +32,8 @@ from allsource_auth.errors import (
     Unavailable,
     VersionConflict,
 )
-from allsource_auth.kinds import CLAIMED, redacted_stream
+from allsource_auth.kind import CLAIMED
+from allsource_auth.kinds import redacted_stream
 from allsource_auth.logs import log_suppressed
 from allsource_auth.store.base import Event
 

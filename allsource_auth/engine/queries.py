@@ -14,7 +14,7 @@ from allsource_auth.engine.context import Context
 from allsource_auth.engine.history import History
 from allsource_auth.entities import Entity
 from allsource_auth.errors import InvalidInput
-from allsource_auth.kinds import Index, Kind, Unique
+from allsource_auth.kind import Index, Kind, Unique
 from allsource_auth.store.base import Event
 from allsource_auth.values import count, is_unicode, string
 

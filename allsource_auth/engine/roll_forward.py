@@ -17,7 +17,7 @@ from allsource_auth.codec import RawMembers, is_tombstone
 from allsource_auth.engine.ordering import Head
 from allsource_auth.engine.streams import Streams
 from allsource_auth.errors import VersionConflict
-from allsource_auth.kinds import FENCED
+from allsource_auth.kind import FENCED
 from allsource_auth.store.base import Event, NewEvent, OpaqueStruct
 
 __all__ = ["RemainingEvent", "outstanding", "remaining", "roll_forward"]

@@ -15,7 +15,7 @@ from typing import Protocol, TypeVar
 
 from allsource_auth.audit import metadata_of
 from allsource_auth.engine.ordering import agrees, newest_of, number_of
-from allsource_auth.kinds import INDEX_PREFIX
+from allsource_auth.kind import INDEX_PREFIX
 from allsource_auth.store.base import Event, Latest
 
 __all__ = ["LONGEST_PAUSE", "MAX_ENTRIES", "Settling", "remember"]

@@ -17,7 +17,7 @@ from allsource_auth.audit import encode_metadata
 from allsource_auth.engine.ordering import Head
 from allsource_auth.errors import AllsourceAuthError, InvalidInput, Json, VersionConflict
 from allsource_auth.ids import operation_id
-from allsource_auth.kinds import CONFIGURED, INDEX_PREFIX, digest
+from allsource_auth.kind import CONFIGURED, INDEX_PREFIX, digest
 from allsource_auth.logs import log_suppressed
 from allsource_auth.store.base import Event, EventStore, NewEvent
 

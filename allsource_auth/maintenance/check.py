@@ -27,7 +27,7 @@ from allsource_auth.engine.ordering import Head, content
 from allsource_auth.engine.roll_forward import outstanding, remaining, roll_forward
 from allsource_auth.entities import Entity
 from allsource_auth.errors import Json
-from allsource_auth.kinds import CLAIMED, INDEX_PREFIX, REMOVED, Index, Kind, Unique
+from allsource_auth.kind import CLAIMED, INDEX_PREFIX, REMOVED, Index, Kind, Unique
 from allsource_auth.maintenance.findings import Checked, Finding, Problem, Undecodable
 from allsource_auth.maintenance.inspection import Inspection, OwnedValue, Progress, entries_plan
 from allsource_auth.store.base import Event

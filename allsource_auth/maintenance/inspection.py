@@ -19,7 +19,7 @@ from allsource_auth.engine.operation import Decide, Operation, Plan
 from allsource_auth.engine.ordering import Head, content
 from allsource_auth.entities import Entity
 from allsource_auth.errors import Json
-from allsource_auth.kinds import ADDED, CLAIMED, Index, Kind, Unique
+from allsource_auth.kind import ADDED, CLAIMED, Index, Kind, Unique
 from allsource_auth.maintenance.findings import Finding, Undecodable
 from allsource_auth.store.base import Event, NewEvent, OpaqueStruct
 

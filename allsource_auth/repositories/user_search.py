@@ -15,7 +15,7 @@ import anyio.to_thread
 from allsource_auth import values
 from allsource_auth.entities import Page, User
 from allsource_auth.errors import InvalidInput
-from allsource_auth.kinds import Kind
+from allsource_auth.kind import Kind
 from allsource_auth.store.base import Event
 
 __all__ = ["FilterField", "FilterOperator", "SearchField", "SearchOperator", "SortDirection", "SortField", "UserSearch"]

@@ -16,7 +16,7 @@ import msgspec
 from allsource_auth.engine.ordering import Head
 from allsource_auth.engine.streams import PAGE, PENDING_PREFIX, Streams
 from allsource_auth.errors import StoreClosed, VersionConflict
-from allsource_auth.kinds import SNAPSHOT, SWEPT
+from allsource_auth.kind import SNAPSHOT, SWEPT
 from allsource_auth.store.base import Acknowledged, Event, Info, Latest, NewEvent, is_newer_by_time
 
 __all__ = ["Overlay"]

@@ -41,7 +41,8 @@ from allsource_auth.engine.roll_forward import RemainingEvent, audit_fields_of, 
 from allsource_auth.engine.streams import PENDING_PREFIX, Streams
 from allsource_auth.entities import Entity
 from allsource_auth.errors import AllsourceAuthError, Conflict, InvalidInput, NotFound, StoreClosed, VersionConflict
-from allsource_auth.kinds import ADDED, FENCED, REMOVED, Kind, Unique, redacted_stream
+from allsource_auth.kind import ADDED, FENCED, REMOVED, Kind, Unique
+from allsource_auth.kinds import redacted_stream
 from allsource_auth.repositories import Repositories
 from allsource_auth.store.base import Event, NewEvent, OpaqueStruct
 from allsource_auth.transactions.overlay import Overlay

@@ -15,7 +15,8 @@ from allsource_auth import values as checks
 from allsource_auth.engine.collection import declare
 from allsource_auth.entities import Entity
 from allsource_auth.errors import NotFound
-from allsource_auth.kinds import USER, VERIFICATION, Index, Kind, Unique
+from allsource_auth.kind import Index, Kind, Unique
+from allsource_auth.kinds import USER, VERIFICATION
 
 OLD = datetime(2020, 1, 1, tzinfo=UTC)
 

@@ -22,7 +22,8 @@ from allsource_auth.engine.roll_forward import remaining, roll_forward
 from allsource_auth.engine.streams import Streams
 from allsource_auth.entities import Entity, Session
 from allsource_auth.errors import InvalidInput
-from allsource_auth.kinds import FENCED, SESSION, USER, Kind
+from allsource_auth.kind import FENCED, Kind
+from allsource_auth.kinds import SESSION, USER
 from allsource_auth.repositories.sessions import Sessions
 from allsource_auth.repositories.users import Users
 from allsource_auth.store.base import Event, EventStore

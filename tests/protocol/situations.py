@@ -11,7 +11,8 @@ import msgspec
 from allsource_auth.audit import encode_metadata
 from allsource_auth.engine.store_settings import Settings, StoreSettings
 from allsource_auth.engine.streams import Streams
-from allsource_auth.kinds import CLAIMED, USER
+from allsource_auth.kind import CLAIMED
+from allsource_auth.kinds import USER
 from allsource_auth.store.base import NewEvent
 from tests.protocol.core import SECOND
 from tests.protocol.promises import LATER, NOW, Auth, check_promises, check_transactions, client

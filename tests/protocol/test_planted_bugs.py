@@ -20,7 +20,7 @@ from allsource_auth.engine.indexes import Indexes
 from allsource_auth.engine.mutations import Mutations
 from allsource_auth.engine.operation import Operation, Plan
 from allsource_auth.engine.ordering import Head
-from allsource_auth.kinds import CLAIMED
+from allsource_auth.kind import CLAIMED
 from allsource_auth.store.base import NewEvent
 from allsource_auth.transactions import transaction as transactions
 from tests.protocol.explore import Violation, explore, replay

@@ -30,7 +30,8 @@ from allsource_auth.entities import Entity
 from allsource_auth.errors import Conflict, InvalidInput, NotFound, VersionConflict
 from allsource_auth.integrations.better_auth.models import TEXT_TYPES, Table, tables
 from allsource_auth.integrations.better_auth.where import AccessPath, access_path, matcher
-from allsource_auth.kinds import VERIFICATION, Kind
+from allsource_auth.kind import Kind
+from allsource_auth.kinds import VERIFICATION
 from allsource_auth.store.base import Event
 from allsource_auth.transactions.transaction import Transaction
 

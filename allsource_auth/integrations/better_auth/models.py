@@ -25,6 +25,7 @@ from allsource_auth import values
 from allsource_auth.entities import Entity, Instant
 from allsource_auth.errors import InvalidInput, NotFound
 from allsource_auth.ids import uuid_text
+from allsource_auth.kind import Check, Index, Kind, Unique
 from allsource_auth.kinds import (
     ACCOUNT,
     API_KEY,
@@ -37,10 +38,6 @@ from allsource_auth.kinds import (
     TWO_FACTOR,
     USER,
     VERIFICATION,
-    Check,
-    Index,
-    Kind,
-    Unique,
 )
 
 __all__ = ["Column", "Table", "tables"]

@@ -22,7 +22,7 @@ from better_auth.adapters.base import Where
 from allsource_auth import values
 from allsource_auth.errors import InvalidInput
 from allsource_auth.integrations.better_auth.models import ID, TEXT_TYPES, Column, Table
-from allsource_auth.kinds import Index, Unique
+from allsource_auth.kind import Index, Unique
 
 __all__ = ["AccessPath", "access_path", "alternatives", "matcher"]
 
