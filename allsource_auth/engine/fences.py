@@ -11,6 +11,7 @@ from collections.abc import Callable
 
 import msgspec
 
+from allsource_auth.codec import is_tombstone
 from allsource_auth.engine.operation import Operation
 from allsource_auth.engine.ordering import Head, before_operation
 from allsource_auth.engine.streams import Streams
@@ -18,7 +19,7 @@ from allsource_auth.errors import VersionConflict
 from allsource_auth.kind import FENCED
 from allsource_auth.store.base import Event, NewEvent
 
-__all__ = ["Rewrite", "fence", "restore_after_fence", "restore_overwritten"]
+__all__ = ["Rewrite", "fence", "only_fences", "restore_after_fence", "restore_overwritten"]
 
 
 def fence(head: Head, operation: Operation) -> NewEvent:
@@ -28,6 +29,18 @@ def fence(head: Head, operation: Operation) -> NewEvent:
     else:
         payload = msgspec.json.encode({"_deleted": True, "id": head.stream.partition(":")[2]})
     return operation.event(FENCED, head.stream, payload, after=head)
+
+
+def only_fences(base: Event | None, since: list[Event]) -> bool:
+    """Whether all events ``since`` the event ``base`` are fences that repeat its state. ``None``: the stream was empty.
+
+    The newest event does not tell: if it repeats a tombstone, the entity may have been created and deleted again before it.
+    """
+    return all(
+        event.type == FENCED
+        and (is_tombstone(event.payload) if base is None else bytes(event.payload) == bytes(base.payload))
+        for event in since
+    )
 
 
 Rewrite = Callable[[Event, Head], NewEvent | None]

@@ -275,6 +275,14 @@ class Streams:
             if len(page) < PAGE:
                 return in_order(found) if self.store.time_skew else found
 
+    async def read_since(self, stream: str, event_id: str | None) -> tuple[Event | None, list[Event]]:
+        """Return the event with this id, and the events that were decided after it; else ``None`` and all events."""
+        events = await self.read_all(stream, require_leader=True)
+        for place, event in enumerate(events):
+            if event.id == event_id:
+                return event, events[place + 1 :]
+        return None, events
+
     async def count(self, stream: str) -> int:
         """Return the number of events of a stream."""
         count = 0

@@ -34,7 +34,7 @@ from allsource_auth.engine.collection import (
     unique_values_of,
 )
 from allsource_auth.engine.context import Context
-from allsource_auth.engine.fences import fence, restore_after_fence
+from allsource_auth.engine.fences import fence, only_fences, restore_after_fence
 from allsource_auth.engine.operation import Done, Operation, Plan
 from allsource_auth.engine.ordering import Head
 from allsource_auth.engine.roll_forward import RemainingEvent, audit_fields_of, merge, remaining, roll_forward
@@ -243,7 +243,17 @@ class Transaction(Repositories):
         """Rebase the commits on the stored states after a failed append. Ends the operation if it is found stored."""
         heads = [await self._committed.mutations.head(operation, commits[0].stream)]
         heads += [await self._committed.streams.head(commit.stream) for commit in commits[1:]]
-        return [_rebased(commit, head) for commit, head in zip(commits, heads, strict=True)]
+        return [
+            _rebased(commit, head, only_fenced=await self._is_only_fenced(commit.base.event, head))
+            for commit, head in zip(commits, heads, strict=True)
+        ]
+
+    async def _is_only_fenced(self, base: Event | None, head: Head) -> bool:
+        """Whether nothing but fences was stored on the stream of ``head`` since ``base``, the event that was decided on."""
+        if head.event is None or head.event.type != FENCED:
+            return False
+        found, since = await self._committed.streams.read_since(head.stream, None if base is None else base.id)
+        return (found is None) == (base is None) and only_fences(base, since)
 
     async def _fence_decision(self, operation: Operation, stream: str) -> None:
         """Fence the decision of a refused transaction, so that a delayed append fails. Ends the operation if it is stored.
@@ -350,16 +360,16 @@ class Transaction(Repositories):
         raise refused
 
 
-def _rebased(commit: Commit, head: Head) -> Commit:
-    """Return the commit for the new head of its stream. Raises an error of `Transaction` if that is impossible."""
+def _rebased(commit: Commit, head: Head, *, only_fenced: bool) -> Commit:
+    """Return the commit for the new head of its stream. Raises an error of `Transaction` if that is impossible.
+
+    ``only_fenced``: only fences were stored since the commit's base.
+    """
     old, new = commit.base.event, head.event
-    if (None if old is None else old.id) == (None if new is None else new.id):
+    if only_fenced or (None if old is None else old.id) == (None if new is None else new.id):
         return msgspec.structs.replace(commit, base=head)
     assert new is not None
     deleted = is_tombstone(new.payload)
-    # A fence repeats the state before it, which may be newer than the one that the transaction read.
-    if new.type == FENCED and (deleted if old is None else bytes(new.payload) == bytes(old.payload)):
-        return msgspec.structs.replace(commit, base=head)
     if old is None:
         raise Conflict(commit.kind.name, commit.kind.key)
     if commit.state_dependent or (deleted and commit.after is None):

@@ -391,7 +391,7 @@ async def test_concurrent_change_below_a_fence_fails_a_comparison(
     assert found.status == "canceled"
 
 
-@pytest.mark.parametrize("then", ["fenced", "deleted"])
+@pytest.mark.parametrize("then", ["fenced", "deleted", "deleted and fenced"])
 async def test_id_used_and_then_fenced_or_deleted_meanwhile_is_a_conflict(
     adapter: AllsourceAuthAdapter, store: EventStore, then: str
 ) -> None:
@@ -399,10 +399,10 @@ async def test_id_used_and_then_fenced_or_deleted_meanwhile_is_a_conflict(
         async with adapter.transaction() as tx:
             await tx.users.create(id="u1", name="inside")
             await adapter.users.create(id="u1", name="outside")
-            if then == "fenced":
-                await fence(store, "auth-user:u1")
-            else:
+            if "deleted" in then:
                 await adapter.users.delete("u1")
+            if "fenced" in then:
+                await fence(store, "auth-user:u1")
     assert (caught.value.kind, caught.value.field) == ("user", "id")
     assert [user.name async for user in adapter.users.scan()] == (["outside"] if then == "fenced" else [])
 
@@ -417,6 +417,33 @@ async def test_concurrent_update_below_a_fence_is_not_lost(
     user = await adapter.users.get(ada.id)
     assert user is not None
     assert (user.name, user.role) == ("Lovelace", "admin")
+
+
+@pytest.mark.parametrize("fences", [0, 1, 2])
+async def test_restoration_does_not_return_to_a_life_before_the_last(
+    adapter: AllsourceAuthAdapter, store: EventStore, fences: int
+) -> None:
+    await adapter.users.create(id="u1", name="first")
+    await adapter.users.delete("u1")
+    with pytest.raises(VersionConflict):
+        async with adapter.transaction() as tx:
+            assert (await tx.users.restore("u1")).name == "first"
+            await adapter.users.create(id="u1", name="second")
+            await adapter.users.delete("u1")
+            for _ in range(fences):
+                await fence(store, "auth-user:u1")
+    assert await adapter.users.get("u1") is None
+    assert (await adapter.users.restore("u1")).name == "second"
+
+
+async def test_concurrent_fences_do_not_fail_a_restoration(adapter: AllsourceAuthAdapter, store: EventStore) -> None:
+    await adapter.users.create(id="u1", name="Ada")
+    await adapter.users.delete("u1")
+    async with adapter.transaction() as tx:
+        restored = await tx.users.restore("u1")
+        await fence(store, "auth-user:u1")
+        await fence(store, "auth-user:u1")
+    assert await adapter.users.get("u1") == restored
 
 
 async def test_append_that_is_stored_late_does_not_conflict_with_itself(
