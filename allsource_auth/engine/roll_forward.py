@@ -14,6 +14,7 @@ import msgspec
 
 from allsource_auth.audit import encode_metadata
 from allsource_auth.codec import RawMembers, is_tombstone
+from allsource_auth.engine.fences import only_fences
 from allsource_auth.engine.ordering import Head
 from allsource_auth.engine.streams import Streams
 from allsource_auth.errors import VersionConflict
@@ -87,33 +88,23 @@ async def _new_event(streams: Streams, op: str, event: RemainingEvent) -> NewEve
     head = await streams.head(event.stream)
     if await streams.written_since(head, op, since=None) is not None:
         return None
-    payload = _rebased_payload(event, head.event, await _base(streams, event, head))
+    payload = await _rebased_payload(streams, event, head.event)
     return None if payload is None else event.new_event(op, head, payload)
 
 
-async def _base(streams: Streams, event: RemainingEvent, head: Head) -> Event | None:
-    """Return the event that a remaining event was decided on, also if the stream has changed since."""
-    if event.after is None or head.event is None or head.event.id == event.after:
-        return head.event
-    stored = await streams.read_all(event.stream, require_leader=True)
-    return next((other for other in stored if other.id == event.after), None)
-
-
-def _rebased_payload(event: RemainingEvent, newest: Event | None, base: Event | None) -> bytes | None:
+async def _rebased_payload(streams: Streams, event: RemainingEvent, newest: Event | None) -> bytes | None:
     """Return the payload for appending a remaining event after ``newest``; ``None`` if it has become obsolete."""
     payload = bytes(event.payload)
     if newest is None or newest.id == event.after:
         return payload
-    deleted = is_tombstone(newest.payload)
-    if event.after is None:
-        # A creation. It may follow a fence, but does not replace an entity of another operation.
-        return payload if deleted and newest.type == FENCED else None
-    if is_tombstone(event.payload):
-        return None if deleted else payload
-    if deleted:
-        # The entity was deleted since, as if right after the change. A fence that repeats a tombstone changes nothing.
-        return payload if newest.type == FENCED and base is not None and is_tombstone(base.payload) else None
-    return merge(payload, newest, base)
+    base, since = await streams.read_since(event.stream, event.after)
+    if newest.type == FENCED and only_fences(base, since) and (base is None) == (event.after is None):
+        return payload
+    if event.after is None or any(is_tombstone(other.payload) for other in since):
+        # The id was used for another entity, or the entity was deleted since, as if right after the event. An obsolete event
+        # must stay obsolete, so it does not matter whether the entity was restored or the id was used again after that.
+        return None
+    return payload if is_tombstone(event.payload) else merge(payload, newest, base)
 
 
 def merge(payload: bytes, newest: Event, base: Event | None) -> bytes:

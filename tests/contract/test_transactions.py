@@ -541,6 +541,22 @@ async def test_contender_completes_a_decided_transaction(
     assert len(await adapter.sessions.list_for_user(user.id)) == 1
 
 
+@pytest.mark.parametrize("then", ["created", "restored"])
+async def test_check_does_not_apply_an_old_deletion_to_the_next_life_of_an_id(
+    make_adapter: MakeAdapter, adapter: AllsourceAuthAdapter, store: EventStore, ada: User, then: str
+) -> None:
+    """The change is stored and decides, the deletion is missing. Another caller has deleted the user by then."""
+    await adapter.users.create(id="eve", name="Eve")
+    with pytest.raises(AllsourceAuthError):
+        async with make_adapter(store=CrashingStore(store, kept=1)).transaction() as tx:
+            await tx.users.update(ada.id, name="Lovelace")
+            await tx.users.delete("eve")
+    await adapter.users.delete("eve")
+    eve = await (adapter.users.create(id="eve") if then == "created" else adapter.users.restore("eve"))
+    assert (await make_adapter(store=PatientStore(store)).check(repair=True)).findings == ()
+    assert await adapter.users.get("eve") == eve
+
+
 async def test_value_of_an_undecided_transaction_is_free_after_the_grace_period(
     make_adapter: MakeAdapter, adapter: AllsourceAuthAdapter, store: EventStore, clock: ManualClock
 ) -> None:

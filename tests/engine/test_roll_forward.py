@@ -45,8 +45,13 @@ CREATION = remaining("created", stored_user("eve", name="ours"))
         [event("created", stored_user("eve"), seq=1)],
         [event("created", stored_user("eve"), seq=1), event("fenced", stored_user("eve"), seq=2)],
         [event("created", stored_user("eve"), seq=1), event("deleted", TOMBSTONE, seq=2)],
+        [
+            event("created", stored_user("eve"), seq=1),
+            event("deleted", TOMBSTONE, seq=2),
+            event("fenced", TOMBSTONE, seq=3),
+        ],
     ],
-    ids=["created", "created-and-fenced", "created-and-deleted"],
+    ids=["created", "created-and-fenced", "created-and-deleted", "created-and-deleted-and-fenced"],
 )
 async def test_creation_leaves_another_entity_with_its_id_alone(store: SqliteStore, since: list[NewEvent]) -> None:
     await store.append(since)
@@ -79,3 +84,35 @@ async def test_deletion_of_what_was_deleted_since_is_done(store: SqliteStore) ->
     await store.append([event("deleted", TOMBSTONE, seq=2)])
     await roll_forward(Streams(store), OP, remaining("deleted", TOMBSTONE, after=created.id))
     assert len(await stored(store, USER)) == 2
+
+
+@pytest.mark.parametrize("fenced", [False, True])
+@pytest.mark.parametrize("since", ["created", "updated"])
+@pytest.mark.parametrize(
+    ("verb", "content"),
+    [("updated", stored_user("eve", role="admin")), ("deleted", TOMBSTONE)],
+    ids=["change", "deletion"],
+)
+async def test_event_stays_obsolete_if_the_id_is_used_again_or_restored(
+    store: SqliteStore, verb: str, content: object, since: str, fenced: bool
+) -> None:
+    """The entity was deleted after the event was decided. So a later repair must not apply the event to the next life."""
+    [created] = await store.append([event("created", stored_user("eve"), seq=1)])
+    second = stored_user("eve", name="second")
+    await store.append([event("deleted", TOMBSTONE, seq=2), event(since, second, seq=3)])
+    if fenced:
+        await store.append([event("fenced", second, seq=4)])
+    obsolete = remaining(verb, content, after=created.id)
+    assert await outstanding(Streams(store), OP, obsolete) == []
+    await roll_forward(Streams(store), OP, obsolete)
+    newest = (await stored(store, USER))[-1]
+    assert (payload(newest), metadata(newest)["seq"]) == (second, 4 if fenced else 3)
+
+
+async def test_change_follows_fences(store: SqliteStore) -> None:
+    [created] = await store.append([event("created", stored_user("eve"), seq=1)])
+    await store.append([event("fenced", stored_user("eve"), seq=2), event("fenced", stored_user("eve"), seq=3)])
+    changed = stored_user("eve", name="Eve")
+    await roll_forward(Streams(store), OP, remaining("updated", changed, after=created.id))
+    newest = (await stored(store, USER))[-1]
+    assert (payload(newest), metadata(newest)["seq"]) == (changed, 4)
