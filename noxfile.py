@@ -25,17 +25,17 @@ TEST_TOOLS = (
 )
 
 LOWEST = (
-    "aiohttp==3.13.0",
     "anyio==4.4.0",
+    "certifi==2024.2.2",
     "cyclopts==3.0.0",
     "hdrhistogram==0.10.3",
+    "httptools==0.6.2",
     "httpx==0.28.0",
-    "httpx-aiohttp==0.1.12",
     "msgspec==0.19.0",
-    "pyreqwest==0.11.0",
     "rich==13.7.0",
     "starlette==0.40.0",
     "structlog==24.1.0",
+    "truststore==0.9.0",
     "uvicorn==0.35.0",
     "websockets==14.0",
 )

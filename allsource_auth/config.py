@@ -9,6 +9,7 @@ import os
 import ssl
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypedDict, Unpack, cast, get_args
 from urllib.parse import urlsplit
@@ -21,13 +22,25 @@ from allsource_auth.errors import InvalidInput
 if TYPE_CHECKING:
     import httpx
 
-__all__ = ["Clock", "Connection", "ConnectionOptions", "Consistency", "Durability", "Timeouts", "Tls"]
+__all__ = [
+    "Clock",
+    "Connection",
+    "ConnectionOptions",
+    "Consistency",
+    "Durability",
+    "Timeouts",
+    "Tls",
+    "TrustStore",
+]
 
 Clock = Callable[[], datetime]
 """Returns the current time as a timezone-aware datetime."""
 
 Durability = Literal["full", "normal"]
 """``full``: acknowledged writes survive a power failure. ``normal``: they survive a crash of the process."""
+
+TrustStore = Literal["certifi", "system"]
+"""Whose authorities are trusted: ``certifi`` those of that package, ``system`` those of the operating system."""
 
 Consistency = Literal["strong", "eventual"]
 """What reads request from a Query Service with replicas: ``strong`` the leader, ``eventual`` any replica."""
@@ -63,42 +76,84 @@ class Timeouts(msgspec.Struct, frozen=True, kw_only=True):
 class Tls(msgspec.Struct, frozen=True, kw_only=True):
     """TLS settings: trusted authorities and client certificate. All files are PEM files.
 
-    By default the authorities of the operating system are trusted. Verification cannot be disabled.
+    By default the authorities of the package ``certifi`` are trusted, or those in the file and the folder that the environment
+    variables ``SSL_CERT_FILE`` and ``SSL_CERT_DIR`` name. Verification cannot be disabled.
     """
 
     ca_file: str | os.PathLike[str] | None = None
     """File with further trusted authorities."""
     ca_only: bool = False
-    """Trust only the authorities in ``ca_file``."""
+    """Trust only the authorities in ``ca_file``. It excludes ``store``."""
+    store: TrustStore | None = None
+    """Whose authorities are trusted, besides those in ``ca_file``: ``"certifi"`` (default), or ``"system"`` for those of the
+    operating system, which needs the extra ``truststore``."""
     client_cert: str | os.PathLike[str] | None = None
     """File with the certificate to authenticate with, if the server requests one. Needs ``client_key``."""
     client_key: str | os.PathLike[str] | None = None
     """File with the private key of ``client_cert``. The key must not be encrypted."""
 
-    def read(self, name: str) -> bytes:
-        """Return the contents of the file in attribute ``name``. Raises `InvalidInput` if it cannot be read."""
-        try:
-            return Path(getattr(self, name)).read_bytes()
-        except OSError as error:
-            reason = error.strerror or "cannot be read"
-        raise InvalidInput("tls", f"the {name} cannot be read: {reason}")
-
     def context(self) -> ssl.SSLContext:
-        """Return an SSL context with these settings. Raises `InvalidInput` if a file is not a valid PEM file."""
+        """Return an SSL context with these settings, for HTTP/1.1. It loads files, which takes milliseconds.
+
+        Raises `InvalidInput` if a file is not a valid PEM file.
+        """
+        if self.store == "system":
+            import truststore
+
+            context: ssl.SSLContext = truststore.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        else:
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+            if not self.ca_only:
+                _load_default_authorities(context)
+        self.load(context)
+        context.set_alpn_protocols(["http/1.1"])
+        return context
+
+    def load(self, context: ssl.SSLContext) -> None:
+        """Load the given files into ``context``. Raises `InvalidInput` if one cannot be read or is not a valid PEM file."""
+        for name in ("ca_file", "client_cert", "client_key"):
+            self._check_readable(name)
+        reason = ""
         try:
-            if self.ca_only and self.ca_file is not None:
-                context = ssl.create_default_context(cafile=self.ca_file)
-            else:
-                context = ssl.create_default_context()
-                if self.ca_file is not None:
-                    context.load_verify_locations(self.ca_file)
+            if self.ca_file is not None:
+                context.load_verify_locations(self.ca_file)
+        except (OSError, ValueError):
+            reason = "the ca_file must be a PEM file with a certificate"
+        try:
             if self.client_cert is not None:
                 context.load_cert_chain(self.client_cert, self.client_key, password="")
         except (OSError, ValueError):
-            pass
+            reason = "client_cert and client_key must be PEM files of a certificate and of its unencrypted key"
+        if reason:
+            raise InvalidInput("tls", reason)
+
+    def _check_readable(self, name: str) -> None:
+        path = getattr(self, name)
+        if path is None:
+            return
+        try:
+            Path(path).read_bytes()
+        except OSError as error:
+            reason = error.strerror or "unknown error"
         else:
-            return context
-        raise InvalidInput("tls", "the certificates cannot be used; they must be PEM files")
+            return
+        raise InvalidInput("tls", f"the {name} cannot be read: {reason}")
+
+
+def _load_default_authorities(context: ssl.SSLContext) -> None:
+    """Load what the environment names, else the authorities of certifi: the same ones on every machine."""
+    file, folder = os.environ.get("SSL_CERT_FILE") or None, os.environ.get("SSL_CERT_DIR") or None
+    if file is None and folder is None:
+        import certifi
+
+        file = certifi.where()
+    try:
+        context.load_verify_locations(file, folder)
+    except (OSError, ValueError):
+        pass
+    else:
+        return
+    raise InvalidInput("tls", "the file or folder that SSL_CERT_FILE or SSL_CERT_DIR names cannot be used")
 
 
 class ConnectionOptions(TypedDict, total=False):
@@ -111,9 +166,10 @@ class ConnectionOptions(TypedDict, total=False):
     http_client: httpx.AsyncClient | None
     """An existing client to send all requests with. The caller closes it. It excludes ``tls``."""
     max_in_flight: int
-    """The maximum number of concurrent requests, 16 by default: as many as Core 0.27 serves at a time. Others are queued."""
+    """The maximum number of concurrent requests to each server, 16 by default: as many as Core 0.27 serves at a time. Others
+    are queued. Appends leave a quarter of them to reads."""
     max_queued: int
-    """The maximum number of requests in the queue, 20,000 by default. One more raises `Overloaded`."""
+    """The maximum number of requests in the queue of each server, 20,000 by default. One more raises `Overloaded`."""
     read_consistency: Consistency
     """What reads request from a Query Service with replicas: ``"strong"`` (default) or ``"eventual"``. See `Consistency`."""
 
@@ -261,16 +317,18 @@ def _tls(value: object) -> Tls:
     if value is None:
         return Tls()
     if not isinstance(value, Tls):
-        raise InvalidInput("tls", "must be Tls(ca_file=, ca_only=, client_cert=, client_key=)")
+        raise InvalidInput("tls", "must be Tls(ca_file=, ca_only=, store=, client_cert=, client_key=)")
     if value.ca_only and value.ca_file is None:
         raise InvalidInput("tls", "ca_only needs a ca_file")
+    if value.store is not None:
+        _one_of("tls.store", value.store, get_args(TrustStore))
+        if value.ca_only:
+            raise InvalidInput("tls", "ca_only excludes store: it trusts the authorities in ca_file alone")
+        if value.store == "system" and find_spec("truststore") is None:
+            raise InvalidInput("tls", 'store="system" needs a package; install allsource-auth[truststore]')
     if (value.client_cert is None) != (value.client_key is None):
         raise InvalidInput("tls", "client_cert and client_key must be given together")
-    given = [name for name in ("ca_file", "client_cert", "client_key") if getattr(value, name) is not None]
-    for name in given:
-        value.read(name)
-    if given:
-        value.context()  # not every HTTP engine reports a file without a certificate
+    value.load(ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT))  # an unusable file is refused here, not at the first connection
     return value
 
 

@@ -5,16 +5,18 @@ A *site* is one set of events. All stores of a site read and write the same even
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
+from unittest import mock
 
-import certifi
 import pytest
 
-from allsource_auth import AllsourceStore, EventStore, SqliteLog, SqliteStore, Tls
+from allsource_auth import AllsourceStore, EventStore, SqliteLog, SqliteStore
+from allsource_auth.store.allsource.http import engine
+from allsource_auth.store.allsource.http.parsing import H11Parser, HttptoolsParser, ReplyParser
 from tests.support import cores
 from tests.support.clocks import ManualClock
 from tests.support.exploring import ALL
@@ -73,47 +75,51 @@ async def _file(directory: Path, clock: ManualClock) -> AsyncIterator[Site]:
         yield Site(store)
 
 
-SECOND_ENGINE = Tls(ca_file=certifi.where(), ca_only=True)
-"""TLS settings with which a store uses httpx with aiohttp, because pyreqwest cannot replace the system's authorities."""
+@contextmanager
+def parsed_by(parser: type[ReplyParser]) -> Iterator[None]:
+    """Make new connection pools use this parser of replies."""
+    with mock.patch.object(engine, "parser_class", return_value=parser):
+        yield
 
 
 @asynccontextmanager
-async def _over_http(core_url: str, query_url: str, api_key: str, tls: Tls | None) -> AsyncIterator[Site]:
+async def _over_http(core_url: str, query_url: str, api_key: str) -> AsyncIterator[Site]:
     """Each store has its own connection pool."""
     async with AsyncExitStack() as stores:
 
         def store(tenant: str) -> EventStore:
-            opened = AllsourceStore(core_url, query_url, api_key, tenant_id=tenant, tls=tls)
+            opened = AllsourceStore(core_url, query_url, api_key, tenant_id=tenant)
             stores.push_async_callback(opened.close)
             return opened
 
         yield Site(store)
 
 
-def _core(version: str, tls: Tls | None = None) -> Start:
+def _core(version: str) -> Start:
     """A Core with a data directory. It starts within milliseconds."""
 
     @asynccontextmanager
     async def start(directory: Path, clock: ManualClock) -> AsyncIterator[Site]:
         async with (
             cores.running(version, data=directory / "core") as core,
-            _over_http(core.url, core.url, core.api_key, tls) as site,
+            _over_http(core.url, core.url, core.api_key) as site,
         ):
             yield site
 
     return start
 
 
-def _local(generation: Literal["0.23", "0.27"], tls: Tls | None = None) -> Start:
+def _local(generation: Literal["0.23", "0.27"], parser: type[ReplyParser] = HttptoolsParser) -> Start:
     """A local Allsource. Plain reads go to its Query Service."""
 
     @asynccontextmanager
     async def start(directory: Path, clock: ManualClock) -> AsyncIterator[Site]:
         async with (
             local_allsource(generation=generation, clock_ns=clock.nanoseconds) as running,
-            _over_http(running.core_url, running.query_url, "ask_for_tests", tls) as site,
+            _over_http(running.core_url, running.query_url, "ask_for_tests") as site,
         ):
-            yield site
+            with parsed_by(parser):
+                yield site
 
     return start
 
@@ -123,15 +129,12 @@ ALL_TARGETS = (
     Target("sqlite-file", _file, dates_events=True, keeps_text=True, crowd=20_000),
     Target("local", _local("0.27"), marks=(pytest.mark.heavy,)),
     Target("local-0.23", _local("0.23"), numbers_events=False, marks=(pytest.mark.matrix,)),
-    Target("local-httpx", _local("0.27", SECOND_ENGINE), marks=(pytest.mark.matrix,)),
-    Target("local-0.23-httpx", _local("0.23", SECOND_ENGINE), numbers_events=False, marks=(pytest.mark.matrix,)),
+    Target("local-h11", _local("0.27", H11Parser), marks=(pytest.mark.matrix,)),
     Target("core-0.23.0", _core(cores.OLDEST), numbers_events=False, marks=(pytest.mark.core,)),
     Target("core-0.27.0", _core(cores.NEWEST), marks=(pytest.mark.core,)),
-    Target("core-0.23.0-httpx", _core(cores.OLDEST, SECOND_ENGINE), numbers_events=False, marks=(pytest.mark.matrix,)),
-    Target("core-0.27.0-httpx", _core(cores.NEWEST, SECOND_ENGINE), marks=(pytest.mark.core,)),
 )
 
-ONLY_IN_MATRIX = ("local-0.23", "local-httpx", "local-0.23-httpx", "core-0.23.0-httpx")
+ONLY_IN_MATRIX = ("local-0.23", "local-h11")
 
 TARGETS = tuple(target for target in ALL_TARGETS if ALL or target.name not in ONLY_IN_MATRIX)
 """The targets of this run. Those of the matrix only are not even collected elsewhere: they are two thirds of all items."""

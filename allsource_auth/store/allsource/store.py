@@ -392,7 +392,7 @@ class AllsourceStore:
 
             try:
                 self._adjust_clock(int(parsedate_to_datetime(date).timestamp()) * SECOND)
-            except (ValueError, TypeError):
+            except (ValueError, TypeError, OverflowError):
                 return
 
     def _adjust_clock(self, time: int) -> None:

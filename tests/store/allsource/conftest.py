@@ -1,47 +1,46 @@
-"""Local Allsource servers of both generations, reached with both HTTP engines; fake clocks and pauses."""
+"""Local Allsource servers of both generations, reached with both parsers of replies; fake clocks and pauses."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from typing import Any, Literal
 
 import httpx
 import pytest
 
-from allsource_auth import Tls
 from allsource_auth.store.allsource import client as allsource_client
-from allsource_auth.store.allsource import http, read_routing
+from allsource_auth.store.allsource import read_routing
 from allsource_auth.store.allsource import store as allsource
+from allsource_auth.store.allsource.http import engine
+from allsource_auth.store.allsource.http.parsing import H11Parser, HttptoolsParser, ReplyParser
 from tests.store.allsource.local import Local, Pauses, running_local
 from tests.support.proxy import FaultProxy
-from tests.support.targets import SECOND_ENGINE
+from tests.support.targets import parsed_by
 
 
-@pytest.fixture(
-    params=[pytest.param(None, id="pyreqwest"), pytest.param(SECOND_ENGINE, id="httpx", marks=pytest.mark.modes)]
-)
-def engine(request: pytest.FixtureRequest) -> Tls | None:
-    """The option ``tls``, which selects the HTTP engine."""
-    found: Tls | None = request.param
-    return found
+@pytest.fixture(params=[HttptoolsParser, pytest.param(H11Parser, marks=pytest.mark.modes)], ids=["httptools", "h11"])
+def parser(request: pytest.FixtureRequest) -> Iterator[type[ReplyParser]]:
+    """The parser of replies."""
+    with parsed_by(request.param):
+        yield request.param
 
 
 @pytest.fixture
-async def newer(engine: Tls | None) -> AsyncIterator[Local]:
-    async with running_local("0.27", engine) as local:
+async def newer(parser: type[ReplyParser]) -> AsyncIterator[Local]:
+    async with running_local("0.27") as local:
         yield local
 
 
 @pytest.fixture
-async def older(engine: Tls | None) -> AsyncIterator[Local]:
-    async with running_local("0.23", engine) as local:
+async def older(parser: type[ReplyParser]) -> AsyncIterator[Local]:
+    async with running_local("0.23") as local:
         yield local
 
 
 @pytest.fixture(params=["0.23", "0.27"])
-async def either(request: pytest.FixtureRequest, engine: Tls | None) -> AsyncIterator[Local]:
+async def either(request: pytest.FixtureRequest, parser: type[ReplyParser]) -> AsyncIterator[Local]:
     generation: Literal["0.23", "0.27"] = request.param
-    async with running_local(generation, engine) as local:
+    async with running_local(generation) as local:
         yield local
 
 
@@ -52,16 +51,15 @@ async def proxy(newer: Local) -> AsyncIterator[FaultProxy]:
         yield opened
 
 
-@pytest.fixture(params=["pyreqwest", "httpx-on-aiohttp", "own-client"])
+@pytest.fixture(params=["httptools", "h11", "own-client"])
 async def options(request: pytest.FixtureRequest) -> AsyncIterator[dict[str, Any]]:
-    """Options that select each engine, including a client of the caller."""
-    async with httpx.AsyncClient() as client:
-        engines: dict[str, dict[str, Any]] = {
-            "pyreqwest": {},
-            "httpx-on-aiohttp": {"tls": SECOND_ENGINE},
-            "own-client": {"http_client": client},
-        }
-        yield engines[request.param]
+    """Options that select each engine; the library's own one with both parsers."""
+    if request.param == "own-client":
+        async with httpx.AsyncClient() as client:
+            yield {"http_client": client}
+    else:
+        with parsed_by(HttptoolsParser if request.param == "httptools" else H11Parser):
+            yield {}
 
 
 class Time:
@@ -74,7 +72,7 @@ class Time:
 def time(monkeypatch: pytest.MonkeyPatch) -> Time:
     """Replaces the monotonic clock of the store, of the read routing and of the HTTP engine."""
     found = Time()
-    for module in (allsource, read_routing, http):
+    for module in (allsource, read_routing, engine):
         monkeypatch.setattr(module, "monotonic", lambda: found.now)
     return found
 

@@ -10,7 +10,7 @@ from urllib.parse import parse_qs
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from allsource_auth import AllsourceAuthAdapter, AllsourceStore, Event, NewEvent, SqliteLog, SqliteStore, Tls
+from allsource_auth import AllsourceAuthAdapter, AllsourceStore, Event, NewEvent, SqliteLog, SqliteStore
 from allsource_auth.server import LocalAllsource, Running, serving
 from tests.support.canaries import CANARY
 from tests.support.events import whole_log
@@ -41,7 +41,6 @@ class Local:
         log: SqliteLog,
         faults: Faults,
         arrived: list[Arrived],
-        tls: Tls | None,
         stores: AsyncExitStack,
     ) -> None:
         self.core_url, self.query_url = running.core_url, running.query_url
@@ -49,14 +48,11 @@ class Local:
         self.faults = faults
         self.arrived = arrived
         """All requests to both ports, in order."""
-        self._tls = tls
         self._stores = stores
 
     def store(self, **options: Any) -> AllsourceStore:
-        """A store with its own connection pool, on the HTTP engine of the test."""
+        """A store with its own connection pool."""
         usual: dict[str, Any] = {"core_url": self.core_url, "query_url": self.query_url, "api_key": KEY}
-        if "http_client" not in options:
-            usual["tls"] = self._tls
         opened = AllsourceStore(**(usual | options))
         self._stores.push_async_callback(opened.close)
         return opened
@@ -104,9 +100,7 @@ def _recording(port: str, app: ASGIApp, arrived: list[Arrived]) -> ASGIApp:
 
 
 @asynccontextmanager
-async def running_local(
-    generation: Literal["0.23", "0.27"], tls: Tls | None = None, **options: Any
-) -> AsyncIterator[Local]:
+async def running_local(generation: Literal["0.23", "0.27"], **options: Any) -> AsyncIterator[Local]:
     """Serve an empty log. ``options``: see `LocalAllsource`."""
     log, faults = SqliteLog(None), Faults()
     arrived: list[Arrived] = []
@@ -115,7 +109,7 @@ async def running_local(
     server.query_service = _recording("query", server.query_service, arrived)
     try:
         async with serving(server) as running, AsyncExitStack() as stores:
-            yield Local(running, log, faults, arrived, tls, stores)
+            yield Local(running, log, faults, arrived, stores)
     finally:
         await log.close()
 

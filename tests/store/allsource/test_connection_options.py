@@ -86,7 +86,7 @@ def test_invalid_url_is_refused(option: str, url: object, reason: str) -> None:
 )
 def test_trailing_slash_of_a_url_is_removed(url: str, kept: str) -> None:
     assert repr(AllsourceStore(url)) == (
-        f"AllsourceStore(Connection(core_url={kept!r}, query_url={kept!r}), tenant='default', engine='pyreqwest')"
+        f"AllsourceStore(Connection(core_url={kept!r}, query_url={kept!r}), tenant='default', engine='asyncio')"
     )
 
 
@@ -214,15 +214,16 @@ def files(tmp_path: Path) -> dict[str, Path]:
     ("given", "reason"),
     [
         ({"ca_only": True}, "ca_only needs a ca_file"),
+        ({"ca_file": "ca", "ca_only": True, "store": "system"}, "ca_only excludes store"),
         ({"client_cert": "cert"}, "must be given together"),
         ({"client_key": "key"}, "must be given together"),
         ({"ca_file": "missing"}, "the ca_file cannot be read: No such file or directory"),
         ({"client_cert": "missing", "client_key": "key"}, "the client_cert cannot be read"),
         ({"client_cert": "cert", "client_key": "missing"}, "the client_key cannot be read"),
-        ({"ca_file": "text"}, "must be PEM files"),
-        ({"ca_file": "empty"}, "must be PEM files"),
-        ({"ca_file": "key"}, "must be PEM files"),
-        ({"ca_file": "text", "ca_only": True}, "must be PEM files"),
+        ({"ca_file": "text"}, "must be a PEM file"),
+        ({"ca_file": "empty"}, "must be a PEM file"),
+        ({"ca_file": "key"}, "must be a PEM file"),
+        ({"ca_file": "text", "ca_only": True}, "must be a PEM file"),
         ({"client_cert": "key", "client_key": "cert"}, "must be PEM files"),
         ({"client_cert": "cert", "client_key": "other"}, "must be PEM files"),
         ({"client_cert": "cert", "client_key": "text"}, "must be PEM files"),
@@ -232,7 +233,8 @@ def test_unusable_tls_files_are_refused(
     files: dict[str, Path], tmp_path: Path, given: dict[str, Any], reason: str
 ) -> None:
     paths: dict[str, Any] = {
-        name: value if name == "ca_only" else files.get(value, tmp_path / value) for name, value in given.items()
+        name: value if name in ("ca_only", "store") else files.get(value, tmp_path / value)
+        for name, value in given.items()
     }
     assert reason in refused("tls", "https://localhost", tls=Tls(**paths))
 
@@ -248,6 +250,10 @@ def test_encrypted_client_key_is_refused_without_password_prompt(files: dict[str
     refused("tls", "https://localhost", tls=tls)
 
 
+def test_unknown_trust_store_is_refused() -> None:
+    assert "must be one of certifi, system" in refused("tls.store", "https://localhost", tls=Tls(store="windows"))  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize("tls", [True, False, "ca.pem", {}, httpx.create_ssl_context()])
 def test_tls_of_another_type_is_refused(tls: object) -> None:
     assert "must be Tls" in refused("tls", "https://localhost", tls=tls)
@@ -259,6 +265,8 @@ def test_every_combination_of_tls_options_works(files: dict[str, Path]) -> None:
         Tls(ca_file=files["ca"]),
         Tls(ca_file=str(files["ca"]), ca_only=True),
         Tls(ca_file=certifi.where()),
+        Tls(store="certifi"),
+        Tls(ca_file=files["ca"], store="system"),
         Tls(client_cert=files["cert"], client_key=files["key"]),
     ):
         AllsourceStore("https://localhost", tls=tls)

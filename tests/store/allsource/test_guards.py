@@ -10,8 +10,8 @@ from starlette.types import Receive, Scope, Send
 
 from allsource_auth import AllsourceStore, SqliteLog
 from allsource_auth.server import LocalAllsource
-from allsource_auth.store.allsource import http
 from allsource_auth.store.allsource import store as allsource
+from allsource_auth.store.allsource.http import engine
 from tests.store.allsource.conftest import Time
 from tests.store.allsource.local import Local, Pauses
 from tests.support.events import new_event, stored_user
@@ -54,7 +54,7 @@ async def test_guarded_append_is_sent_directly_after_a_read(older: Local, time: 
 async def test_each_retry_of_a_guarded_append_follows_a_read(
     older: Local, pauses: Pauses, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for module in (allsource, http):
+    for module in (allsource, engine):
         monkeypatch.setattr(module, "monotonic", pauses.monotonic)
     store = older.store()
     await store.append([new_event("s", guard=0)])
@@ -68,7 +68,7 @@ async def test_features_are_detected_again_after_a_failed_connection(older: Loca
     store = older.store()
     await store.append([new_event("s", guard=0)])
     assert store.loses_versions_on_restart
-    older.faults.lose_replies(2, on="GET")  # aiohttp retries the first one by itself
+    older.faults.lose_replies(2, on="GET")  # the first one is repeated on a new connection
     await store.latest("s", require_leader=True)
     older.arrived.clear()
     await store.append([new_event("s", guard=1)])

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import datetime
 import ssl
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +12,7 @@ import httpx
 import pytest
 import trustme
 
-from allsource_auth import AllsourceStore, Http, InvalidInput, Tls
-from allsource_auth.store.allsource import http
+from allsource_auth import AllsourceStore, Http, Tls
 from tests.store.allsource.local import KEY
 from tests.store.allsource.raw_server import answering, right
 from tests.support.canaries import token
@@ -38,7 +36,7 @@ def ca_file(ca: trustme.CA, tmp_path: Path) -> Path:
 
 @pytest.fixture(params=[False, True], ids=["added", "only"])
 def trusting(request: pytest.FixtureRequest, ca_file: Path) -> Tls:
-    """The given authority in addition to those of the system, and alone; each selects another engine."""
+    """The given authority in addition to the usual ones, and alone."""
     return Tls(ca_file=ca_file, ca_only=request.param)
 
 
@@ -48,33 +46,19 @@ def shown_by(ca: trustme.CA, *names: str, **options: Any) -> ssl.SSLContext:
     return context
 
 
-UNTRUSTED = "its TLS certificate is not trusted or does not match"
+UNTRUSTED = "its TLS certificate is of an unknown authority; Tls(ca_file=) adds one"
+UNTRUSTED_BY_HTTPX = "its TLS certificate is not trusted or does not match"
 
 
 async def test_given_authority_is_trusted(ca: trustme.CA, trusting: Tls) -> None:
     async with answering(right, context=shown_by(ca)) as server:
         store = AllsourceStore(server.url, tls=trusting)
         assert (await store.latest(STREAM)).event is None
-        assert (await store.info()).engine == ("httpx on aiohttp" if trusting.ca_only else "pyreqwest")
         await store.close()
 
 
-def without(monkeypatch: pytest.MonkeyPatch, *packages: str) -> None:
-    """Hide these packages from the choice of the engine."""
-    monkeypatch.setattr(http, "find_spec", lambda name: None if name in packages else find_spec(name))
-
-
-@pytest.fixture(params=["pyreqwest", "httpx on aiohttp"])
-def system_engine(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Each engine with the authorities of the system; the second one is used if the first is not installed."""
-    engine: str = request.param
-    if engine != "pyreqwest":
-        without(monkeypatch, "pyreqwest")
-    return engine
-
-
-async def test_authorities_of_the_system_are_trusted(
-    ca: trustme.CA, ca_file: Path, system_engine: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+async def test_authorities_that_the_environment_names_are_trusted(
+    ca: trustme.CA, ca_file: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """Also in addition to a given authority, but not with ``ca_only``."""
     trustme.CA().cert_pem.write_to_path(tmp_path / "other.pem")
@@ -82,11 +66,10 @@ async def test_authorities_of_the_system_are_trusted(
         before = AllsourceStore(server.url)
         await refused(before, server.url, UNTRUSTED)
         assert server.requests == []
-        monkeypatch.setenv("SSL_CERT_FILE", str(ca_file))  # the authorities of the system
+        monkeypatch.setenv("SSL_CERT_FILE", str(ca_file))
         for tls in (None, Tls(ca_file=tmp_path / "other.pem")):
             store = AllsourceStore(server.url, tls=tls)
             assert (await store.latest(STREAM)).event is None
-            assert (await store.info()).engine == system_engine
             await store.close()
         server.requests.clear()
         only = AllsourceStore(server.url, tls=Tls(ca_file=tmp_path / "other.pem", ca_only=True))
@@ -95,7 +78,7 @@ async def test_authorities_of_the_system_are_trusted(
 
 
 async def test_http_verifies_certificates_as_well(
-    ca: trustme.CA, ca_file: Path, system_engine: str, monkeypatch: pytest.MonkeyPatch
+    ca: trustme.CA, ca_file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with answering(right, context=shown_by(ca)) as server:
         for trusted in (False, True):
@@ -124,15 +107,6 @@ async def test_untrusted_read_url_receives_no_request(ca: trustme.CA, trusting: 
         await store.close()
 
 
-def test_engine_that_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch, ca_file: Path) -> None:
-    without(monkeypatch, "pyreqwest", "httpx_aiohttp")
-    for tls, field in ((None, "http_client"), (Tls(ca_file=ca_file, ca_only=True), "tls")):
-        store = AllsourceStore("https://localhost", tls=tls)
-        with pytest.raises(InvalidInput, match=r"allsource-auth\[aiohttp\]") as caught:
-            _ = store.http
-        assert caught.value.field == field
-
-
 async def refused(store: AllsourceStore, url: str, reason: str) -> None:
     for call in (store.latest(STREAM), store.append([new_event(STREAM)])):
         with pytest.raises(Http) as caught:
@@ -144,7 +118,8 @@ async def refused(store: AllsourceStore, url: str, reason: str) -> None:
 
 async def test_certificate_of_an_unknown_authority_is_not_trusted(options: dict[str, Any]) -> None:
     async with answering(right, context=shown_by(trustme.CA())) as server:
-        await refused(AllsourceStore(server.url, api_key=KEY, **options), server.url, UNTRUSTED)
+        reason = UNTRUSTED_BY_HTTPX if "http_client" in options else UNTRUSTED
+        await refused(AllsourceStore(server.url, api_key=KEY, **options), server.url, reason)
         assert server.requests == []
 
 
@@ -152,13 +127,18 @@ YESTERDAY = datetime.datetime.now(datetime.UTC) - datetime.timedelta(days=1)
 
 
 @pytest.mark.parametrize(
-    ("name", "more"), [("example.org", {}), ("127.0.0.1", {"not_after": YESTERDAY})], ids=["other-name", "expired"]
+    ("name", "more", "reason"),
+    [
+        ("example.org", {}, "its TLS certificate is for another name"),
+        ("127.0.0.1", {"not_after": YESTERDAY}, "its TLS certificate has expired"),
+    ],
+    ids=["other-name", "expired"],
 )
-async def test_certificate_for_another_host_is_not_trusted(
-    ca: trustme.CA, trusting: Tls, name: str, more: dict[str, Any]
+async def test_certificate_that_is_expired_or_of_another_host_is_not_trusted(
+    ca: trustme.CA, trusting: Tls, name: str, more: dict[str, Any], reason: str
 ) -> None:
     async with answering(right, context=shown_by(ca, name, **more)) as server:
-        await refused(AllsourceStore(server.url, tls=trusting), server.url, UNTRUSTED)
+        await refused(AllsourceStore(server.url, tls=trusting), server.url, reason)
         assert server.requests == []
 
 
@@ -193,10 +173,9 @@ def client_files(ca: trustme.CA, tmp_path: Path) -> dict[str, Path]:
     return files
 
 
-async def test_client_certificate_works_with_system_authorities(
+async def test_client_certificate_works_with_the_usual_authorities(
     ca: trustme.CA,
     ca_file: Path,
-    system_engine: str,
     client_files: dict[str, Path],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -209,7 +188,6 @@ async def test_client_certificate_works_with_system_authorities(
             server.url, tls=Tls(client_cert=client_files["client_cert"], client_key=client_files["client_key"])
         )
         assert (await store.latest(STREAM)).event is None
-        assert (await store.info()).engine == system_engine
         await store.close()
 
 

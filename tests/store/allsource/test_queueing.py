@@ -87,8 +87,8 @@ async def test_callers_are_served_in_fifo_order(newer: Local, slots: int) -> Non
     assert numbers == list(range(200)) or slots > 1
 
 
-async def test_reads_and_appends_share_one_queue(newer: Local) -> None:
-    adapter = newer.adapter(max_in_flight=1)
+async def test_reads_and_appends_of_one_server_share_its_queue(newer: Local) -> None:
+    adapter = newer.adapter(query_url=None, max_in_flight=1)
     await adapter.users.create(id="first")
     newer.arrived.clear()
     calls: list[Awaitable[object]] = []
@@ -96,7 +96,61 @@ async def test_reads_and_appends_share_one_queue(newer: Local) -> None:
         calls.append(adapter.users.get(f"u{number}"))
         calls.append(adapter.users.create())
     await asyncio.gather(*calls)
-    assert newer.requests() == ["GET query", "POST core"] * 20
+    assert newer.requests() == ["GET core", "POST core"] * 20
+
+
+async def test_hanging_core_leaves_reads_of_a_query_service_alone(newer: Local, proxy: FaultProxy) -> None:
+    await create_users(newer, 1)
+    adapter = newer.adapter(core_url=proxy.url)
+    await adapter.users.get("u0")
+    gate = Gate(proxy)
+    writes = started(*(adapter.users.create() for _ in range(40)))
+    await proxy.held(12)
+    for _ in range(20):
+        assert await adapter.users.get("u0")
+    assert proxy.in_flight == 12
+    gate.set()
+    await asyncio.gather(*writes)
+
+
+async def test_hanging_query_service_leaves_writes_alone(newer: Local) -> None:
+    async with FaultProxy(newer.query_url) as service:
+        adapter = newer.adapter(query_url=service.url)
+        await adapter.users.create(id="u0")
+        gate = Gate(service)
+        reads = started(*(adapter.users.get(f"u{number}") for number in range(40)))
+        await service.held(16)
+        for _ in range(20):
+            await adapter.users.create()
+        gate.set()
+        await asyncio.gather(*reads)
+
+
+async def test_appends_leave_a_quarter_of_the_slots_to_reads(newer: Local, proxy: FaultProxy) -> None:
+    await create_users(newer, 4)
+    adapter = adapter_through(proxy, newer, max_in_flight=8)
+    await adapter.users.get("u0")
+    gate = Gate(proxy)
+    writes = started(*(adapter.users.create() for _ in range(40)))
+    await proxy.held(6)
+    reads = started(*(adapter.users.get(f"u{number}") for number in range(4)))
+    await proxy.held(8)
+    assert sorted(request.split()[0] for request in proxy.requests[-8:]) == ["GET"] * 2 + ["POST"] * 6
+    gate.set()
+    await asyncio.gather(*reads, *writes)
+    assert proxy.most_in_flight == 8
+
+
+async def test_url_that_is_spelled_twice_is_one_server(newer: Local, proxy: FaultProxy) -> None:
+    await create_users(newer, 1)
+    adapter = newer.adapter(core_url=proxy.url, query_url=f"{proxy.url}/", max_in_flight=3)
+    await adapter.users.get("u0")
+    gate = Gate(proxy)
+    calls = started(*(adapter.users.get("u0") for _ in range(10)), *(adapter.users.create() for _ in range(10)))
+    await proxy.held(3)
+    gate.set()
+    await asyncio.gather(*calls)
+    assert proxy.most_in_flight == 3
 
 
 async def test_slow_server_gets_at_most_max_in_flight_requests(newer: Local, proxy: FaultProxy) -> None:

@@ -1,0 +1,308 @@
+"""A connection to a server: one request at a time, with limits on how long the reply takes and how large it is."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import select
+import socket
+import ssl
+from collections.abc import Callable
+from math import inf
+from typing import cast
+
+from allsource_auth.store.allsource.http.failures import BadReply, Broken, ConnectFailed, Failure, TimedOut
+from allsource_auth.store.allsource.http.parsing import Malformed, ReplyParser
+
+__all__ = ["MAX_BODY", "MAX_HEAD", "Connection"]
+
+MAX_HEAD = 64 * 1024
+"""Maximum bytes of the head of a reply, with interim replies and trailers."""
+
+MAX_BODY = 17 * 1024 * 1024
+"""Maximum bytes of a body that is read as a whole. Core limits its replies to 16 MiB."""
+
+MAX_CHUNK_OVERHEAD = 8
+"""Maximum bytes between the chunks of a body, for each byte of the body. Chunks of one byte have five."""
+
+READ_AHEAD = 256 * 1024
+"""Bytes of a streamed body that are buffered before the connection stops reading."""
+
+
+class Connection(asyncio.Protocol):
+    """A connection that a pool has opened.
+
+    Use: `send`, then `wait` until it returns true, with ``whole=False`` in `send` to be woken for each part of the body; then
+    `finish`. `abort` ends it at any point. ``idle_since`` and ``used`` belong to the pool.
+    """
+
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, parser: ReplyParser, lost: Callable[[Connection], None]
+    ) -> None:
+        self.parser = parser
+        self.idle_since = 0.0
+        self.used = False
+        self.open = False
+        self.sock: socket.socket | None = None
+        self._loop = loop
+        self._lost = lost
+        self._transport: asyncio.Transport
+        self._busy = False
+        self._whole = True
+        self._received = 0
+        self._waiter: asyncio.Future[None] | None = None
+        self._failure: Failure | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._timer_at = 0.0
+        self._read = self._silent_at = 0.0
+        self._total = self._ends_at = 0.0
+        self._reading = self._writable = True
+        self._drained: asyncio.Future[None] | None = None
+
+    # One exchange
+
+    def send(
+        self, method: bytes, message: bytes, *, read: float, total: float, ends_at: float, whole: bool = True
+    ) -> asyncio.Future[None]:
+        """Write ``message``. The future is resolved when the reply is complete, or with ``whole=False`` its head.
+
+        Args:
+            method: the method of the request.
+            message: the request, or its first part.
+            read: seconds of silence after which the request fails.
+            total: seconds in total; reported if the request fails at ``ends_at``.
+            ends_at: the time of the loop at which the request fails.
+            whole: whether to wait for the whole reply.
+
+        The future raises `Failure`.
+        """
+        loop = self._loop
+        self.parser.begin(method)
+        self._busy, self._whole, self._failure = True, whole, None
+        self._received = 0
+        self._read, self._total, self._ends_at = read, total, ends_at
+        self._silent_at = silent_at = loop.time() + read
+        when = min(ends_at, silent_at)
+        if self._timer is None or when < self._timer_at:
+            self._set_timer(when)
+        waiter = self._waiter = loop.create_future()
+        self._transport.write(message)
+        return waiter
+
+    def write(self, data: bytes) -> None:
+        """Write a further part of the request. Raises `Failure` if the connection is broken."""
+        if self._failure is not None:
+            raise self._failure
+        self._silent_at = self._loop.time() + self._read
+        self._transport.write(data)
+
+    async def drain(self) -> None:
+        """Wait until the write buffer has room. Raises `Failure`; the read limit applies to the server's silence."""
+        if self._failure is not None:
+            raise self._failure
+        if not self._writable:
+            self._drained = self._loop.create_future()
+            await self._drained
+
+    async def more(self) -> bool:
+        """Wait until there is more of a streamed reply; return whether it is complete. Raises `Failure`."""
+        parser = self.parser
+        if not parser.parts and not parser.complete:
+            if self._failure is not None:
+                raise self._failure
+            self._silent_at = self._loop.time() + self._read
+            self._set_timer(min(self._silent_at, self._ends_at))
+            self._resume_reading()
+            self._waiter = self._loop.create_future()
+            await self._waiter
+        return parser.complete
+
+    def take(self) -> bytes:
+        """Remove and return the parts of the body that have been received."""
+        parts = self.parser.parts
+        if len(parts) == 1:
+            return parts.pop()
+        found = b"".join(parts)
+        parts.clear()
+        return found
+
+    def finish(self) -> bool:
+        """End an exchange whose reply is complete. Returns whether the connection can carry another one."""
+        self._busy = False
+        self._waiter = None
+        if self.parser.complete and self.parser.keep_alive and self._writable and self.open:
+            self._resume_reading()
+            return True
+        self.close()
+        return False
+
+    # The connection
+
+    @property
+    def usable(self) -> bool:
+        """Whether a request can be sent: the server has not closed the connection, as far as the event loop knows."""
+        return self.open and not self._busy and not self._transport.is_closing()
+
+    @property
+    def has_input(self) -> bool:
+        """Whether bytes or the end of the connection wait to be processed. An idle connection then cannot be used."""
+        try:
+            return _is_readable(cast("socket.socket", self.sock).fileno())
+        except (OSError, ValueError):
+            return True
+
+    def close(self) -> None:
+        """Close the connection, with a shutdown of TLS, once what was written has been sent."""
+        self._end(Broken(unanswered=not self._received))
+        self._transport.close()
+
+    def abort(self) -> None:
+        """Close the connection at once."""
+        self._end(Broken(unanswered=not self._received))
+        self._transport.abort()
+
+    def discard(self) -> None:
+        """Close the socket without the event loop, which is closed or belongs to another process."""
+        self.open = False
+        self._timer = None
+        if self.sock is not None:
+            with contextlib.suppress(OSError):
+                self.sock.close()
+
+    def _end(self, failure: Failure) -> None:
+        self.open = False
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        self._fail_waiters(failure)
+
+    def _fail(self, failure: Failure) -> None:
+        """End the exchange and the connection."""
+        self._end(failure)
+        self._transport.abort()
+
+    def _fail_waiters(self, failure: Failure) -> None:
+        if not self._busy:
+            return
+        if self.parser.complete:
+            self._wake()
+            return
+        if self._failure is None:
+            self._failure = failure
+        for waiter in (self._waiter, self._drained):
+            if waiter is not None and not waiter.done():
+                waiter.set_exception(self._failure)
+        self._waiter = self._drained = None
+
+    def _wake(self) -> None:
+        for waiter in (self._waiter, self._drained):
+            if waiter is not None and not waiter.done():
+                waiter.set_result(None)
+
+    # Time limits: the timer of a request is left running for the next one, because it rarely has to be set anew.
+
+    def _set_timer(self, when: float) -> None:
+        if self._timer is not None:
+            if self._timer_at <= when:
+                return
+            self._timer.cancel()
+            self._timer = None
+        if when == inf:
+            return
+        self._timer_at = when
+        self._timer = self._loop.call_at(when, self._check_time)
+
+    def _check_time(self) -> None:
+        self._timer = None
+        if not self._busy or self.parser.complete:
+            return
+        now = self._loop.time()
+        if now >= self._ends_at:
+            self._fail(TimedOut("total", self._total))
+        elif now >= self._silent_at and self._is_waiting():
+            self._fail(TimedOut("read" if self._writable else "write", self._read))
+        else:
+            # A caller that is not waiting is slow itself; `more` sets the timer again.
+            self._set_timer(min(self._silent_at, self._ends_at) if self._is_waiting() else self._ends_at)
+
+    def _is_waiting(self) -> bool:
+        return any(waiter is not None and not waiter.done() for waiter in (self._waiter, self._drained))
+
+    # Callbacks of the event loop
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)  # the transports of uvloop are not a subclass
+        self.open = True
+
+    def data_received(self, data: bytes) -> None:
+        parser = self.parser
+        if not self._busy or parser.complete:
+            parser.keep_alive = False
+            if not self._busy:
+                self.abort()
+            return
+        self._received = received = self._received + len(data)
+        try:
+            parser.feed(data)
+        except Malformed:
+            self._fail(BadReply("it is not valid HTTP/1.1"))
+            return
+        size = parser.size
+        if received - size > MAX_HEAD and received - size > MAX_HEAD + MAX_CHUNK_OVERHEAD * size:
+            self._fail(BadReply(f"its head has more than {MAX_HEAD} bytes"))
+        elif self._whole:
+            if size > MAX_BODY:
+                self._fail(BadReply(f"its body has more than {MAX_BODY} bytes"))
+            elif parser.complete:
+                waiter = self._waiter
+                if waiter is not None and not waiter.done():
+                    waiter.set_result(None)
+            else:
+                self._silent_at = self._loop.time() + self._read
+        else:
+            self._silent_at = self._loop.time() + self._read
+            if parser.status:
+                self._wake()
+                if self._reading and sum(map(len, parser.parts)) > READ_AHEAD:
+                    self._transport.pause_reading()
+                    self._reading = False
+
+    def _resume_reading(self) -> None:
+        if not self._reading and self.open:
+            self._transport.resume_reading()
+            self._reading = True
+
+    def eof_received(self) -> bool:
+        if self._busy and self.parser.end():
+            self._wake()
+        return False  # the transport closes itself
+
+    def connection_lost(self, error: Exception | None) -> None:
+        if isinstance(error, ssl.SSLError) and "CERTIFICATE_REQUIRED" in (error.reason or ""):
+            failure: Failure = ConnectFailed(
+                "the server requires a client certificate; see Tls(client_cert=, client_key=)"
+            )
+        else:
+            failure = Broken(unanswered=not self._received, by_error=error is not None)
+        self._end(failure)
+        self._lost(self)
+
+    def pause_writing(self) -> None:
+        self._writable = False
+
+    def resume_writing(self) -> None:
+        self._writable = True
+        self._silent_at = self._loop.time() + self._read
+        if self._drained is not None and not self._drained.done():
+            self._drained.set_result(None)
+        self._drained = None
+
+
+def _is_readable(descriptor: int) -> bool:
+    if descriptor < 0:
+        return True
+    if not hasattr(select, "poll"):  # Windows
+        return bool(select.select([descriptor], [], [], 0)[0])
+    poll = select.poll()
+    poll.register(descriptor, select.POLLIN)
+    return bool(poll.poll(0))

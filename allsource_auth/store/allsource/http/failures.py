@@ -1,0 +1,57 @@
+"""How a request on the pool fails. The engine turns these into `Http`, the httpx transport into httpx's exceptions."""
+
+from __future__ import annotations
+
+__all__ = ["BadReply", "Broken", "ConnectFailed", "Failure", "PoolClosed", "TimedOut"]
+
+
+class Failure(Exception):
+    """A request failed. ``unsent``: the server cannot have received any of it."""
+
+    unsent: bool = False
+
+
+class ConnectFailed(Failure):
+    """No connection could be made. ``reason`` says why, without quoting a URL."""
+
+    unsent = True
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+class TimedOut(Failure):
+    """A time limit has expired. ``phase``: ``connect``, ``write``, ``read`` or ``total``; ``seconds``: the limit."""
+
+    def __init__(self, phase: str, seconds: float, *, unsent: bool = False) -> None:
+        super().__init__(phase)
+        self.phase = phase
+        self.seconds = seconds
+        self.unsent = unsent
+
+
+class Broken(Failure):
+    """The connection was closed before the reply was complete.
+
+    ``unanswered``: before its first byte. ``by_error``: by a reset or another error, not by an orderly end.
+    """
+
+    def __init__(self, *, unanswered: bool, by_error: bool = False) -> None:
+        super().__init__("the connection was closed")
+        self.unanswered = unanswered
+        self.by_error = by_error
+
+
+class BadReply(Failure):
+    """The reply is malformed or too large. ``reason`` never quotes it."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+class PoolClosed(Failure):
+    """The pool was closed before the request was sent."""
+
+    unsent = True

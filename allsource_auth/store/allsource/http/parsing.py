@@ -1,0 +1,206 @@
+"""Parsers of HTTP/1.1 replies: httptools, or h11 where httptools is not installed.
+
+A parser holds the state of the one reply that it is receiving. `Connection` feeds it with bytes and looks at its attributes.
+"""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+from typing import Any, Protocol
+
+__all__ = ["H11Parser", "HttptoolsParser", "Malformed", "ReplyParser", "parser_class"]
+
+Headers = list[tuple[bytes, bytes]]
+
+
+class Malformed(Exception):
+    """What arrived is not a reply, or not one to the request that was sent."""
+
+
+class ReplyParser(Protocol):
+    """Parses the replies of one connection, one after another.
+
+    Attributes:
+        status: the status of the reply; 0 before its head is complete.
+        reason: the reason phrase.
+        headers: names and values, as received.
+        parts: the parts of the body that have not been taken.
+        size: bytes of the body that have been received.
+        complete: whether the whole reply has been received.
+        keep_alive: whether the connection may carry another request; valid once ``complete`` is true.
+    """
+
+    status: int
+    reason: bytes
+    headers: Headers
+    parts: list[bytes]
+    size: int
+    complete: bool
+    keep_alive: bool
+
+    def begin(self, method: bytes) -> None:
+        """Expect the reply to a request with this method."""
+        ...
+
+    def feed(self, data: bytes) -> None:
+        """Parse ``data``. Raises `Malformed`."""
+        ...
+
+    def end(self) -> bool:
+        """The server has closed its side: return whether that completed the reply, whose length only the end shows."""
+        ...
+
+
+class HttptoolsParser:
+    """A `ReplyParser` on llhttp. Methods with ``on_`` are its callbacks."""
+
+    def __init__(self) -> None:
+        self._chunked = True  # the first call of `begin` creates the parser
+        self._reset(b"GET")
+
+    def _reset(self, method: bytes) -> None:
+        self._method = method
+        self.status = 0
+        self.reason = b""
+        self.headers: Headers = []
+        self.parts: list[bytes] = []
+        self.size = 0
+        self.complete = self.keep_alive = False
+
+    def begin(self, method: bytes) -> None:
+        if self._chunked or self._method == b"HEAD":
+            # A new parser: trailers of a chunked reply are reported late, as headers of the next one, and the parser expects
+            # the body of which the reply to HEAD only names the length.
+            self._parser: Any = _httptools().HttpResponseParser(self)
+            self._feed = self._parser.feed_data
+            self._chunked = False
+        self._reset(method)
+
+    def feed(self, data: bytes) -> None:
+        try:
+            self._feed(data)
+        except (_httptools().HttpParserError, _httptools().HttpParserUpgrade):
+            pass
+        else:
+            return
+        if not self.complete:
+            raise Malformed
+        self.keep_alive = False  # the reply is complete; only what follows it is malformed
+
+    def on_message_begin(self) -> None:
+        if self.complete:
+            raise Malformed  # a second reply to one request
+
+    def on_status(self, reason: bytes) -> None:
+        self.reason += reason
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if not self.status:
+            self.headers.append((name, value))
+
+    def on_headers_complete(self) -> None:
+        status = self._parser.get_status_code()
+        if status < 200:
+            self.headers.clear()
+            self.reason = b""
+            return
+        self.status = status
+        if self._method == b"HEAD":
+            self.keep_alive = self._parser.should_keep_alive()
+            self.complete = True
+
+    def on_chunk_header(self) -> None:
+        self._chunked = True
+
+    def on_body(self, data: bytes) -> None:
+        if self.complete:
+            raise Malformed  # the reply to HEAD has no body
+        self.parts.append(data)
+        self.size += len(data)
+
+    def on_message_complete(self) -> None:
+        if self.status and not self.complete:
+            self.complete = True
+            self.keep_alive = self._parser.should_keep_alive()
+
+    def end(self) -> bool:
+        if self.status and not self.complete and _ends_with_connection(self.headers):
+            self.complete = True
+        return self.complete
+
+
+class H11Parser:
+    """A `ReplyParser` on h11."""
+
+    def __init__(self) -> None:
+        self.begin(b"GET")
+
+    def begin(self, method: bytes) -> None:
+        import h11
+
+        self._connection = connection = h11.Connection(h11.CLIENT, max_incomplete_event_size=1 << 30)
+        connection.send(h11.Request(method=method, target=b"/", headers=[(b"host", b"x")]))
+        connection.send(h11.EndOfMessage())
+        self._events: tuple[Any, ...] = (h11.Response, h11.Data, h11.EndOfMessage, h11.ConnectionClosed)
+        self._waits: tuple[Any, ...] = (h11.NEED_DATA, h11.PAUSED)
+        self._error: Any = h11.RemoteProtocolError
+        self.status = 0
+        self.reason = b""
+        self.headers: Headers = []
+        self.parts: list[bytes] = []
+        self.size = 0
+        self.complete = self.keep_alive = False
+
+    def feed(self, data: bytes) -> None:
+        try:
+            self._connection.receive_data(data)
+            self._parse()
+        except self._error:
+            pass
+        else:
+            return
+        raise Malformed  # the text of the error would quote what has arrived
+
+    def _parse(self) -> None:
+        response, body, end, closed = self._events
+        while not self.complete:
+            event = self._connection.next_event()
+            if event in self._waits or type(event) is closed:
+                return
+            if type(event) is response:
+                self.status, self.reason = event.status_code, bytes(event.reason)
+                self.headers = [(bytes(name), bytes(value)) for name, value in event.headers]
+            elif type(event) is body:
+                self.parts.append(bytes(event.data))
+                self.size += len(event.data)
+            elif type(event) is end:
+                import h11
+
+                self.complete = True
+                self.keep_alive = self._connection.their_state is h11.DONE and not self._connection.trailing_data[0]
+
+    def end(self) -> bool:
+        if not self.complete:
+            try:
+                self._connection.receive_data(b"")
+                self._parse()
+            except (self._error, RuntimeError):  # RuntimeError: the end was received before
+                return False
+            self.keep_alive = False
+        return self.complete
+
+
+def _ends_with_connection(headers: Headers) -> bool:
+    """Whether the end of the connection is the end of the body: neither a length nor chunks say where it ends."""
+    return not any(name.lower() in (b"content-length", b"transfer-encoding") for name, _ in headers)
+
+
+def _httptools() -> Any:
+    import httptools
+
+    return httptools
+
+
+def parser_class() -> type[ReplyParser]:
+    """The parser to use: on httptools if it is installed, else on h11."""
+    return H11Parser if find_spec("httptools") is None else HttptoolsParser
