@@ -15,6 +15,17 @@ __all__ = ["PerLoop"]
 
 T = TypeVar("T")
 
+_process = [0]
+"""A number that is another one in each forked process. The system call `os.getpid` takes longer."""
+
+
+def _count_fork() -> None:
+    _process[0] += 1
+
+
+if hasattr(os, "register_at_fork"):  # not on Windows, which has no fork
+    os.register_at_fork(after_in_child=_count_fork)
+
 
 class PerLoop(Generic[T]):
     """One value for each running event loop, created on first use.
@@ -35,12 +46,12 @@ class PerLoop(Generic[T]):
         """The value of the running event loop."""
         loop = asyncio.get_running_loop()
         found = self._values.get(loop)
-        if found is not None and found[1] == os.getpid():
+        if found is not None and found[1] == _process[0]:
             return found[0]
         return self._add(loop)
 
     def _add(self, loop: asyncio.AbstractEventLoop) -> T:
-        process = os.getpid()
+        process = _process[0]
         with self._lock:
             stale = [key for key, (_, owner) in self._values.items() if owner != process or key.is_closed()]
             discarded = [self._values.pop(key)[0] for key in stale]
@@ -53,11 +64,11 @@ class PerLoop(Generic[T]):
     def peek(self) -> T | None:
         """The value of the running event loop, or ``None`` if it has none yet."""
         found = self._values.get(asyncio.get_running_loop())
-        return found[0] if found is not None and found[1] == os.getpid() else None
+        return found[0] if found is not None and found[1] == _process[0] else None
 
     def others(self) -> list[tuple[asyncio.AbstractEventLoop, T]]:
         """Remove the values of all event loops but the running one; return those whose loops are open, and discard the rest."""
-        running, process = asyncio.get_running_loop(), os.getpid()
+        running, process = asyncio.get_running_loop(), _process[0]
         with self._lock:
             found = {loop: self._values.pop(loop) for loop in list(self._values) if loop is not running}
         alive: list[tuple[asyncio.AbstractEventLoop, T]] = []

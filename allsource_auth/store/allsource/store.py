@@ -213,12 +213,12 @@ class AllsourceStore:
         Raises `Http`, `Api` and its subclasses, `Json` and `Overloaded`; `StoreClosed` after `close`.
         """
         page = await self._query(self._wire.latest(stream), 1, stream=stream, require_leader=require_leader)
-        events = page.events
-        if page.version > _highest_version(events):
+        event = page.events[0] if page.events else None
+        if page.version > (0 if event is None else event.version):
             all_events = await self._read_strictly(stream)
             if all_events is not None:
-                events = all_events[-1:]
-        return Latest(event=events[0] if events else None, version=page.version)
+                event = all_events[-1] if all_events else None
+        return Latest(event=event, version=page.version)
 
     async def latest_linked(self, stream: str, link: Link) -> tuple[Latest, Latest | None]:
         """Two concurrent reads if the link of ``stream`` is remembered, else two in sequence; see `LinkedReads.latest_linked`.
@@ -347,8 +347,12 @@ class AllsourceStore:
         connection = self._client.connection
         if require_leader or not connection.query_urls:
             self._leader_answered(reply)
-        decode = partial(self._wire.page, reply.body, limit=limit, stream=stream, type_prefix=type_prefix)
-        page = decode() if len(reply.body) < DECODE_IN_THREAD_BYTES else await anyio.to_thread.run_sync(decode)
+        body = reply.body
+        if len(body) < DECODE_IN_THREAD_BYTES:
+            page = self._wire.page(body, limit=limit, stream=stream, type_prefix=type_prefix)
+        else:
+            decode = partial(self._wire.page, body, limit=limit, stream=stream, type_prefix=type_prefix)
+            page = await anyio.to_thread.run_sync(decode)
         if page.events:
             self._adjust_clock(max(page.events[0].time, page.events[-1].time))
         return page

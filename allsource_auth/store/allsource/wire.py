@@ -6,6 +6,7 @@ of events; one that does not match its request raises `Json`.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from urllib.parse import quote
@@ -22,6 +23,8 @@ EVENTS = "/api/v1/events"
 BATCH = "/api/v1/events/batch"
 FEED = "/api/v1/event-feed"
 STRICT = "retained-entity-v1"
+
+_UNQUOTED = re.compile(r"[A-Za-z0-9_.~:-]*").fullmatch
 
 _EPOCH = datetime(1970, 1, 1)  # noqa: DTZ001 - both sides of the subtraction are in UTC
 _NULL = msgspec.Raw(b"null")
@@ -111,8 +114,8 @@ class WireFormat:
     # Requests
 
     def latest(self, stream: str) -> str:
-        # `quote` is fast only for text without characters to escape. Stream ids of this library contain a colon.
-        return self._latest_path + quote(stream, safe=":")
+        # Nearly all stream ids need no quoting, which takes several times as long as this test.
+        return self._latest_path + (stream if _UNQUOTED(stream) else quote(stream, safe=":"))
 
     def strict(self, stream: str, limit: int) -> str:
         """A strict read of the whole stream: complete, or an error. Core 0.23 and 0.24 ignore ``integrity``."""
@@ -213,6 +216,8 @@ def parse_time(text: str) -> int:
     try:
         elapsed = datetime.fromisoformat(text[:19]) - _EPOCH
         rest = text[19:]
+        if len(rest) == 11 and rest[0] == "." and rest[10] == "Z" and rest[1:10].isdigit():  # what Core sends
+            return (elapsed.days * 86_400 + elapsed.seconds) * 1_000_000_000 + int(rest[1:10])
         fraction = 0
         if rest[:1] == ".":
             zone = rest.lstrip(".0123456789")

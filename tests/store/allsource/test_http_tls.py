@@ -165,7 +165,7 @@ async def test_error_says_that_tls_failed_with_a_plain_http_server(options: dict
 
 
 @pytest.fixture
-def client_files(ca: trustme.CA, tmp_path: Path) -> dict[str, Path]:
+def client_files(ca: trustme.CA, tmp_path: Path) -> dict[str, Any]:
     issued = ca.issue_cert("client@example.org")
     files = {"client_cert": tmp_path / "client.pem", "client_key": tmp_path / "client.key"}
     files["client_cert"].write_bytes(b"".join(part.bytes() for part in issued.cert_chain_pems))
@@ -176,7 +176,7 @@ def client_files(ca: trustme.CA, tmp_path: Path) -> dict[str, Path]:
 async def test_client_certificate_works_with_the_usual_authorities(
     ca: trustme.CA,
     ca_file: Path,
-    client_files: dict[str, Path],
+    client_files: dict[str, Any],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     context = shown_by(ca)
@@ -191,7 +191,7 @@ async def test_client_certificate_works_with_the_usual_authorities(
         await store.close()
 
 
-async def test_client_certificate_is_sent(ca: trustme.CA, trusting: Tls, client_files: dict[str, Path]) -> None:
+async def test_client_certificate_is_sent(ca: trustme.CA, trusting: Tls, client_files: dict[str, Any]) -> None:
     context = shown_by(ca)
     context.verify_mode = ssl.CERT_REQUIRED
     ca.configure_trust(context)

@@ -243,7 +243,7 @@ class Connection(asyncio.Protocol):
             return
         self._received = received = self._received + len(data)
         try:
-            parser.feed(data)
+            complete = parser.feed(data)
         except Malformed:
             self._fail(BadReply("it is not valid HTTP/1.1"))
             return
@@ -253,7 +253,7 @@ class Connection(asyncio.Protocol):
         elif self._whole:
             if size > MAX_BODY:
                 self._fail(BadReply(f"its body has more than {MAX_BODY} bytes"))
-            elif parser.complete:
+            elif complete:
                 waiter = self._waiter
                 if waiter is not None and not waiter.done():
                     waiter.set_result(None)

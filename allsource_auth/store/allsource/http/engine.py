@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import Callable
 from functools import partial
 from time import monotonic
 from typing import TYPE_CHECKING, Protocol
@@ -149,10 +148,9 @@ class AsyncioEngine:
         except Failure as error:
             failure = error
         else:
-            header = partial(find_header, headers)
-            encoding = header("content-encoding")
-            if encoding is None or encoding == "identity":
-                return Reply(status, content, header, began)
+            fields = {name.lower(): value for name, value in headers}
+            if fields.get(b"content-encoding", b"identity") == b"identity":
+                return Reply(status, content, partial(_field, fields), began)
             reason = "its body is compressed, which was not requested"
             raise Http(f"the answer of {target.origin} cannot be used: {reason}", ambiguous=True)
         # Outside the handler, so that the failure is not chained: its text is not meant for users.
@@ -196,18 +194,11 @@ class AsyncioEngine:
                 loop.call_soon_threadsafe(part.close)
             except RuntimeError:  # the loop was closed meanwhile
                 part.discard()
-        part = self._loops.peek()
-        if part is not None:
-            await asyncio.gather(*[pool.aclose() for pool in part.pools.values()])
+        mine = self._loops.peek()
+        if mine is not None:
+            await asyncio.gather(*[pool.aclose() for pool in mine.pools.values()])
 
 
-def find_header(headers: Headers, name: str) -> str | None:
-    """The value of the header ``name``, in lower case. The first one counts."""
-    wanted = name.encode()
-    for found, value in headers:
-        if found == wanted or (len(found) == len(wanted) and found.lower() == wanted):
-            return value.decode("latin-1")
-    return None
-
-
-Forget = Callable[[Pool], None]
+def _field(fields: dict[bytes, bytes], name: str) -> str | None:
+    value = fields.get(name.encode())
+    return None if value is None else value.decode("latin-1")

@@ -12,6 +12,9 @@ __all__ = ["H11Parser", "HttptoolsParser", "Malformed", "ReplyParser", "parser_c
 
 Headers = list[tuple[bytes, bytes]]
 
+NO_LIMIT = 1 << 30
+"""`Connection` limits the size of the head."""
+
 
 class Malformed(Exception):
     """What arrived is not a reply, or not one to the request that was sent."""
@@ -22,7 +25,6 @@ class ReplyParser(Protocol):
 
     Attributes:
         status: the status of the reply; 0 before its head is complete.
-        reason: the reason phrase.
         headers: names and values, as received.
         parts: the parts of the body that have not been taken.
         size: bytes of the body that have been received.
@@ -31,7 +33,6 @@ class ReplyParser(Protocol):
     """
 
     status: int
-    reason: bytes
     headers: Headers
     parts: list[bytes]
     size: int
@@ -42,8 +43,8 @@ class ReplyParser(Protocol):
         """Expect the reply to a request with this method."""
         ...
 
-    def feed(self, data: bytes) -> None:
-        """Parse ``data``. Raises `Malformed`."""
+    def feed(self, data: bytes) -> bool:
+        """Parse ``data``; return ``complete``. Raises `Malformed`."""
         ...
 
     def end(self) -> bool:
@@ -61,7 +62,6 @@ class HttptoolsParser:
     def _reset(self, method: bytes) -> None:
         self._method = method
         self.status = 0
-        self.reason = b""
         self.headers: Headers = []
         self.parts: list[bytes] = []
         self.size = 0
@@ -76,23 +76,21 @@ class HttptoolsParser:
             self._chunked = False
         self._reset(method)
 
-    def feed(self, data: bytes) -> None:
+    def feed(self, data: bytes) -> bool:
         try:
             self._feed(data)
         except (_httptools().HttpParserError, _httptools().HttpParserUpgrade):
             pass
         else:
-            return
+            return self.complete
         if not self.complete:
             raise Malformed
         self.keep_alive = False  # the reply is complete; only what follows it is malformed
+        return True
 
     def on_message_begin(self) -> None:
         if self.complete:
             raise Malformed  # a second reply to one request
-
-    def on_status(self, reason: bytes) -> None:
-        self.reason += reason
 
     def on_header(self, name: bytes, value: bytes) -> None:
         if not self.status:
@@ -102,7 +100,6 @@ class HttptoolsParser:
         status = self._parser.get_status_code()
         if status < 200:
             self.headers.clear()
-            self.reason = b""
             return
         self.status = status
         if self._method == b"HEAD":
@@ -133,58 +130,54 @@ class H11Parser:
     """A `ReplyParser` on h11."""
 
     def __init__(self) -> None:
+        import h11
+
+        self._h11: Any = h11
         self.begin(b"GET")
 
     def begin(self, method: bytes) -> None:
-        import h11
-
-        self._connection = connection = h11.Connection(h11.CLIENT, max_incomplete_event_size=1 << 30)
+        h11 = self._h11
+        self._connection = connection = h11.Connection(h11.CLIENT, max_incomplete_event_size=NO_LIMIT)
         connection.send(h11.Request(method=method, target=b"/", headers=[(b"host", b"x")]))
         connection.send(h11.EndOfMessage())
-        self._events: tuple[Any, ...] = (h11.Response, h11.Data, h11.EndOfMessage, h11.ConnectionClosed)
-        self._waits: tuple[Any, ...] = (h11.NEED_DATA, h11.PAUSED)
-        self._error: Any = h11.RemoteProtocolError
         self.status = 0
-        self.reason = b""
         self.headers: Headers = []
         self.parts: list[bytes] = []
         self.size = 0
         self.complete = self.keep_alive = False
 
-    def feed(self, data: bytes) -> None:
+    def feed(self, data: bytes) -> bool:
         try:
             self._connection.receive_data(data)
             self._parse()
-        except self._error:
+        except self._h11.RemoteProtocolError:
             pass
         else:
-            return
+            return self.complete
         raise Malformed  # the text of the error would quote what has arrived
 
     def _parse(self) -> None:
-        response, body, end, closed = self._events
+        h11, connection = self._h11, self._connection
         while not self.complete:
-            event = self._connection.next_event()
-            if event in self._waits or type(event) is closed:
-                return
-            if type(event) is response:
-                self.status, self.reason = event.status_code, bytes(event.reason)
+            event = connection.next_event()
+            if isinstance(event, h11.Response):
+                self.status = event.status_code
                 self.headers = [(bytes(name), bytes(value)) for name, value in event.headers]
-            elif type(event) is body:
+            elif isinstance(event, h11.Data):
                 self.parts.append(bytes(event.data))
                 self.size += len(event.data)
-            elif type(event) is end:
-                import h11
-
+            elif isinstance(event, h11.EndOfMessage):
                 self.complete = True
-                self.keep_alive = self._connection.their_state is h11.DONE and not self._connection.trailing_data[0]
+                self.keep_alive = connection.their_state is h11.DONE and not connection.trailing_data[0]
+            elif not isinstance(event, h11.InformationalResponse):
+                return  # more data is needed
 
     def end(self) -> bool:
         if not self.complete:
             try:
                 self._connection.receive_data(b"")
                 self._parse()
-            except (self._error, RuntimeError):  # RuntimeError: the end was received before
+            except (self._h11.RemoteProtocolError, RuntimeError):  # RuntimeError: the end was received before
                 return False
             self.keep_alive = False
         return self.complete

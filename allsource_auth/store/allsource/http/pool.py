@@ -54,16 +54,21 @@ class Pool:
 
     async def connect(self, seconds: float) -> Connection:
         """Open a connection within ``seconds``. Raises `ConnectFailed`, `TimedOut` and `PoolClosed`."""
-        if self.closed:
-            raise PoolClosed
+        self._check_open()
         tls = await self._tls() if self.origin.scheme == "https" else None
         connection = await open_connection(self.origin, self._create, tls, seconds=seconds)
-        if self.closed:
+        try:
+            self._check_open()
+        except PoolClosed:
             connection.abort()
-            raise PoolClosed
+            raise
         if connection.open:
             self._open[connection] = None
         return connection
+
+    def _check_open(self) -> None:
+        if self.closed:
+            raise PoolClosed
 
     def _create(self) -> Connection:
         return Connection(self._loop, self._parser(), self._lost)

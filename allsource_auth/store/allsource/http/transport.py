@@ -70,7 +70,7 @@ class PoolTransport(httpx.AsyncBaseTransport):
             parser.status,
             headers=list(parser.headers),
             stream=_Body(connection, pool, queue, self._forget),
-            extensions={"http_version": b"HTTP/1.1", "reason_phrase": parser.reason},
+            extensions={"http_version": b"HTTP/1.1"},
         )
 
 
