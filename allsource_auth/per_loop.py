@@ -1,4 +1,4 @@
-"""State that belongs to one event loop, such as locks, futures and connections.
+"""State that belongs to one event loop, such as locks, futures and connections, and the lock of what event loops share.
 
 An object may be used by several event loops, one after another or in different threads. Each gets its own part.
 """
@@ -11,9 +11,20 @@ import threading
 from collections.abc import Callable
 from typing import Generic, TypeVar
 
-__all__ = ["PerLoop"]
+__all__ = ["PerLoop", "shared_lock"]
 
 T = TypeVar("T")
+
+shared_lock = threading.Lock()
+"""Guards the state that event loops in different threads share. It is held for a few statements, never over an ``await``.
+
+A ``fork`` waits until it is free, so that the child process gets a consistent state and a lock that nobody holds.
+"""
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(
+        before=shared_lock.acquire, after_in_parent=shared_lock.release, after_in_child=shared_lock.release
+    )
 
 _process = [0]
 """A number that is another one in each forked process. The system call `os.getpid` takes longer."""
@@ -40,7 +51,6 @@ class PerLoop(Generic[T]):
         self._create = create
         self._discard = discard
         self._values: dict[asyncio.AbstractEventLoop, tuple[T, int]] = {}
-        self._lock = threading.Lock()
 
     def get(self) -> T:
         """The value of the running event loop."""
@@ -52,7 +62,7 @@ class PerLoop(Generic[T]):
 
     def _add(self, loop: asyncio.AbstractEventLoop) -> T:
         process = _process[0]
-        with self._lock:
+        with shared_lock:
             stale = [key for key, (_, owner) in self._values.items() if owner != process or key.is_closed()]
             discarded = [self._values.pop(key)[0] for key in stale]
             value = self._create()
@@ -69,7 +79,7 @@ class PerLoop(Generic[T]):
     def others(self) -> list[tuple[asyncio.AbstractEventLoop, T]]:
         """Remove the values of all event loops but the running one; return those whose loops are open, and discard the rest."""
         running, process = asyncio.get_running_loop(), _process[0]
-        with self._lock:
+        with shared_lock:
             found = {loop: self._values.pop(loop) for loop in list(self._values) if loop is not running}
         alive: list[tuple[asyncio.AbstractEventLoop, T]] = []
         for loop, (value, owner) in found.items():

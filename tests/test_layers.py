@@ -13,7 +13,7 @@ import allsource_auth
 PACKAGE = Path(allsource_auth.__file__).parent
 
 LAYERS = (
-    {"errors", "ids", "logs", "values", "version", "config"},
+    {"errors", "ids", "logs", "values", "version", "config", "per_loop"},
     {"store"},
     {"entities", "codec", "audit", "kind", "kinds"},
     {"engine"},

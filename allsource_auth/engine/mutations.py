@@ -35,6 +35,7 @@ from allsource_auth.errors import (
 from allsource_auth.kind import CLAIMED
 from allsource_auth.kinds import redacted_stream
 from allsource_auth.logs import log_suppressed
+from allsource_auth.per_loop import PerLoop
 from allsource_auth.store.base import Event
 
 __all__ = ["Mutations"]
@@ -62,28 +63,33 @@ class _AlreadyStored(Exception):
 
 
 class Mutations:
-    """Executes mutations. Those of one stream are serialized within this process."""
+    """Executes mutations. Those of one stream are serialized within each event loop."""
 
     def __init__(self, streams: Streams) -> None:
         self._streams = streams
-        self._queues: dict[str, tuple[asyncio.Lock, int]] = {}
+        # The lock of each stream and the number of its users, which hold it or wait for it.
+        self._stream_locks = PerLoop[dict[str, tuple[asyncio.Lock, int]]](dict)
         self.pause: Callable[[int], Awaitable[None]] = _pause
         self.now: Callable[[], float] = lambda: asyncio.get_running_loop().time()
 
     @asynccontextmanager
     async def stream_lock(self, stream: str) -> AsyncGenerator[None]:
-        """Hold the lock of ``stream`` within this process. It is granted in the order of arrival."""
-        lock, users = self._queues.get(stream) or (asyncio.Lock(), 0)
-        self._queues[stream] = lock, users + 1
+        """Hold the lock of ``stream`` within this event loop. It is granted in the order of arrival.
+
+        The lock only avoids conflicts; the guards of appends keep mutations apart that run in other event loops or processes.
+        """
+        locks = self._stream_locks.get()
+        lock, users = locks.get(stream) or (asyncio.Lock(), 0)
+        locks[stream] = lock, users + 1
         try:
             async with lock:
                 yield
         finally:
-            lock, users = self._queues[stream]
+            lock, users = locks[stream]
             if users > 1:
-                self._queues[stream] = lock, users - 1
+                locks[stream] = lock, users - 1
             else:
-                del self._queues[stream]
+                del locks[stream]
 
     async def run(self, decide: Decide) -> Done | None:
         """Decide, append and settle the outcome; return ``None`` if ``decide`` did.

@@ -16,6 +16,7 @@ from typing import Protocol, TypeVar
 from allsource_auth.audit import metadata_of
 from allsource_auth.engine.ordering import agrees, newest_of, number_of
 from allsource_auth.kind import INDEX_PREFIX
+from allsource_auth.per_loop import shared_lock
 from allsource_auth.store.base import Event, Latest
 
 __all__ = ["LONGEST_PAUSE", "MAX_ENTRIES", "Settling", "remember"]
@@ -121,7 +122,8 @@ class Settling:
 
 def remember(entries: dict[str, T], stream: str, entry: T) -> None:
     """Keep an entry for a stream as the newest one, and drop the oldest one of a full cache."""
-    entries.pop(stream, None)
-    if len(entries) >= MAX_ENTRIES:
-        del entries[next(iter(entries))]
-    entries[stream] = entry
+    with shared_lock:
+        entries.pop(stream, None)
+        if len(entries) >= MAX_ENTRIES:
+            del entries[next(iter(entries))]
+        entries[stream] = entry

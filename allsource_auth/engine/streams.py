@@ -19,6 +19,7 @@ from allsource_auth.engine.settling import MAX_ENTRIES, Settling
 from allsource_auth.engine.store_settings import Settings, StoreSettings
 from allsource_auth.errors import Http, InvalidInput, VersionConflict
 from allsource_auth.logs import timed
+from allsource_auth.per_loop import shared_lock
 from allsource_auth.store.base import Acknowledged, Event, EventStore, Latest, Link, LinkedReads, ManyReads, NewEvent
 from allsource_auth.values import MAX_REQUEST_BYTES
 
@@ -57,7 +58,8 @@ class Streams:
     @property
     def slowest_append(self) -> float:
         """Duration in seconds of the slowest of the last 100 appends."""
-        return max(self._append_times, default=0.0)
+        with shared_lock:
+            return max(self._append_times, default=0.0)
 
     async def append(self, events: Sequence[NewEvent]) -> list[Acknowledged]:
         """Append events in one request. Raises `InvalidInput` without sending it if it would be too large."""
@@ -92,10 +94,13 @@ class Streams:
                 self.settings.expire()
             raise
         finally:
-            self._append_times.append(time.perf_counter() - began)
-        for event in events if self._refused or self._corrected else ():
-            self._refused.pop(event.stream, None)
-            self._corrected.pop(event.stream, None)
+            with shared_lock:
+                self._append_times.append(time.perf_counter() - began)
+        if self._refused or self._corrected:
+            with shared_lock:
+                for event in events:
+                    self._refused.pop(event.stream, None)
+                    self._corrected.pop(event.stream, None)
         return stored
 
     def _learn_version(self, events: Sequence[NewEvent], conflict: VersionConflict) -> None:
@@ -109,13 +114,14 @@ class Streams:
         if len(candidates) != 1:
             return  # it is unknown which guard was refused
         stream, refusal = candidates[0], (conflict.expected, conflict.actual)
-        if self._corrected.pop(stream, None) is None and self._refused.get(stream) == refusal:
-            self._corrected[stream] = refusal
-        if len(self._refused) >= MAX_ENTRIES:
-            oldest = next(iter(self._refused))
-            del self._refused[oldest]
-            self._corrected.pop(oldest, None)
-        self._refused[stream] = refusal
+        with shared_lock:
+            if self._corrected.pop(stream, None) is None and self._refused.get(stream) == refusal:
+                self._corrected[stream] = refusal
+            if len(self._refused) >= MAX_ENTRIES:
+                oldest = next(iter(self._refused))
+                del self._refused[oldest]
+                self._corrected.pop(oldest, None)
+            self._refused[stream] = refusal
 
     async def newest(self, stream: str, *, require_leader: bool = False) -> Event | None:
         """Return the newest event of a stream. One read; with ``require_leader`` from the side that accepts writes."""

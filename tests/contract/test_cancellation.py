@@ -103,7 +103,7 @@ async def test_cancelled_calls_leave_nothing_half_done(
             await assert_sound(reading)
     assert CALLS * 0.1 < cancelled < CALLS
     assert asyncio.all_tasks() == before
-    assert adapter.context.mutations._queues == {}
+    assert adapter.context.mutations._stream_locks.peek() == {}
     await assert_sound(adapter)
     await assert_everything_works(adapter, clock)
     gc.collect()
@@ -151,7 +151,7 @@ async def test_cancelled_waiter_does_not_block_the_others(make_adapter: MakeAdap
     ]
     names = [change.state.name for change in await adapter.users.history("u") if change.state]
     assert names == [None, *[str(number) for number in range(0, 50, 2)]]
-    assert adapter.context.mutations._queues == {}
+    assert adapter.context.mutations._stream_locks.peek() == {}
 
 
 async def test_timeout_around_a_call_is_respected(make_adapter: MakeAdapter, clock: ManualClock) -> None:

@@ -21,7 +21,7 @@ from time import monotonic
 
 from allsource_auth.config import Connection
 from allsource_auth.errors import AllsourceAuthError, Api, Http, RateLimited, StoreClosed
-from allsource_auth.per_loop import PerLoop
+from allsource_auth.per_loop import PerLoop, shared_lock
 from allsource_auth.store.allsource.http import Engine, Origin, Reply, connect
 from allsource_auth.store.allsource.read_routing import ReadRouter
 from allsource_auth.store.allsource.request_queue import RequestQueue
@@ -66,7 +66,7 @@ class _Retries:
     def after_failure(self, base_url: str, error: Http) -> tuple[float, str | None]:
         """Seconds to wait, and the URL to fail over to, if any. Raises ``error`` if the request must not be sent again."""
         if base_url == self._client.connection.core_url:
-            self._client.core_failures += 1
+            self._client.count_core_failure()
         error.ambiguous = self._writes and error.ambiguous
         if (other := self._fail_over(base_url, error)) is not None:
             return 0.0, other
@@ -123,9 +123,19 @@ class Client:
         """The HTTP engine, created on first use."""
         if self._closed:
             raise StoreClosed
-        if self._engine is None:
-            self._engine = connect(self.connection, self.queue_of)
-        return self._engine
+        engine = self._engine
+        if engine is None:
+            new = connect(self.connection, self.queue_of)
+            with shared_lock:
+                if self._closed:
+                    raise StoreClosed
+                engine = self._engine = self._engine or new
+        return engine
+
+    def count_core_failure(self) -> None:
+        """Count a request to ``core_url`` that failed without a reply."""
+        with shared_lock:
+            self.core_failures += 1
 
     def queue_of(self, origin: Origin) -> RequestQueue[Reply]:
         """The request queue of a server, in the running event loop."""
@@ -226,7 +236,8 @@ class Client:
 
     async def close(self) -> None:
         """Reject queued requests, wait for those in flight, then close the connection pool."""
-        self._closed = True
+        with shared_lock:
+            self._closed = True
         for loop, queues in self._queues.others():
             for queue in queues.values():
                 with contextlib.suppress(RuntimeError):  # the loop was closed meanwhile

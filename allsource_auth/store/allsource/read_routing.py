@@ -18,6 +18,7 @@ from time import monotonic
 from typing import Final
 
 from allsource_auth.errors import AllsourceAuthError, RateLimited
+from allsource_auth.per_loop import shared_lock
 
 __all__ = ["ReadRouter"]
 
@@ -45,7 +46,10 @@ class _OpenCircuit:
 
 
 class ReadRouter:
-    """Chooses among the read URLs of one store, of which there is at least one, and Core's URL."""
+    """Chooses among the read URLs of one store, of which there is at least one, and Core's URL.
+
+    Event loops in several threads share it. Its state changes only while `shared_lock` is held.
+    """
 
     def __init__(self, urls: Sequence[str], core_url: str) -> None:
         # A random start, so that many short-lived processes do not all begin with the same URL.
@@ -54,28 +58,30 @@ class ReadRouter:
         self._core_url = core_url
         self.open_circuits: dict[str, _OpenCircuit] = {}
         """By URL. While it is empty, successes need not be reported with `succeeded`."""
-        self._healthy = cycle(self._urls)
+        self._all = self._healthy = cycle(self._urls)
 
     def next_url(self) -> str:
         """The URL for the next read."""
         if not self.open_circuits:
-            return next(self._healthy)
+            return next(self._all)
         now = monotonic()
-        for url, circuit in self.open_circuits.items():
-            if circuit.probe_at <= now:
-                # Half-open: this read probes the URL. Postponing the next probe keeps other reads away from it.
-                circuit.pause = min(2 * circuit.pause, MAX_PAUSE)
-                circuit.probe_at = now + circuit.pause
-                return url
-        return self._untried(()) or self._core_url
+        with shared_lock:
+            for url, circuit in self.open_circuits.items():
+                if circuit.probe_at <= now:
+                    # Half-open: this read probes the URL. Postponing the next probe keeps other reads away from it.
+                    circuit.pause = min(2 * circuit.pause, MAX_PAUSE)
+                    circuit.probe_at = now + circuit.pause
+                    return url
+            return self._untried(()) or self._core_url
 
     def succeeded(self, url: str) -> None:
         """Close the circuit of ``url`` after it has answered a read."""
-        circuit = self.open_circuits.pop(url, None)
-        if circuit is not None:
-            self._rebuild_rotation()
-            if circuit.logged:
-                _log.info("read URL %s is healthy again", url)
+        with shared_lock:
+            circuit = self.open_circuits.pop(url, None)
+            if circuit is not None:
+                self._rebuild_rotation()
+        if circuit is not None and circuit.logged:
+            _log.info("read URL %s is healthy again", url)
 
     def fail_over(self, tried: Sequence[str], error: AllsourceAuthError, retry_in: float | None = None) -> str | None:
         """Open the circuit of the last URL in ``tried``; return another URL for the same read, or ``None`` if none is left.
@@ -83,11 +89,15 @@ class ReadRouter:
         ``error`` is the failure at that URL, ``retry_in`` the pause in seconds that it asked for.
         """
         url = tried[-1]
-        if url in self._urls:
-            self._open_circuit(url, error, retry_in)
-        return self._untried(tried)
+        with shared_lock:
+            newly_skipped = url in self._urls and self._open_circuit(url, error, retry_in)
+            other = self._untried(tried)
+        if newly_skipped:
+            _log.warning("read URL %s is skipped for now: %s", url, error)
+        return other
 
-    def _open_circuit(self, url: str, error: AllsourceAuthError, retry_in: float | None) -> None:
+    def _open_circuit(self, url: str, error: AllsourceAuthError, retry_in: float | None) -> bool:
+        """Open the circuit of ``url``. Returns whether that must be logged."""
         overloaded = isinstance(error, RateLimited)
         # A 429 without `retry_in` asked for a longer pause than is followed.
         asked_for = retry_in or (MAX_PAUSE if overloaded and retry_in is None else 0.0)
@@ -95,11 +105,11 @@ class ReadRouter:
         if circuit is None:
             circuit = self.open_circuits[url] = _OpenCircuit()
             self._rebuild_rotation()
-        if not overloaded and not circuit.logged:
-            circuit.logged = True
-            _log.warning("read URL %s is skipped for now: %s", url, error)
+        must_log = not overloaded and not circuit.logged
+        circuit.logged = circuit.logged or must_log
         circuit.overloaded = overloaded
         circuit.probe_at = max(circuit.probe_at, monotonic() + max(circuit.pause, asked_for))
+        return must_log
 
     def _rebuild_rotation(self) -> None:
         self._healthy = cycle([url for url in self._urls if url not in self.open_circuits])

@@ -25,6 +25,7 @@ import anyio.to_thread
 
 from allsource_auth import config
 from allsource_auth.errors import AllsourceAuthError, Api, Overloaded, VersionConflict
+from allsource_auth.per_loop import shared_lock
 from allsource_auth.store.allsource.client import Client
 from allsource_auth.store.allsource.http import Reply, engine_name
 from allsource_auth.store.allsource.wire import Page, WireFormat
@@ -124,7 +125,8 @@ class AllsourceStore:
     @property
     def loses_versions_on_restart(self) -> bool:
         """Whether the server may accept a wrong guard after a restart (0.23, 0.24); true until the server is known."""
-        return self._known_features is None or not self._known_features.strict_reads
+        features = self._known_features
+        return features is None or not features.strict_reads
 
     def __repr__(self) -> str:
         connection = self._client.connection
@@ -177,10 +179,12 @@ class AllsourceStore:
         on Core alone.
         """
         if self._client.core_failures != self._seen_failures:
-            self._seen_failures = self._client.core_failures
-            self._known_features = self._feed_available = None
-            self._leader_read_at = self._feed_called_at = float("-inf")
-        if self._known_features is None:
+            with shared_lock:
+                self._seen_failures = self._client.core_failures
+                self._known_features = self._feed_available = None
+                self._leader_read_at = self._feed_called_at = float("-inf")
+        features = self._known_features
+        if features is None:
             try:
                 reply = await query(self._wire.strict(UNUSED_STREAM, 1))
             except Api as error:
@@ -191,8 +195,7 @@ class AllsourceStore:
                 return features
             page = self._wire.page(reply.body, limit=1, stream=UNUSED_STREAM)
             self._known_features = features = _Features(page.strict, sends_etags=reply.header("etag") is not None)
-            return features
-        return self._known_features
+        return features
 
     async def _call_feed(self) -> None:
         """Call the event feed once. It certifies the tenant on servers configured for that. Errors are ignored."""
@@ -232,9 +235,10 @@ class AllsourceStore:
         target = None if latest.event is None else link.target(latest.event)
         if target is None:
             return latest, None
-        if len(self._links) >= MAX_LINKS:
-            del self._links[next(iter(self._links))]
-        self._links[stream] = target
+        with shared_lock:
+            if len(self._links) >= MAX_LINKS:
+                del self._links[next(iter(self._links))]
+            self._links[stream] = target
         return latest, await self.latest(target)
 
     async def _latest_both(self, stream: str, other: str) -> tuple[Latest, Latest | None]:
@@ -242,7 +246,8 @@ class AllsourceStore:
         try:
             latest = await self.latest(stream)
             if latest.event is None or latest.event.type.endswith(".deleted"):
-                self._links.pop(stream, None)
+                with shared_lock:
+                    self._links.pop(stream, None)
                 return latest, None
             try:
                 return latest, await linked
@@ -403,7 +408,8 @@ class AllsourceStore:
         """Set the estimated clock forward if ``time``, which the server has reported, is ahead of it."""
         offset = time - monotonic_ns()
         if self._clock_offset is None or offset > self._clock_offset:
-            self._clock_offset = offset
+            with shared_lock:
+                self._clock_offset = offset if self._clock_offset is None else max(offset, self._clock_offset)
 
     async def info(self) -> Info:
         """Describe this store and the server that answers at ``core_url``. Raises the errors of `latest`."""
