@@ -55,6 +55,8 @@ INTEGRATED = (
 """What the library is integrated with, and what the tests of that need."""
 
 
+INTEGRATION_TESTS = ("tests/integrations", "tests/test_package.py")
+
 SITE = ("furo", "myst-parser", "sphinx>=8", "sphinx-copybutton")
 """What builds the documentation site."""
 
@@ -133,12 +135,13 @@ def tests_all(session: nox.Session) -> None:
 
 @nox.session(python=NEWEST)
 def coverage(session: nox.Session) -> None:
-    """The tests of the session ``tests`` on the newest interpreter; fails below the coverage that pyproject.toml demands."""
+    """The tests of ``tests_all`` on the newest interpreter; fails below the coverage that pyproject.toml demands."""
     _install(session, "coverage>=7.10", *TEST_TOOLS)
     # Python 3.12 and later measure lines with sys.monitoring, which costs the tests next to nothing.
     measured = {"COVERAGE_CORE": "ctrace" if session.python == "3.11" else "sysmon"}
     session.run("coverage", "erase")
-    session.run("coverage", "run", "-m", "pytest", *RUN, "-m", ELSEWHERE, *WITHOUT_DOCS, *session.posargs, env=measured)
+    marked = f"{ELSEWHERE} and not heavy"
+    session.run("coverage", "run", "-m", "pytest", *RUN, "-m", marked, *WITHOUT_DOCS, *session.posargs, env=measured)
     session.run("coverage", "combine", "-q")
     session.run("coverage", "report")
 
@@ -163,7 +166,7 @@ def lowest(session: nox.Session) -> None:
 
 @nox.session(python=PYTHONS[:1])
 def core(session: nox.Session) -> None:
-    """Real Allsource Cores, the oldest supported and the newest; the second HTTP engine; the commands of the pages with a Core.
+    """Real Allsource Cores, the oldest supported and the newest; optional modes; the commands of the pages with a Core.
 
     Builds the Cores once, which needs Rust.
     """
@@ -175,10 +178,10 @@ def core(session: nox.Session) -> None:
 
 @nox.session(python=PYTHONS[:1])
 def integrations(session: nox.Session) -> None:
-    """Frameworks on the library, as published and over HTTP, on every store; on real Cores as well, which are built once."""
+    """Frameworks on the library, as published and over HTTP, in memory and on a real Core, which is built once."""
     _install(session, *INTEGRATED, *TEST_TOOLS)
     session.run("python", "-m", "tests.support.cores", "build")
-    _test(session, "integrations", *WITHOUT_DOCS)
+    _test(session, "integrations", *INTEGRATION_TESTS)
 
 
 @nox.session(python=PYTHONS[:1])
@@ -191,20 +194,22 @@ def alone(session: nox.Session, extra: str) -> None:
 
 @nox.session(python=PYTHONS)
 def matrix(session: nox.Session) -> None:
-    """The full product of stores, servers, HTTP engines and interpreters for the contract suite; the large explorations.
+    """The full product of stores, servers, parsers and interpreters for the contract suite; the large explorations.
 
     What does not depend on the interpreter runs on the oldest one only: the explorations with every fault, the longest random
-    sequences, and the planted bugs. Takes hours.
+    sequences, the planted bugs, and the integrations on every store. Takes hours.
     """
     _install(session, *TEST_TOOLS)
     session.run("python", "-m", "tests.support.cores", "build")
     if session.python != PYTHONS[0]:
         _test(session, "not heavy and not tables", "tests/contract", env=EXPLORE_ALL)
         return
-    _test(session, "not crash", "tests/contract", env=EXPLORE_ALL)
+    _test(session, "not crash", "tests/contract", "tests/store", env=EXPLORE_ALL)
     _test(session, "long", "tests/protocol", env=EXPLORE_ALL)
     _test(session, "not crash", "tests/model", env=EXPLORE_ALL)
     session.run("python", "-m", "tests.mutants")
+    _install(session, *INTEGRATED)
+    _test(session, "integrations", *INTEGRATION_TESTS, env=EXPLORE_ALL)
 
 
 @nox.session(python=PYTHONS[:1])
@@ -219,7 +224,7 @@ def campaign(session: nox.Session) -> None:
 def crash(session: nox.Session) -> None:
     """Processes that are killed again and again while they write."""
     _install(session, *TEST_TOOLS)
-    _test(session, "crash")
+    _test(session, "crash", "tests/processes")
 
 
 @nox.session(python=PYTHONS[:1])

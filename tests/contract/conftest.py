@@ -15,6 +15,7 @@ import pytest
 from allsource_auth import AllsourceAuthAdapter, EventStore, Session, User
 from tests.support.canaries import Watch, email, watched
 from tests.support.clocks import ManualClock
+from tests.support.exploring import ALL
 from tests.support.targets import TARGETS, Site, Target
 
 HERE = Path(__file__).parent
@@ -37,28 +38,35 @@ STORE_DEPENDENT = (
 """Modules whose behaviour depends on how a store reads and writes. They run on more targets than the others."""
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Choose the targets of each module; the session ``matrix`` runs all modules on all targets.
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Choose the targets of each test; the session ``matrix`` runs all tests on all targets.
 
     The short suite runs every module in memory, and those that depend on the store on a file and on the local server, too.
-    The session ``core`` runs every module on both Cores, and those that depend on the store with the second HTTP engine, too.
-    Tables of operations that are no races run in memory only, and on one interpreter.
+    The session ``core`` runs every module on the newest Core, those that depend on the store on the oldest one, too, and the
+    contract of stores with h11 as the parser of replies. Tables of operations that are no races run in memory only, and on one
+    interpreter.
     """
-    for item in items:
-        callspec = getattr(item, "callspec", None)
-        target = None if callspec is None else callspec.params.get("target")
-        if not isinstance(target, Target) or not item.path.is_relative_to(HERE):
-            continue
-        name = item.path.relative_to(HERE).as_posix()
-        table = item.get_closest_marker("tables") is not None
-        race = item.get_closest_marker("race") is not None
-        if table:
-            item.add_marker(pytest.mark.heavy)
-        everywhere = name.startswith(STORE_DEPENDENT) and not table
-        if target.name == "sqlite-memory" or (target.name in ("core-0.23.0", "core-0.27.0") and (race or not table)):
-            continue
-        if not (everywhere or race) or (race and target.name not in ("sqlite-file", "local")):
-            item.add_marker(pytest.mark.matrix)
+    if "target" not in metafunc.fixturenames:
+        return
+    name = Path(metafunc.module.__file__).relative_to(HERE).as_posix()
+    table = metafunc.definition.get_closest_marker("tables") is not None
+    race = metafunc.definition.get_closest_marker("race") is not None
+    depends = race or (name.startswith(STORE_DEPENDENT) and not table)
+    wanted = {
+        "sqlite-memory": True,
+        "sqlite-file": depends,
+        "local": depends,
+        "local-h11": name.startswith("store/") and not table,
+        "core-0.23.0": depends,
+        "core-0.27.0": race or not table,
+    }
+    more = (pytest.mark.heavy,) if table else ()
+    chosen = [
+        pytest.param(target, id=target.name, marks=(*target.marks, *more))
+        for target in TARGETS
+        if ALL or wanted.get(target.name)
+    ]
+    metafunc.parametrize("target", chosen, indirect=True)
 
 
 class MakeAdapter(Protocol):
@@ -70,7 +78,7 @@ class MakeAdapter(Protocol):
 MakeStore = Callable[[str], EventStore]
 
 
-@pytest.fixture(params=[pytest.param(target, id=target.name, marks=target.marks) for target in TARGETS])
+@pytest.fixture
 def target(request: pytest.FixtureRequest) -> Target:
     found: Target = request.param
     return found

@@ -19,7 +19,6 @@ from allsource_auth.store.allsource.http import engine
 from allsource_auth.store.allsource.http.parsing import H11Parser, HttptoolsParser, ReplyParser
 from tests.support import cores
 from tests.support.clocks import ManualClock
-from tests.support.exploring import ALL
 from tests.support.local import local_allsource
 
 __all__ = ["TARGETS", "Site", "Target"]
@@ -124,17 +123,12 @@ def _local(generation: Literal["0.23", "0.27"], parser: type[ReplyParser] = Http
     return start
 
 
-ALL_TARGETS = (
+TARGETS = (
     Target("sqlite-memory", _memory, dates_events=True, keeps_text=True, crowd=100_000),
     Target("sqlite-file", _file, dates_events=True, keeps_text=True, crowd=20_000),
     Target("local", _local("0.27"), marks=(pytest.mark.heavy,)),
     Target("local-0.23", _local("0.23"), numbers_events=False, marks=(pytest.mark.matrix,)),
-    Target("local-h11", _local("0.27", H11Parser), marks=(pytest.mark.matrix,)),
+    Target("local-h11", _local("0.27", H11Parser), marks=(pytest.mark.modes,)),
     Target("core-0.23.0", _core(cores.OLDEST), numbers_events=False, marks=(pytest.mark.core,)),
     Target("core-0.27.0", _core(cores.NEWEST), marks=(pytest.mark.core,)),
 )
-
-ONLY_IN_MATRIX = ("local-0.23", "local-h11")
-
-TARGETS = tuple(target for target in ALL_TARGETS if ALL or target.name not in ONLY_IN_MATRIX)
-"""The targets of this run. Those of the matrix only are not even collected elsewhere: they are two thirds of all items."""

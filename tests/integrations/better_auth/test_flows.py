@@ -28,6 +28,7 @@ from allsource_auth.integrations.better_auth.models import Table
 from tests.integrations.better_auth.flows import FLOWS
 from tests.integrations.better_auth.site import Site, Transcript, differences, opened
 from tests.support.clocks import ManualClock
+from tests.support.exploring import ALL
 from tests.support.targets import TARGETS, Target
 
 pytestmark = pytest.mark.integrations
@@ -50,7 +51,7 @@ async def transcript_of(flow: str, adapter: BaseAdapter) -> Transcript:
         return site.transcript
 
 
-TARGETS_USED = ("sqlite-file", "local", "core-0.23.0", "core-0.27.0")
+TARGETS_USED = ("sqlite-file", "local", "core-0.23.0", "core-0.27.0") if ALL else ("sqlite-file", "core-0.27.0")
 
 
 @pytest.mark.parametrize(

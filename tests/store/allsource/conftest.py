@@ -18,7 +18,7 @@ from tests.support.proxy import FaultProxy
 from tests.support.targets import parsed_by
 
 
-@pytest.fixture(params=[HttptoolsParser, pytest.param(H11Parser, marks=pytest.mark.modes)], ids=["httptools", "h11"])
+@pytest.fixture(params=[HttptoolsParser, pytest.param(H11Parser, marks=pytest.mark.matrix)], ids=["httptools", "h11"])
 def parser(request: pytest.FixtureRequest) -> Iterator[type[ReplyParser]]:
     """The parser of replies."""
     with parsed_by(request.param):
