@@ -1,4 +1,4 @@
-"""Servers on a socket that give every request the same reply, which may be malformed or missing."""
+"""Servers on a socket that follow a script: their replies may be malformed, late, incomplete or missing."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import struct
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
-__all__ = ["PAGE", "RIGHT", "Answer", "Server", "answering", "ending", "reset", "right", "silent"]
+__all__ = ["PAGE", "RIGHT", "Answer", "Peer", "Server", "answering", "ending", "reset", "right", "scripted", "silent"]
 
 PAGE = b'{"events":[],"has_more":false,"entity_version":0}'
 RIGHT = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n%b" % (len(PAGE), PAGE)
@@ -24,6 +24,9 @@ class Server:
     def __init__(self, scheme: str, port: int) -> None:
         self.url = f"{scheme}://127.0.0.1:{port}"
         self.requests: list[str] = []
+        """The heads of the requests."""
+        self.received: list[bytes] = []
+        """The requests, byte for byte."""
         self.connections = 0
 
     @property
@@ -31,26 +34,62 @@ class Server:
         return [request.split()[0] for request in self.requests]
 
 
-@asynccontextmanager
-async def answering(answer: Answer, *, context: ssl.SSLContext | None = None) -> AsyncIterator[Server]:
-    """Run a server that calls ``answer`` after each complete request. The connection is closed if ``answer`` raises."""
-    tasks: set[asyncio.Task[None]] = set()
+class Peer:
+    """The server's side of a connection. ``number`` counts the connections from 1."""
 
-    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        found.connections += 1
-        with contextlib.suppress(OSError, asyncio.IncompleteReadError):
-            while True:
-                head = (await reader.readuntil(b"\r\n\r\n")).decode()
-                for line in head.lower().splitlines():
-                    if line.startswith("content-length:"):
-                        await reader.readexactly(int(line.partition(":")[2]))
-                found.requests.append(head)
-                await answer(writer)
-                await writer.drain()
+    def __init__(self, server: Server, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        server.connections += 1
+        self.number = server.connections
+        self.reader, self.writer = reader, writer
+        self._server = server
+
+    async def request(self) -> bytes:
+        """Receive a request. Raises `asyncio.IncompleteReadError` if the client closes the connection."""
+        head = await self.reader.readuntil(b"\r\n\r\n")
+        body = b""
+        for line in head.lower().splitlines():
+            if line.startswith(b"content-length:"):
+                body = await self.reader.readexactly(int(line.partition(b":")[2]))
+        self._server.requests.append(head.decode("latin-1"))
+        self._server.received.append(head + body)
+        return head + body
+
+    async def send(self, data: bytes) -> None:
+        self.writer.write(data)
+        await self.writer.drain()
+
+    async def ended(self) -> bytes:
+        """Wait until the client closes the connection; return what it has sent before."""
+        with contextlib.suppress(ConnectionError):
+            return await self.reader.read()
+        return b""
+
+    def shut_down(self, how: int = socket.SHUT_RDWR) -> None:
+        """Close the connection at once, before the event loop runs anything else."""
+        with self.writer.get_extra_info("socket").dup() as sock:
+            sock.shutdown(how)
+
+    async def reset(self) -> None:
+        """Close the connection with a TCP reset. Does not return."""
+        await reset(self.writer)
+
+
+Script = Callable[[Peer], Awaitable[None]]
+
+
+@asynccontextmanager
+async def scripted(script: Script, *, context: ssl.SSLContext | None = None) -> AsyncIterator[Server]:
+    """Run a server that calls ``script`` for each connection, then closes it. An error of a connection ends the script."""
+    tasks: set[asyncio.Task[None]] = set()
+    failures: list[Exception] = []
 
     async def closed(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with contextlib.suppress(asyncio.CancelledError):
-            await serve(reader, writer)
+        try:
+            await script(Peer(found, reader, writer))
+        except (asyncio.CancelledError, OSError, asyncio.IncompleteReadError):
+            pass
+        except Exception as failure:
+            failures.append(failure)
         writer.close()
         with contextlib.suppress(OSError):
             await writer.wait_closed()
@@ -60,7 +99,7 @@ async def answering(answer: Answer, *, context: ssl.SSLContext | None = None) ->
         tasks.add(task)
         task.add_done_callback(tasks.discard)
 
-    server = await asyncio.start_server(accepted, "127.0.0.1", 0, ssl=context)
+    server = await asyncio.start_server(accepted, "127.0.0.1", 0, ssl=context, backlog=512)
     found = Server("https" if context else "http", server.sockets[0].getsockname()[1])
     try:
         yield found
@@ -70,6 +109,22 @@ async def answering(answer: Answer, *, context: ssl.SSLContext | None = None) ->
             task.cancel()
         await asyncio.gather(*left, return_exceptions=True)
         await server.wait_closed()
+    if failures:
+        raise failures[0]
+
+
+def answering(
+    answer: Answer, *, context: ssl.SSLContext | None = None
+) -> contextlib.AbstractAsyncContextManager[Server]:
+    """Run a server that calls ``answer`` after each complete request. The connection is closed if ``answer`` raises."""
+
+    async def script(peer: Peer) -> None:
+        while True:
+            await peer.request()
+            await answer(peer.writer)
+            await peer.writer.drain()
+
+    return scripted(script, context=context)
 
 
 async def right(writer: asyncio.StreamWriter) -> None:

@@ -58,6 +58,7 @@ class Connection(asyncio.Protocol):
         self._total = self._ends_at = 0.0
         self._reading = self._writable = True
         self._drained: asyncio.Future[None] | None = None
+        self._check_input: Callable[[], bool] | None = None
 
     # One exchange
 
@@ -147,7 +148,9 @@ class Connection(asyncio.Protocol):
     def has_input(self) -> bool:
         """Whether bytes or the end of the connection wait to be processed. An idle connection then cannot be used."""
         try:
-            return _is_readable(cast("socket.socket", self.sock).fileno())
+            if self._check_input is None:
+                self._check_input = _input_check(cast("socket.socket", self.sock).fileno())
+            return self._check_input()
         except (OSError, ValueError):
             return True
 
@@ -177,7 +180,8 @@ class Connection(asyncio.Protocol):
         self._fail_waiters(failure)
 
     def _fail(self, failure: Failure) -> None:
-        """End the exchange and the connection."""
+        """End the exchange and the connection, even if the reply is complete: it may be too large."""
+        self.parser.complete = False
         self._end(failure)
         self._transport.abort()
 
@@ -298,11 +302,10 @@ class Connection(asyncio.Protocol):
         self._drained = None
 
 
-def _is_readable(descriptor: int) -> bool:
-    if descriptor < 0:
-        return True
+def _input_check(descriptor: int) -> Callable[[], bool]:
+    """A function that returns whether the socket can be read. It takes less than a microsecond."""
     if not hasattr(select, "poll"):  # Windows
-        return bool(select.select([descriptor], [], [], 0)[0])
+        return lambda: bool(select.select([descriptor], [], [], 0)[0])
     poll = select.poll()
     poll.register(descriptor, select.POLLIN)
-    return bool(poll.poll(0))
+    return lambda: bool(poll.poll(0))

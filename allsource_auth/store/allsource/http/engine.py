@@ -162,7 +162,7 @@ class AsyncioEngine:
         loop = asyncio.get_running_loop()
         ends_at = loop.time() + timeouts.total
         repeatable = method == b"GET"
-        connection = pool.reuse(certainly_open=not repeatable)
+        connection = pool.reuse()
         while True:
             if connection is None:
                 left = ends_at - loop.time()

@@ -98,6 +98,8 @@ class HttptoolsParser:
 
     def on_headers_complete(self) -> None:
         status = self._parser.get_status_code()
+        if status < 100:
+            raise Malformed  # the parser accepts it, with a body
         if status < 200:
             self.headers.clear()
             return
@@ -163,6 +165,8 @@ class H11Parser:
             if isinstance(event, h11.Response):
                 self.status = event.status_code
                 self.headers = [(bytes(name), bytes(value)) for name, value in event.headers]
+                if {b"content-length", b"transfer-encoding"}.issubset(name for name, _ in self.headers):
+                    raise Malformed  # conflicting lengths, which h11 accepts
             elif isinstance(event, h11.Data):
                 self.parts.append(bytes(event.data))
                 self.size += len(event.data)

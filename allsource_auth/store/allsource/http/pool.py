@@ -39,15 +39,16 @@ class Pool:
         self._open: dict[Connection, None] = {}
         self._sweep: asyncio.TimerHandle | None = None
 
-    def reuse(self, *, certainly_open: bool = False) -> Connection | None:
+    def reuse(self) -> Connection | None:
         """The connection that was used last, or ``None``.
 
-        With ``certainly_open`` the operating system is asked whether the server has closed it meanwhile.
+        The operating system is asked whether the server has sent anything or closed the connection meanwhile. A second reply to
+        an earlier request is thus not taken for the reply to the next one.
         """
         idle = self._idle
         while idle:
             connection = idle.pop()
-            if connection.usable and not (certainly_open and connection.has_input):
+            if connection.usable and not connection.has_input:
                 return connection
             connection.abort()
         return None

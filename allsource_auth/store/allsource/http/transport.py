@@ -134,7 +134,7 @@ async def _exchange(pool: Pool, request: httpx.Request, head: bytes, limits: dic
     content = b"".join(request.stream) if isinstance(request.stream, httpx.ByteStream) else None
     read = limits.get("read")
     seconds = inf if read is None else read
-    connection = pool.reuse(certainly_open=True)
+    connection = pool.reuse()
     while True:
         if connection is None:
             connect = limits.get("connect")
