@@ -42,8 +42,17 @@ LOWEST = (
 """The lower bounds of pyproject.toml."""
 
 
-PEERS = ("better-auth-server[fastapi,sqlalchemy]", "fastapi-users[sqlalchemy]", "asyncpg", "aiosqlite", "uvloop")
-"""What the library is compared with: whatever is newest."""
+PEERS = (
+    "aiohttp",
+    "aiosqlite",
+    "asyncpg",
+    "better-auth-server[fastapi,sqlalchemy]",
+    "fastapi-users[sqlalchemy]",
+    "pyreqwest",
+    "trustme",
+    "uvloop",
+)
+"""What the library is compared with, and what that needs: whatever is newest."""
 
 
 INTEGRATED = (
@@ -312,6 +321,7 @@ def docs(session: nox.Session) -> None:
 QUICK = {
     "latest_state-embedded": "latest_state.py --store embedded --sessions 20000 --reads 10000 --rates 1000 --seconds 2",
     "latest_state-served": "latest_state.py --store {served} --sessions 500 --reads 500 --callers 1,16",
+    "http_engine": "http_engine.py --store {last} --quick",
     "operations": "operations.py --store embedded,{served} --entities 200 --calls 2",
     "sign_up": "sign_up.py --sign-ups 1000",
     "scale": "scale.py --store embedded,{served} --entities 100,1000 --calls 100",
@@ -321,6 +331,7 @@ QUICK = {
 FULL = {
     "latest_state-embedded": "latest_state.py --store embedded --callers 1,8,32,128 --rates 1000,5000",
     "latest_state-served": "latest_state.py --store {served} --callers 1,8,32,128 --rates 200,500 --reads 4000",
+    "http_engine": "http_engine.py",
     "operations": "operations.py --store embedded,{served}",
     "archive": "operations.py --archive",
     "sign_up": "sign_up.py",
@@ -359,12 +370,16 @@ def bench(session: nox.Session) -> None:
 
 @nox.session(python=PYTHONS[:1])
 def bench_peers(session: nox.Session) -> None:
-    """The library against better_auth, fastapi-users and bare HTTP clients; ``-- --quick`` for less than a minute of it.
+    """The library against better_auth, fastapi-users and other HTTP clients; ``-- --quick`` for a first look.
 
     Needs a real Core, which the session ``core`` builds, or ``-- --store local``; and PostgreSQL, which it installs as root.
+    ``-- http`` compares the HTTP engine in detail, and needs no PostgreSQL.
     """
     _install(session, *PEERS)
-    session.run("python", "benchmarks/peers.py", *session.posargs)
+    if session.posargs[:1] == ["http"]:
+        session.run("python", "benchmarks/http_engine.py", "--peers", *session.posargs[1:])
+    else:
+        session.run("python", "benchmarks/peers.py", *session.posargs)
 
 
 @nox.session(python=PYTHONS[:1])

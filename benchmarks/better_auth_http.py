@@ -27,24 +27,26 @@ from importlib.metadata import version
 from importlib.util import find_spec
 from itertools import count as numbers
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-import aiohttp
-
 from allsource_auth import AllsourceAuthAdapter
 from benchmarks.arguments import count, counts
-from benchmarks.peers import log, ratios_to, show, show_ratios
+from benchmarks.peers import log
 from benchmarks.postgres import PostgresMissing, PostgreSQL, running
+from benchmarks.ratios import ratios_to, show, show_ratios
 from benchmarks.reads import random_calls
 from benchmarks.results import facts, headline, save
 from benchmarks.servers import NAMES, started
 from benchmarks.timing import Prepare, closed_loops
 from tests.support.cores import CoreMissing
 
-PACKAGES = ("better-auth-server", "fastapi", "uvicorn", "SQLAlchemy", "aiosqlite", "asyncpg")
-MODULES = ("better_auth", "fastapi", "uvicorn", "sqlalchemy", "aiosqlite")
+if TYPE_CHECKING:
+    import aiohttp
+
+PACKAGES = ("aiohttp", "better-auth-server", "fastapi", "uvicorn", "SQLAlchemy", "aiosqlite", "asyncpg")
+MODULES = ("aiohttp", "better_auth", "fastapi", "uvicorn", "sqlalchemy", "aiosqlite")
 ROUNDS = 10
 UP_SECONDS = 30.0
 TENANT = "bench"
@@ -92,6 +94,8 @@ class Database:
     @asynccontextmanager
     async def served(self) -> AsyncIterator[str]:
         """Run the application on this database in its own process while the block runs; yields its URL."""
+        import aiohttp
+
         with socket.socket() as listening:
             listening.bind(("127.0.0.1", 0))
             port = listening.getsockname()[1]
@@ -116,9 +120,12 @@ class Database:
 
 
 async def _responds(client: aiohttp.ClientSession, port: int) -> bool:
+    import aiohttp
+
     try:
         async with client.get(f"http://127.0.0.1:{port}/api/auth/ok") as reply:
-            return reply.status == 200
+            responded: bool = reply.status == 200
+            return responded
     except aiohttp.ClientConnectionError:
         return False
 
@@ -152,6 +159,7 @@ def sign_up(client: aiohttp.ClientSession, url: str) -> Prepare:
 
 async def compared(options: argparse.Namespace, folder: Path, postgres: PostgreSQL | None) -> dict[str, Any]:
     """The rows of each part."""
+    import aiohttp
     from better_auth.adapters.sqlalchemy import SQLAlchemyAdapter
     from sqlalchemy.ext.asyncio import create_async_engine
 

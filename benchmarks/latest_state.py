@@ -8,8 +8,8 @@ rounds, ``sessions.get``, ``users.get``, ``users.get_by_email`` and ``load_sessi
 
 * embedded: ``bare``, a ``sqlite3`` select by primary key from a table with the same payloads, and a ``msgspec`` decode into the
   same struct;
-* over HTTP: the request of ``sessions.get`` and the same decode, with ``httpx, default settings``, and with the HTTP engines of
-  the library, ``pyreqwest`` and ``httpx on aiohttp``.
+* over HTTP: the request of ``sessions.get`` and the same decode, with a ``raw protocol`` on asyncio and with
+  ``httpx, default settings``.
 
 ``--callers`` are closed loops, ``--rates`` open loops (`benchmarks.timing`); open loops measure the library only. Servers run
 in their own processes. CPU is the time per read of all threads of this process. With ``--core`` the sessions are written to a

@@ -31,6 +31,8 @@ from tests.support.cores import CoreMissing
 
 WARM_UP = 200
 
+Rows = dict[str, dict[str, float]]
+
 
 class Memory:
     """The resident memory of this process when the object is created, and the peak since then."""
@@ -55,7 +57,8 @@ async def all_reads(job: dict[str, Any]) -> dict[str, float]:
     """Read all sessions concurrently. Runs in the measured process."""
     tokens = job["tokens"]
     server = Server(job["core_url"], job["query_url"], job["api_key"])
-    async with AllsourceAuthAdapter(server.core_url, server.query_url, server.api_key) as adapter:
+    urls = (server.core_url, server.query_url, server.api_key)
+    async with AllsourceAuthAdapter(*urls, tenant_id=job["tenant"]) as adapter:
         for token in tokens[:WARM_UP]:
             assert await adapter.sessions.get(token) is not None
         await asyncio.gather(*(adapter.sessions.get(token) for token in tokens[:WARM_UP]))
@@ -78,6 +81,13 @@ async def waiting(callers: int) -> dict[str, float]:
     return memory.row()
 
 
+async def reads_at_once(server: Server, tenant: str, tokens: list[str]) -> Rows:
+    """The figures of all reads of the sessions at once, and of as many tasks that wait, each in a process of its own."""
+    urls = {"core_url": server.core_url, "query_url": server.query_url, "api_key": server.api_key}
+    reads = await _in_child(urls | {"tenant": tenant, "tokens": tokens})
+    return {"sessions.get": reads, "tasks that wait": await _in_child({"callers": len(tokens)})}
+
+
 async def _in_child(job: dict[str, Any]) -> dict[str, float]:
     child = await asyncio.create_subprocess_exec(
         sys.executable, __file__, "--child", stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE
@@ -89,7 +99,7 @@ async def _in_child(job: dict[str, Any]) -> dict[str, float]:
     return found
 
 
-async def measured(store: str, callers: int) -> dict[str, dict[str, float]]:
+async def measured(store: str, callers: int) -> Rows:
     seed = await seed_of(2 * callers)
     with tempfile.TemporaryDirectory() as folder:
         async with started(store, Path(folder)) as server:
@@ -98,9 +108,15 @@ async def measured(store: str, callers: int) -> dict[str, dict[str, float]]:
                 await append_all(filling, seed.events)
             finally:
                 await filling.close()
-            urls = {"core_url": server.core_url, "query_url": server.query_url, "api_key": server.api_key}
-            reads = await _in_child(urls | {"tokens": seed.tokens})
-    return {"sessions.get": reads, "tasks that wait": await _in_child({"callers": callers})}
+            return await reads_at_once(server, "default", seed.tokens)
+
+
+def show(found: Rows) -> None:
+    print(f"{'':22} {'before':>10} {'peak':>10} {'growth':>10}")
+    for name, row in found.items():
+        growth = row["peak_mb"] - row["idle_mb"]
+        took = f"   finished in {row['seconds']:.1f} s" if "seconds" in row else ""
+        print(f"{name:22} {row['idle_mb']:7.1f} MB {row['peak_mb']:7.1f} MB {growth:7.1f} MB{took}")
 
 
 def main() -> None:
@@ -121,11 +137,7 @@ def main() -> None:
         found = asyncio.run(measured(given.store, given.callers))
     except CoreMissing as missing:
         sys.exit(str(missing))
-    print(f"{'':22} {'before':>10} {'peak':>10} {'growth':>10}")
-    for name, row in found.items():
-        growth = row["peak_mb"] - row["idle_mb"]
-        took = f"   finished in {row['seconds']:.1f} s" if "seconds" in row else ""
-        print(f"{name:22} {row['idle_mb']:7.1f} MB {row['peak_mb']:7.1f} MB {growth:7.1f} MB{took}")
+    show(found)
     save(given.json, known, found)
 
 

@@ -3,13 +3,13 @@
 ``nox -s bench_peers -- [--store core-0.27.0] [--callers 1,32] [--uvloop] [--quick] [--json FILE]``
 
 * ``reads``: the latest state of a session over HTTP from a durable Core: ``sessions.get``, and the same request and decode with
-  ``httpx, default settings``, ``aiohttp``, ``pyreqwest`` (the last two without compression, which is slower), and a
-  ``raw protocol`` on asyncio, the minimum that HTTP needs.
+  a ``raw protocol`` on asyncio, the minimum that HTTP needs, ``httpx, default settings``, ``aiohttp`` and ``pyreqwest`` (the
+  last two without compression, which is slower).
 * ``load_session``: session and user by the session's token: the library on a file and on that Core, ``better_auth`` on SQLite
   and on PostgreSQL, and ``fastapi-users`` on PostgreSQL (which returns the user only). PostgreSQL is that of Debian's packages,
   installed if it is missing, with default settings, on a private socket.
 * ``floor``: ``sessions.get`` on a file with one caller, compared with a ``sqlite3`` select and a ``msgspec`` decode.
-* ``writes``: ``sessions.create`` on that Core, compared with its events sent as a ``batch`` by pyreqwest alone.
+* ``writes``: ``sessions.create`` on that Core, compared with its events sent as a ``batch`` by the raw protocol.
 
 There are ten sessions for each user. Every reply is checked within the measured time. CPU is the time per call of all threads
 of this process; servers run in their own processes. The loops are closed. A read of a file does not suspend its task, so its
@@ -23,11 +23,10 @@ import argparse
 import asyncio
 import importlib
 import signal
-import statistics
 import sys
 import tempfile
-from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import Callable, Mapping
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from importlib.metadata import version
 from importlib.util import find_spec
@@ -36,21 +35,22 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-import aiohttp
-
-from allsource_auth import AllsourceAuthAdapter, Session, SessionWithUser
+from allsource_auth import AllsourceAuthAdapter
 from benchmarks.arguments import count, counts
+from benchmarks.http_peers import by_aiohttp, by_pyreqwest
 from benchmarks.latest_state import SESSIONS_OF_A_USER, seed, warm
 from benchmarks.postgres import PostgresMissing, PostgreSQL, running
-from benchmarks.raw_http import RawHttp
-from benchmarks.reads import Request, Stored, bare_http, bare_sqlite, credentials, random_calls, requests
+from benchmarks.ratios import ratios_to, show, show_ratios
+from benchmarks.reads import bare_http, bare_sqlite, checked_reads, credentials, requests
 from benchmarks.results import facts, headline, save
-from benchmarks.servers import NAMES, Server, started
-from benchmarks.timing import ROUNDS, Prepare, Row, closed_loops
+from benchmarks.servers import NAMES, started
+from benchmarks.timing import ROUNDS, closed_loops
 from benchmarks.writes import batches, sign_ins
 from tests.support.cores import CoreMissing
 
 PACKAGES = {
+    "aiohttp": "aiohttp",
+    "pyreqwest": "pyreqwest",
     "better_auth": "better-auth-server",
     "fastapi_users": "fastapi-users",
     "fastapi_users_db_sqlalchemy": "fastapi-users-db-sqlalchemy",
@@ -65,10 +65,6 @@ SPARE = 10
 
 READS_PER_WRITE = 5
 """Reads for each write; writes are slower because they are synced."""
-
-FIGURES = {"per second": "per_second", "p50": "p50_us", "p99": "p99_us", "CPU": "cpu_us"}
-
-Rows = dict[str, Row]
 
 
 @dataclass(frozen=True)
@@ -92,53 +88,6 @@ class Options:
         return new_event_loop
 
 
-def checked_reads(adapter: AllsourceAuthAdapter, stored: Stored) -> tuple[Prepare, Prepare]:
-    """``sessions.get`` and ``load_session`` with checks of their results."""
-    owners = stored.owners
-
-    async def get(token: str) -> Session:
-        session = await adapter.sessions.get(token)
-        assert session is not None, "the session was not found"
-        assert session.token == token, "another session was found"
-        return session
-
-    async def load(token: str) -> SessionWithUser:
-        found = await adapter.load_session(token)
-        assert found is not None, "the session was not found"
-        assert found.session.token == token, "another session was found"
-        assert found.user.id == owners[token], "another user was found"
-        return found
-
-    return random_calls(stored.tokens, get), random_calls(stored.tokens, load)
-
-
-@asynccontextmanager
-async def clients(server: Server, tenant: str, stored: Stored) -> AsyncIterator[dict[str, Prepare]]:
-    """The request of ``sessions.get``, sent by other clients."""
-    sessions, headers = requests(server, tenant, stored), credentials(server)
-    client = aiohttp.ClientSession(headers={"accept-encoding": "identity"} | headers)
-    raw = RawHttp(server.reads, headers)
-
-    async def by_aiohttp(request: Request) -> Session:
-        async with client.get(request.url) as response:
-            return request.session(await response.read())
-
-    async def by_raw(request: Request) -> Session:
-        return request.session(await raw.get(request.url.removeprefix(server.reads)))
-
-    async with bare_http(server, tenant, stored) as bare:
-        try:
-            yield {
-                "httpx, default settings": bare["httpx, default settings"],
-                "aiohttp": random_calls(sessions, by_aiohttp),
-                "pyreqwest": bare["pyreqwest"],
-                "raw protocol": random_calls(sessions, by_raw),
-            }
-        finally:
-            await raw.close()
-            await client.close()
-
-
 async def compared(options: Options, folder: Path, database: PostgreSQL) -> tuple[str, dict[str, Any]]:
     """The server, and the rows of each part."""
     from benchmarks.peer_libraries import in_file, on_server, with_better_auth, with_fastapi_users
@@ -158,7 +107,9 @@ async def compared(options: Options, folder: Path, database: PostgreSQL) -> tupl
         await warm(embedded, on_file)
         get_served, load_served = checked_reads(served, on_core)
         get_embedded, load_embedded = checked_reads(embedded, on_file)
-        reads = {"sessions.get": get_served} | await enter(clients(server, tenant, on_core))
+        sent, headers = requests(server, tenant, on_core), credentials(server)
+        reads = {"sessions.get": get_served} | await enter(bare_http(server, tenant, on_core))
+        reads |= await enter(by_aiohttp(sent, headers)) | await enter(by_pyreqwest(sent, headers))
 
         log("seeding the other libraries ...")
         seeding = (on_file.emails, SESSIONS_OF_A_USER, connections)
@@ -195,37 +146,6 @@ async def compared(options: Options, folder: Path, database: PostgreSQL) -> tupl
             "1": await closed_loops({"sessions.get": get_embedded, "bare": bare}, count=2 * count, rounds=rounds)
         }
     return f"{info.server} {info.server_version}, engine {info.engine}", found
-
-
-def ratios_to(rows: Mapping[str, Row], subject: str, others: list[str]) -> dict[str, dict[str, list[float]]]:
-    """The figures of ``subject`` divided by those of each of ``others``: median, smallest and largest ratio of the rounds."""
-
-    def spread(other: str, figure: str) -> list[float]:
-        pairs = zip(rows[subject]["rounds"][figure], rows[other]["rounds"][figure], strict=True)
-        ratios = [ours / theirs for ours, theirs in pairs]
-        return [statistics.median(ratios), min(ratios), max(ratios)]
-
-    return {other: {title: spread(other, figure) for title, figure in FIGURES.items()} for other in others}
-
-
-def show(part: str, callers: str, rows: Mapping[str, Row]) -> None:
-    title = f"{part}, {'one caller' if callers == '1' else f'{callers} callers'}"
-    head = " ".join(f"{name:>11}" for name in ("p50", "p90", "p99", "p99.9"))
-    print(f"\n{title:30} {head} {'per second':>11} {'CPU':>9}")
-    for name, row in rows.items():
-        times = " ".join(f"{row[which]:9,.1f}us" for which in ("p50_us", "p90_us", "p99_us", "p999_us"))
-        print(f"{name:30} {times} {row['per_second']:11,.0f} {row['cpu_us']:7,.1f}us")
-
-
-def show_ratios(subject: str, ratios: Mapping[str, Mapping[str, list[float]]]) -> None:
-    print(f"{f'{subject}, ratio to':30} " + " ".join(f"{title:>26}" for title in FIGURES))
-    for other, figures in ratios.items():
-        cells = (f"{_ratio(median)} ({_ratio(least)}-{_ratio(most)})" for median, least, most in figures.values())
-        print(f"{other:30} " + " ".join(f"{cell:>26}" for cell in cells))
-
-
-def _ratio(value: float) -> str:
-    return f"{value:.1f}" if value >= 10 else f"{value:.2f}" if value >= 0.1 else f"{value:.2g}"
 
 
 def show_all(found: Mapping[str, Any], store: str) -> dict[str, Any]:

@@ -1,12 +1,13 @@
-"""The minimum that asyncio needs for a GET: persistent HTTP/1.1 connections on ``asyncio.Protocol``.
+"""The minimum that asyncio needs for a request: persistent HTTP/1.1 connections on ``asyncio.Protocol``.
 
-A baseline for HTTP clients, not a client: one server, no TLS, no timeouts, no retries, only replies with a content length.
+A baseline for HTTP clients, not a client: one server, no timeouts, no retries, only replies with a content length.
 """
 
 from __future__ import annotations
 
 import asyncio
 import re
+import ssl
 from collections.abc import Mapping
 from typing import cast
 from urllib.parse import urlsplit
@@ -14,24 +15,36 @@ from urllib.parse import urlsplit
 __all__ = ["RawHttp"]
 
 _END = b"\r\n\r\n"
+_SUCCESSFUL = (b"HTTP/1.1 200 ", b"HTTP/1.1 201 ")
 _LENGTH = re.compile(rb"\r\ncontent-length: *(\d+) *\r\n", re.IGNORECASE)
 
 
 class RawHttp:
-    """GET requests to one origin, ``http://host:port``. Concurrent requests use different connections."""
+    """GET and POST requests to one origin, such as ``http://host:port``. Concurrent requests use different connections.
 
-    def __init__(self, origin: str, headers: Mapping[str, str]) -> None:
+    ``tls``: the context for an ``https`` origin.
+    """
+
+    def __init__(self, origin: str, headers: Mapping[str, str], tls: ssl.SSLContext | None = None) -> None:
         parts = urlsplit(origin)
-        self._host, self._port = parts.hostname or "", parts.port or 80
+        self._host, self._port, self._tls = parts.hostname or "", parts.port or 80, tls
         lines = "".join(f"{name}: {value}\r\n" for name, value in {"host": parts.netloc, **headers}.items())
         self._rest = f" HTTP/1.1\r\n{lines}\r\n".encode()
+        self._rest_of_post = f" HTTP/1.1\r\n{lines}content-type: application/json\r\ncontent-length: ".encode()
         self._idle: list[_Connection] = []
 
     async def get(self, target: str) -> bytes:
-        """The body of the reply. Raises ``ConnectionError`` unless that is a complete 200 with a content length."""
+        """The body of the reply. Raises ``ConnectionError`` unless that is a complete 200 or 201 with a content length."""
+        return await self._send(b"GET " + target.encode() + self._rest)
+
+    async def post(self, target: str, body: bytes) -> bytes:
+        """Send ``body`` as JSON; returns and raises like `get`."""
+        return await self._send(b"POST %b%b%d\r\n\r\n%b" % (target.encode(), self._rest_of_post, len(body), body))
+
+    async def _send(self, request: bytes) -> bytes:
         connection = self._idle_connection() or await self._connect()
         try:
-            body = await connection.send(b"GET " + target.encode() + self._rest)
+            body = await connection.send(request)
         except BaseException:
             connection.abort()
             raise
@@ -46,7 +59,8 @@ class RawHttp:
         return None
 
     async def _connect(self) -> _Connection:
-        _, connection = await asyncio.get_running_loop().create_connection(_Connection, self._host, self._port)
+        loop = asyncio.get_running_loop()
+        _, connection = await loop.create_connection(_Connection, self._host, self._port, ssl=self._tls)
         return connection
 
     async def close(self) -> None:
@@ -87,7 +101,7 @@ class _Connection(asyncio.Protocol):
             if head < 0:
                 return
             length = _LENGTH.search(received, 0, head + 2)
-            if length is None or not received.startswith(b"HTTP/1.1 200 "):
+            if length is None or not received.startswith(_SUCCESSFUL):
                 self._fail(f"the server sent {received[:12].decode(errors='replace')!r}, or no content length")
                 return
             self._begins = head + len(_END)

@@ -5,23 +5,33 @@ from __future__ import annotations
 import random
 import sqlite3
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
 import httpx
 import msgspec
-from httpx_aiohttp import AiohttpTransport
-from pyreqwest.bytes import Bytes
-from pyreqwest.client import ClientBuilder
 
-from allsource_auth import AllsourceAuthAdapter, Session
+from allsource_auth import AllsourceAuthAdapter, Session, SessionWithUser
 from allsource_auth.store.allsource.wire import WireFormat
+from benchmarks.raw_http import RawHttp
 from benchmarks.servers import Server
 from benchmarks.timing import Call, Prepare
 
-__all__ = ["Request", "Stored", "bare_http", "bare_sqlite", "credentials", "library_reads", "random_calls", "requests"]
+__all__ = [
+    "Request",
+    "Stored",
+    "bare_http",
+    "bare_sqlite",
+    "by_httpx",
+    "by_raw",
+    "checked_reads",
+    "credentials",
+    "library_reads",
+    "random_calls",
+    "requests",
+]
 
 Key = TypeVar("Key")
 
@@ -47,6 +57,26 @@ def library_reads(adapter: AllsourceAuthAdapter, stored: Stored) -> dict[str, Pr
         "users.get_by_email": random_calls(stored.emails, adapter.users.get_by_email),
         "load_session": random_calls(stored.tokens, adapter.load_session),
     }
+
+
+def checked_reads(adapter: AllsourceAuthAdapter, stored: Stored) -> tuple[Prepare, Prepare]:
+    """``sessions.get`` and ``load_session`` with checks of their results."""
+    owners = stored.owners
+
+    async def get(token: str) -> Session:
+        session = await adapter.sessions.get(token)
+        assert session is not None, "the session was not found"
+        assert session.token == token, "another session was found"
+        return session
+
+    async def load(token: str) -> SessionWithUser:
+        found = await adapter.load_session(token)
+        assert found is not None, "the session was not found"
+        assert found.session.token == token, "another session was found"
+        assert found.user.id == owners[token], "another user was found"
+        return found
+
+    return random_calls(stored.tokens, get), random_calls(stored.tokens, load)
 
 
 def random_calls(keys: Sequence[Key], call: Callable[[Key], Awaitable[object]]) -> Prepare:
@@ -104,12 +134,13 @@ _decode = msgspec.json.Decoder(_Reply).decode
 
 @dataclass(frozen=True)
 class Request:
-    """The request that the store sends to read a session."""
+    """The request that the store sends to read a session. ``target``: path and query of ``url``."""
 
     url: str = field(repr=False)
+    target: str = field(repr=False)
     token: str = field(repr=False)
 
-    def session(self, body: bytes | Bytes) -> Session:
+    def session(self, body: bytes) -> Session:
         """Decode the body of the reply, and check that it is the requested session."""
         reply = _decode(body)
         session = (reply.events or reply.data)[0].payload
@@ -120,7 +151,8 @@ class Request:
 def requests(server: Server, tenant: str, stored: Stored) -> list[Request]:
     """The request for each session."""
     latest = WireFormat(tenant).latest
-    return [Request(server.reads + latest(f"auth-session:{token}"), token) for token in stored.tokens]
+    targets = [(latest(f"auth-session:{token}"), token) for token in stored.tokens]
+    return [Request(server.reads + target, target, token) for target, token in targets]
 
 
 def credentials(server: Server) -> dict[str, str]:
@@ -128,39 +160,35 @@ def credentials(server: Server) -> dict[str, str]:
     return {} if server.api_key is None else {"x-api-key": server.api_key}
 
 
+def by_raw(raw: RawHttp, sessions: Sequence[Request]) -> Prepare:
+    """The requests, sent by the raw protocol."""
+
+    async def read(request: Request) -> Session:
+        return request.session(await raw.get(request.target))
+
+    return random_calls(sessions, read)
+
+
+def by_httpx(client: httpx.AsyncClient, sessions: Sequence[Request]) -> Prepare:
+    """The requests, sent by httpx."""
+
+    async def read(request: Request) -> Session:
+        return request.session((await client.get(request.url)).content)
+
+    return random_calls(sessions, read)
+
+
 @asynccontextmanager
 async def bare_http(server: Server, tenant: str, stored: Stored) -> AsyncIterator[dict[str, Prepare]]:
-    """The store's request for a session, sent by HTTP clients alone, and a ``msgspec`` decode of the reply.
+    """The store's request for a session, sent without the library, and a ``msgspec`` decode of the reply.
 
-    ``httpx, default settings`` uses the default transport, limits and headers of httpx. The other two are the engines of the
-    library. Like the library, they do not accept compressed replies.
+    ``raw protocol`` is the minimum that asyncio needs; ``httpx, default settings`` uses the default transport, limits and
+    headers of httpx.
     """
     sessions, headers = requests(server, tenant, stored), credentials(server)
-
-    def by_httpx(client: httpx.AsyncClient) -> Prepare:
-        async def read(request: Request) -> Session:
-            return request.session((await client.get(request.url)).content)
-
-        return random_calls(sessions, read)
-
-    builder = ClientBuilder().default_headers(headers)
-    for offer in (builder.gzip, builder.brotli, builder.zstd, builder.deflate):
-        offer(False)
-
-    async with AsyncExitStack() as opened:
-        plain = await opened.enter_async_context(httpx.AsyncClient(headers=headers))
-        uncompressed = {"accept-encoding": "identity"} | headers
-        aiohttp = await opened.enter_async_context(
-            httpx.AsyncClient(transport=AiohttpTransport(), headers=uncompressed)
-        )
-        pool = await opened.enter_async_context(builder.build())
-
-        async def by_pyreqwest(request: Request) -> Session:
-            response = await pool.get(request.url).build().send()
-            return request.session(await response.bytes())
-
-        yield {
-            "httpx, default settings": by_httpx(plain),
-            "httpx on aiohttp": by_httpx(aiohttp),
-            "pyreqwest": random_calls(sessions, by_pyreqwest),
-        }
+    raw = RawHttp(server.reads, headers)
+    try:
+        async with httpx.AsyncClient(headers=headers) as client:
+            yield {"raw protocol": by_raw(raw, sessions), "httpx, default settings": by_httpx(client, sessions)}
+    finally:
+        await raw.close()

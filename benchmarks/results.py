@@ -19,7 +19,7 @@ from allsource_auth import __version__
 __all__ = ["facts", "headline", "load", "save"]
 
 ROOT = Path(__file__).resolve().parents[1]
-PACKAGES = ("msgspec", "pyreqwest", "httpx", "aiohttp", "uvloop")
+PACKAGES = ("msgspec", "httptools", "httpx", "uvloop")
 PLOTTED_AS_CURVES = ("latest_state",)
 """The benchmarks whose percentile curves are stored."""
 

@@ -12,16 +12,18 @@ import gc
 import statistics
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from itertools import repeat
 from typing import Any
 
-from allsource_auth.cli.measuring import Call, Latency, Round, alternating, closed_loop
+from allsource_auth.cli.measuring import Call, Check, Latency, Round, alternating, closed_loop
 
-__all__ = ["ROUNDS", "Call", "Prepare", "Row", "closed_loops", "open_loops"]
+__all__ = ["ROUNDS", "Call", "Prepare", "Row", "closed_loops", "open_loops", "timed_loops"]
 
 ROUNDS = 20
 OPEN_LOOP_ROUNDS = 5
+TRIAL = 0.2
+"""The part of a round's duration for which `timed_loops` tries how many calls fit into a round."""
 CURVE = (0.0, 10.0, 25.0, 50.0, 75.0, 90.0, 95.0, 99.0, 99.5, 99.9, 99.95, 99.99, 100.0)
 
 Prepare = Callable[[], Call]
@@ -70,13 +72,36 @@ async def closed_loops(
     kinds: Mapping[str, Prepare], *, count: int, callers: int = 1, rounds: int = ROUNDS
 ) -> dict[str, Row]:
     """`Times.row` of each kind of call: about ``count`` calls in closed loops of ``callers``."""
+    return await _in_rounds(kinds, dict.fromkeys(kinds, max(callers, count // rounds)), callers, rounds)
+
+
+async def timed_loops(kinds: Mapping[str, Prepare], *, seconds: float, callers: int, rounds: int) -> dict[str, Row]:
+    """`Times.row` of each kind of call: in each round as many calls as take about ``seconds``, by ``callers`` callers."""
+    sizes: dict[str, int] = {}
+    for name, prepare in kinds.items():
+        trial = Round()
+        await closed_loop(_calls_for(prepare, seconds * TRIAL), callers=callers, measured=trial)
+        sizes[name] = max(callers, round(len(trial.durations) * seconds * 1e9 / trial.wall))
+    return await _in_rounds(kinds, sizes, callers, rounds)
+
+
+def _calls_for(prepare: Prepare, seconds: float) -> Iterator[tuple[Call, Check]]:
+    """Calls until ``seconds`` are over."""
+    ends_at = time.perf_counter() + seconds
+    while time.perf_counter() < ends_at:
+        yield prepare(), _check
+
+
+async def _in_rounds(
+    kinds: Mapping[str, Prepare], sizes: Mapping[str, int], callers: int, rounds: int
+) -> dict[str, Row]:
+    """Measure ``sizes`` calls of each kind in each round."""
     times = {name: Times() for name in kinds}
-    size = max(callers, count // rounds)
     for name, prepare in alternating(list(kinds.items()), rounds):
         gc.collect()  # else the garbage of the previous round would be collected in this one
         # A client that closed idle connections opens new ones in these calls, which are not measured.
         await asyncio.gather(*(prepare()() for _ in range(callers)))
-        calls = [prepare() for _ in range(size)]
+        calls = [prepare() for _ in range(sizes[name])]
         measured = Round()
         await closed_loop(zip(calls, repeat(_check), strict=False), callers=callers, measured=measured)
         times[name].add(measured)

@@ -1,4 +1,4 @@
-"""The measured writes: sign-ins by the library, and the events of a sign-in, sent by an HTTP client alone."""
+"""The measured writes: sign-ins by the library, and the events of a sign-in, sent by the raw protocol."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 
 import msgspec
-from pyreqwest.client import ClientBuilder
 
 from allsource_auth import Acknowledged, AllsourceAuthAdapter, NewEvent, Session, SqliteLog, SqliteStore
 from allsource_auth.store.allsource.wire import WireFormat
+from benchmarks.raw_http import RawHttp
 from benchmarks.reads import Stored, credentials
 from benchmarks.servers import Server
 from benchmarks.timing import Call, Prepare
@@ -42,26 +42,25 @@ def sign_ins(adapter: AllsourceAuthAdapter, stored: Stored) -> Prepare:
 
 @asynccontextmanager
 async def batches(server: Server, tenant: str, stored: Stored) -> AsyncIterator[Prepare]:
-    """The events of a sign-in with a new token, to the same index streams, sent as one batch by pyreqwest alone."""
+    """The events of a sign-in with a new token, to the same index streams, sent as one batch by the raw protocol."""
     written = await _sign_in_events(tenant, stored.users)
     choice, wire = random.Random(7).choice, WireFormat(tenant)
-    builder = ClientBuilder().default_headers(credentials(server) | {"content-type": "application/json"})
-    for offer in (builder.gzip, builder.brotli, builder.zstd, builder.deflate):
-        offer(False)
-    async with builder.build() as pool:
+    raw = RawHttp(server.core_url, credentials(server))
 
-        def prepare() -> Call:
-            token, events = choice(written)
-            new = f"session_{secrets.token_urlsafe(32)}"
-            path, body = wire.append([_renamed(event, token, new) for event in events])
+    def prepare() -> Call:
+        token, events = choice(written)
+        new = f"session_{secrets.token_urlsafe(32)}"
+        path, body = wire.append([_renamed(event, token, new) for event in events])
 
-            async def send() -> list[Acknowledged]:
-                response = await pool.post(server.core_url + path).body_bytes(body).build().send()
-                return wire.acknowledged(bytes(await response.bytes()), len(events))
+        async def send() -> list[Acknowledged]:
+            return wire.acknowledged(await raw.post(path, body), len(events))
 
-            return send
+        return send
 
+    try:
         yield prepare
+    finally:
+        await raw.close()
 
 
 async def _sign_in_events(tenant: str, users: Sequence[str]) -> list[tuple[str, list[NewEvent]]]:

@@ -73,14 +73,14 @@ def test_importing_leaves_out_what_is_not_needed_at_once() -> None:
 
 def test_the_core_install_stays_small() -> None:
     core = {line.split(">")[0].strip() for line in requires("allsource-auth") or [] if "extra ==" not in line}
-    assert core == {"anyio", "httpx", "msgspec", "structlog", "pyreqwest"}
+    assert core == {"anyio", "certifi", "httptools", "httpx", "msgspec", "structlog"}
 
 
 def test_the_lowest_versions_that_are_tested_are_the_lower_bounds() -> None:
     root = Path(__file__).parents[1]
     project = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     extras = project["optional-dependencies"]
-    wanted = [*project["dependencies"], *extras["aiohttp"], *extras["cli"], *extras["server"]]
+    wanted = [*project["dependencies"], *extras["cli"], *extras["server"], *extras["truststore"]]
     bounds = dict(re.findall(r"^([\w-]+)>=([\d.]+)", line)[0] for line in wanted)
     noxfile = (root / "noxfile.py").read_text(encoding="utf-8")
     tested = dict(re.findall(r'^    "([\w-]+)==([\d.]+)",$', noxfile, re.MULTILINE))

@@ -20,13 +20,18 @@ class Scripted:
     def __init__(self, replies: Sequence[Sequence[bytes | None]]) -> None:
         self.replies = iter(replies)
         self.heads: list[bytes] = []
+        self.bodies: list[bytes] = []
         self.connections = 0
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1
         try:
             while True:
-                self.heads.append(await reader.readuntil(b"\r\n\r\n"))
+                head = await reader.readuntil(b"\r\n\r\n")
+                self.heads.append(head)
+                if head.startswith(b"POST"):
+                    length = int(head.partition(b"content-length: ")[2].split()[0])
+                    self.bodies.append(await reader.readexactly(length))
                 for piece in next(self.replies):
                     if piece is None:
                         return
@@ -57,6 +62,17 @@ async def test_request_has_target_host_and_headers() -> None:
     assert lines[0] == b"GET /events?a=b%3Ac HTTP/1.1"
     assert b"x-api-key: a key" in lines
     assert any(line.startswith(b"host: 127.0.0.1:") for line in lines)
+
+
+async def test_post_sends_its_body_as_json_and_accepts_201() -> None:
+    async with connected([REPLY.replace(b"200 OK", b"201 Created")], [REPLY]) as (scripted, raw):
+        assert await raw.post("/events", b'{"a": 1}') == b"hello"
+        assert await raw.get("/") == b"hello"
+        assert scripted.connections == 1
+    lines = scripted.heads[0].split(b"\r\n")
+    assert lines[0] == b"POST /events HTTP/1.1"
+    assert {b"x-api-key: a key", b"content-type: application/json"} <= set(lines)
+    assert scripted.bodies == [b'{"a": 1}']
 
 
 @pytest.mark.parametrize("cut", range(1, len(REPLY)))

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from itertools import count
+from types import SimpleNamespace
 
 import pytest
 
-from benchmarks.timing import OPEN_LOOP_ROUNDS, Prepare, closed_loops, open_loops
+from allsource_auth.cli.measuring import Check, Round
+from benchmarks import timing
+from benchmarks.timing import OPEN_LOOP_ROUNDS, Call, Prepare, closed_loops, open_loops, timed_loops
 
 PAUSE = 0.1
 RATE = 200
@@ -61,3 +64,34 @@ async def test_row_has_percentiles_rates_and_the_figures_of_each_round() -> None
         assert [len(figures) for figures in row["rounds"].values()] == [5] * 4
         assert [percentile for percentile, _ in row["curve"]] == sorted(percentile for percentile, _ in row["curve"])
         assert row["per_second"] > 0
+
+
+async def test_round_of_a_timed_loop_has_as_many_calls_as_fit_into_its_duration(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """On a clock that only the calls advance: by a millisecond, and by ten."""
+    now = 0.0
+    made = {"fast": 0, "slow": 0}
+
+    def kind(name: str, seconds: float) -> Prepare:
+        async def read() -> bool:
+            nonlocal now
+            now += seconds
+            made[name] += 1
+            return True
+
+        return lambda: read
+
+    async def loop(calls: Iterator[tuple[Call, Check]], *, callers: int, measured: Round) -> None:
+        began = now
+        for call, _ in calls:
+            await call()
+            measured.durations.append(1)
+        measured.wall = measured.cpu = int((now - began) * 1e9)
+
+    monkeypatch.setattr(timing, "time", SimpleNamespace(perf_counter=lambda: now))
+    monkeypatch.setattr(timing, "closed_loop", loop)
+    rows = await timed_loops({"fast": kind("fast", 0.001), "slow": kind("slow", 0.01)}, seconds=1, callers=2, rounds=2)
+    assert made["fast"] == pytest.approx(200 + 2 * (2 + 1000), abs=5)
+    assert made["slow"] == pytest.approx(20 + 2 * (2 + 100), abs=5)
+    assert rows["fast"]["per_second"] == pytest.approx(1000)

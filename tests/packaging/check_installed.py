@@ -17,7 +17,6 @@ from pathlib import Path
 import allsource_auth
 
 EXTRAS = {
-    "aiohttp",
     "better_auth",
     "cyclopts",
     "fastapi_better_auth",
@@ -25,6 +24,7 @@ EXTRAS = {
     "hdrh",
     "rich",
     "starlette",
+    "truststore",
     "uvicorn",
     "websockets",
 }
