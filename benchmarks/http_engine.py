@@ -229,14 +229,14 @@ def parsed() -> Options:
     parser.add_argument("--seconds", type=float, help="duration of a round (default: 5)")
     parser.add_argument("--rounds", type=count, help="rounds of each kind (default: 9)")
     parser.add_argument("--peers", action="store_true", help="measure other HTTP clients, and TLS, as well")
-    parser.add_argument("--quick", action="store_true", help="200 sessions, 3 rounds of 0.3 s")
+    parser.add_argument("--quick", action="store_true", help="200 sessions, 3 rounds of 0.1 s")
     parser.add_argument("--json", type=Path, help="write the figures to this file as well")
     given = parser.parse_args()
     return Options(
         store=given.store,
         callers=given.callers,
         sessions=given.sessions or (200 if given.quick else 10_000),
-        seconds=given.seconds or (0.3 if given.quick else 5.0),
+        seconds=given.seconds or (0.1 if given.quick else 5.0),
         rounds=given.rounds or (3 if given.quick else 9),
         peers=given.peers,
         json=given.json,
