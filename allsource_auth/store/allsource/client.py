@@ -18,6 +18,7 @@ import random
 from collections.abc import Awaitable, Callable
 from functools import partial
 from time import monotonic
+from weakref import WeakValueDictionary
 
 from allsource_auth.config import Connection
 from allsource_auth.errors import AllsourceAuthError, Api, Http, RateLimited, StoreClosed
@@ -105,6 +106,21 @@ class _Retries:
         return error
 
 
+class _Queues:
+    """The request queues of one event loop.
+
+    ``others`` has those of servers that only the application uses, while it uses them: there may be very many.
+    """
+
+    def __init__(self) -> None:
+        self.own: dict[Origin, RequestQueue[Reply]] = {}
+        self.others: WeakValueDictionary[Origin, RequestQueue[Reply]] = WeakValueDictionary()
+
+    @property
+    def all(self) -> list[RequestQueue[Reply]]:
+        return [*self.own.values(), *self.others.values()]
+
+
 class Client:
     """Sends the requests of one store. Every method raises `StoreClosed` after `close`."""
 
@@ -113,7 +129,7 @@ class Client:
         self._engine: Engine | None = None
         self._router = ReadRouter(connection.query_urls, connection.core_url) if connection.query_urls else None
         self._origins = {url: Origin.of(url) for url in (connection.core_url, *connection.query_urls)}
-        self._queues = PerLoop[dict[Origin, RequestQueue[Reply]]](dict)
+        self._queues = PerLoop(_Queues)
         self._closed = False
         self.core_failures: int = 0
         """How many requests to ``core_url`` failed without a reply so far."""
@@ -140,11 +156,15 @@ class Client:
     def queue_of(self, origin: Origin) -> RequestQueue[Reply]:
         """The request queue of a server, in the running event loop."""
         queues = self._queues.get()
-        queue = queues.get(origin)
+        queue = queues.own.get(origin) or queues.others.get(origin)
         if queue is None:
             if self._closed:
                 raise StoreClosed
-            queue = queues[origin] = RequestQueue(self.connection.max_in_flight, self.connection.max_queued)
+            queue = RequestQueue[Reply](self.connection.max_in_flight, self.connection.max_queued)
+            if origin in self._origins.values():
+                queues.own[origin] = queue
+            else:
+                queues.others[origin] = queue
         return queue
 
     async def query(self, path: str, *, require_leader: bool) -> Reply:
@@ -235,14 +255,17 @@ class Client:
                 raise _Moved(base_url)
 
     async def close(self) -> None:
-        """Reject queued requests, wait for those in flight, then close the connection pool."""
+        """Reject queued requests, end those of the application, wait for those of the store, close the connection pool."""
         with shared_lock:
             self._closed = True
+        if self._engine is not None:
+            await self._engine.close_http()
         for loop, queues in self._queues.others():
-            for queue in queues.values():
+            for queue in queues.all:
                 with contextlib.suppress(RuntimeError):  # the loop was closed meanwhile
                     loop.call_soon_threadsafe(queue.reject)
-        for queue in (self._queues.peek() or {}).values():
+        part = self._queues.peek()
+        for queue in part.all if part is not None else ():
             await queue.close()
         engine, self._engine = self._engine, None
         if engine is not None:

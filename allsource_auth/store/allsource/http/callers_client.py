@@ -75,6 +75,9 @@ class CallersClient:
             case _:
                 raise broken(origin)
 
+    async def close_http(self) -> None:
+        """The client belongs to the caller, who closes it."""
+
     async def close(self) -> None:
         """The client belongs to the caller, who closes it."""
 

@@ -30,10 +30,11 @@ READ_AHEAD = 256 * 1024
 
 
 class Connection(asyncio.Protocol):
-    """A connection that a pool has opened.
+    """A connection that a pool has opened. ``idle_since`` and ``used`` belong to the pool.
 
-    Use: `send`, then `wait` until it returns true, with ``whole=False`` in `send` to be woken for each part of the body; then
-    `finish`. `abort` ends it at any point. ``idle_since`` and ``used`` belong to the pool.
+    A reply is read as a whole with `send` and `take`; or in parts with `start`, then `write` and `drain` for each further part
+    of the request, `head`, and `part` for each part of the body. `finish` ends an exchange whose reply is complete, and
+    `abort` ends it at any point.
     """
 
     def __init__(
@@ -49,39 +50,35 @@ class Connection(asyncio.Protocol):
         self._transport: asyncio.Transport
         self._busy = False
         self._whole = True
-        self._received = 0
+        self._received = self._taken = 0
         self._waiter: asyncio.Future[None] | None = None
         self._failure: Failure | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = 0.0
-        self._read = self._silent_at = 0.0
+        self._phase = "read"
+        self._limit = self._silent_at = 0.0
         self._total = self._ends_at = 0.0
         self._reading = self._writable = True
-        self._drained: asyncio.Future[None] | None = None
         self._check_input: Callable[[], bool] | None = None
 
-    # One exchange
+    # An exchange whose reply is read as a whole
 
-    def send(
-        self, method: bytes, message: bytes, *, read: float, total: float, ends_at: float, whole: bool = True
-    ) -> asyncio.Future[None]:
-        """Write ``message``. The future is resolved when the reply is complete, or with ``whole=False`` its head.
+    def send(self, method: bytes, message: bytes, *, read: float, total: float, ends_at: float) -> asyncio.Future[None]:
+        """Send a request. The future is resolved when the whole reply has been received, or raises `Failure`.
 
         Args:
             method: the method of the request.
-            message: the request, or its first part.
+            message: the request.
             read: seconds of silence after which the request fails.
             total: seconds in total; reported if the request fails at ``ends_at``.
             ends_at: the time of the loop at which the request fails.
-            whole: whether to wait for the whole reply.
-
-        The future raises `Failure`.
         """
         loop = self._loop
         self.parser.begin(method)
-        self._busy, self._whole, self._failure = True, whole, None
+        self._busy = self._whole = True
+        self._failure = None
         self._received = 0
-        self._read, self._total, self._ends_at = read, total, ends_at
+        self._phase, self._limit, self._total, self._ends_at = "read", read, total, ends_at
         self._silent_at = silent_at = loop.time() + read
         when = min(ends_at, silent_at)
         if self._timer is None or when < self._timer_at:
@@ -90,42 +87,65 @@ class Connection(asyncio.Protocol):
         self._transport.write(message)
         return waiter
 
-    def write(self, data: bytes) -> None:
-        """Write a further part of the request. Raises `Failure` if the connection is broken."""
-        if self._failure is not None:
-            raise self._failure
-        self._silent_at = self._loop.time() + self._read
-        self._transport.write(data)
-
-    async def drain(self) -> None:
-        """Wait until the write buffer has room. Raises `Failure`; the read limit applies to the server's silence."""
-        if self._failure is not None:
-            raise self._failure
-        if not self._writable:
-            self._drained = self._loop.create_future()
-            await self._drained
-
-    async def more(self) -> bool:
-        """Wait until there is more of a streamed reply; return whether it is complete. Raises `Failure`."""
-        parser = self.parser
-        if not parser.parts and not parser.complete:
-            if self._failure is not None:
-                raise self._failure
-            self._silent_at = self._loop.time() + self._read
-            self._set_timer(min(self._silent_at, self._ends_at))
-            self._resume_reading()
-            self._waiter = self._loop.create_future()
-            await self._waiter
-        return parser.complete
-
     def take(self) -> bytes:
         """Remove and return the parts of the body that have been received."""
-        parts = self.parser.parts
+        parser = self.parser
+        parts = parser.parts
+        self._taken = parser.size
         if len(parts) == 1:
             return parts.pop()
         found = b"".join(parts)
         parts.clear()
         return found
+
+    # An exchange in parts, with a time limit for each wait
+
+    def start(self, method: bytes, message: bytes) -> None:
+        """Send a request, or its first part."""
+        self.parser.begin(method, with_reason=True)
+        self._busy, self._whole = True, False
+        self._failure = self._waiter = None
+        self._received = self._taken = 0
+        self._ends_at = inf
+        self._transport.write(message)
+
+    @property
+    def rejects(self) -> bool:
+        """Whether there is no use in sending more of the request: the connection is closed, or the reply is an error."""
+        return not self.open or self.parser.status >= 400
+
+    def write(self, data: bytes) -> None:
+        """Send a further part of the request."""
+        self._transport.write(data)
+
+    async def drain(self, seconds: float) -> None:
+        """Wait until the write buffer has room, or until the server `rejects` the request."""
+        ends_at = self._loop.time() + seconds
+        while not self._writable and not self.rejects:
+            await self._wait("write", ends_at - self._loop.time())
+
+    async def head(self, seconds: float) -> None:
+        """Wait until the head of the reply has been received. Raises `Failure`."""
+        while not self.parser.status:
+            await self._wait("read", seconds)
+
+    async def part(self, seconds: float) -> bytes:
+        """The next part of the body, empty at its end. Raises `Failure`."""
+        parser = self.parser
+        while not parser.parts and not parser.complete:
+            self._resume_reading()
+            await self._wait("read", seconds)
+        return self.take()
+
+    async def _wait(self, phase: str, seconds: float) -> None:
+        """Wait for the next event. A wait of more than ``seconds`` ends the connection."""
+        if self._failure is not None:
+            raise self._failure
+        self._phase, self._limit = phase, seconds
+        self._silent_at = self._loop.time() + seconds
+        self._set_timer(self._silent_at)
+        self._waiter = self._loop.create_future()
+        await self._waiter
 
     def finish(self) -> bool:
         """End an exchange whose reply is complete. Returns whether the connection can carry another one."""
@@ -188,20 +208,19 @@ class Connection(asyncio.Protocol):
     def _fail_waiters(self, failure: Failure) -> None:
         if not self._busy:
             return
-        if self.parser.complete:
-            self._wake()
-            return
-        if self._failure is None:
+        if self._failure is None and not self.parser.complete:
             self._failure = failure
-        for waiter in (self._waiter, self._drained):
-            if waiter is not None and not waiter.done():
+        waiter = self._waiter
+        if waiter is not None and not waiter.done():
+            if self._whole and self._failure is not None:
                 waiter.set_exception(self._failure)
-        self._waiter = self._drained = None
+            else:
+                waiter.set_result(None)
 
     def _wake(self) -> None:
-        for waiter in (self._waiter, self._drained):
-            if waiter is not None and not waiter.done():
-                waiter.set_result(None)
+        waiter = self._waiter
+        if waiter is not None and not waiter.done():
+            waiter.set_result(None)
 
     # Time limits: the timer of a request is left running for the next one, because it rarely has to be set anew.
 
@@ -218,19 +237,16 @@ class Connection(asyncio.Protocol):
 
     def _check_time(self) -> None:
         self._timer = None
-        if not self._busy or self.parser.complete:
+        waiter = self._waiter
+        if not self._busy or waiter is None or waiter.done():
             return
         now = self._loop.time()
         if now >= self._ends_at:
             self._fail(TimedOut("total", self._total))
-        elif now >= self._silent_at and self._is_waiting():
-            self._fail(TimedOut("read" if self._writable else "write", self._read))
+        elif now >= self._silent_at:
+            self._fail(TimedOut(self._phase, self._limit))
         else:
-            # A caller that is not waiting is slow itself; `more` sets the timer again.
-            self._set_timer(min(self._silent_at, self._ends_at) if self._is_waiting() else self._ends_at)
-
-    def _is_waiting(self) -> bool:
-        return any(waiter is not None and not waiter.done() for waiter in (self._waiter, self._drained))
+            self._set_timer(min(self._silent_at, self._ends_at))
 
     # Callbacks of the event loop
 
@@ -258,18 +274,14 @@ class Connection(asyncio.Protocol):
             if size > MAX_BODY:
                 self._fail(BadReply(f"its body has more than {MAX_BODY} bytes"))
             elif complete:
-                waiter = self._waiter
-                if waiter is not None and not waiter.done():
-                    waiter.set_result(None)
-            else:
-                self._silent_at = self._loop.time() + self._read
-        else:
-            self._silent_at = self._loop.time() + self._read
-            if parser.status:
                 self._wake()
-                if self._reading and sum(map(len, parser.parts)) > READ_AHEAD:
-                    self._transport.pause_reading()
-                    self._reading = False
+            else:
+                self._silent_at = self._loop.time() + self._limit
+        else:
+            self._wake()
+            if size - self._taken > READ_AHEAD and self._reading:
+                self._transport.pause_reading()
+                self._reading = False
 
     def _resume_reading(self) -> None:
         if not self._reading and self.open:
@@ -277,17 +289,20 @@ class Connection(asyncio.Protocol):
             self._reading = True
 
     def eof_received(self) -> bool:
-        if self._busy and self.parser.end():
+        self.open = False
+        if self._busy:
+            if not self.parser.complete and not self.parser.end():
+                self._fail(Broken(unanswered=not self._received))
             self._wake()
         return False  # the transport closes itself
 
-    def connection_lost(self, error: Exception | None) -> None:
-        if isinstance(error, ssl.SSLError) and "CERTIFICATE_REQUIRED" in (error.reason or ""):
+    def connection_lost(self, exc: Exception | None) -> None:
+        if isinstance(exc, ssl.SSLError) and "CERTIFICATE_REQUIRED" in (exc.reason or ""):
             failure: Failure = ConnectFailed(
                 "the server requires a client certificate; see Tls(client_cert=, client_key=)"
             )
         else:
-            failure = Broken(unanswered=not self._received, by_error=error is not None)
+            failure = Broken(unanswered=not self._received, by_error=exc is not None)
         self._end(failure)
         self._lost(self)
 
@@ -296,10 +311,10 @@ class Connection(asyncio.Protocol):
 
     def resume_writing(self) -> None:
         self._writable = True
-        self._silent_at = self._loop.time() + self._read
-        if self._drained is not None and not self._drained.done():
-            self._drained.set_result(None)
-        self._drained = None
+        if self._whole:
+            self._silent_at = self._loop.time() + self._limit
+        else:
+            self._wake()
 
 
 def _input_check(descriptor: int) -> Callable[[], bool]:

@@ -7,6 +7,7 @@ import ssl
 from functools import partial
 from time import monotonic
 from typing import TYPE_CHECKING, Protocol
+from weakref import WeakValueDictionary
 
 from allsource_auth.config import Connection as Options
 from allsource_auth.errors import Http, StoreClosed
@@ -46,6 +47,10 @@ class Engine(Protocol):
         """
         ...
 
+    async def close_http(self) -> None:
+        """Close `http` and end its requests, unless it belongs to the caller."""
+        ...
+
     async def close(self) -> None: ...
 
 
@@ -65,18 +70,26 @@ class _Target:
 
 
 class _Loop:
-    """What belongs to one event loop: its pools, and the lock of the TLS settings."""
+    """What belongs to one event loop: its pools, and the lock of the TLS settings.
+
+    ``others`` has the pools of servers that only the application uses, while they have connections: there may be very many.
+    """
 
     def __init__(self) -> None:
         self.pools: dict[Origin, Pool] = {}
+        self.others: WeakValueDictionary[Origin, Pool] = WeakValueDictionary()
         self.tls_lock = asyncio.Lock()
 
+    @property
+    def all_pools(self) -> list[Pool]:
+        return [*self.pools.values(), *self.others.values()]
+
     def close(self) -> None:
-        for pool in self.pools.values():
+        for pool in self.all_pools:
             pool.close()
 
     def discard(self) -> None:
-        for pool in self.pools.values():
+        for pool in self.all_pools:
             pool.discard()
 
 
@@ -89,6 +102,7 @@ class AsyncioEngine:
         self._options = options
         self._queue_of = queue_of
         self._targets = {url: _Target(url, options) for url in (options.core_url, *options.query_urls)}
+        self._origins = {target.origin for target in self._targets.values()}
         self._loops = PerLoop(_Loop, _Loop.discard)
         self._tls: ssl.SSLContext | None = None
         self._closed = False
@@ -103,7 +117,7 @@ class AsyncioEngine:
 
             timeouts = self._options.timeouts
             self._http = httpx.AsyncClient(
-                transport=PoolTransport(self.pool, self._queue_of, self._forget),
+                transport=PoolTransport(self.pool, self._queue_of),
                 base_url=self._options.core_url,
                 timeout=httpx.Timeout(timeouts.read, connect=timeouts.connect, pool=timeouts.total),
             )
@@ -112,17 +126,14 @@ class AsyncioEngine:
     def pool(self, origin: Origin) -> Pool:
         """The pool of ``origin`` in the running event loop. Raises `StoreClosed` after `close`."""
         part = self._loops.get()
-        pool = part.pools.get(origin)
+        pool = part.pools.get(origin) or part.others.get(origin)
         if pool is None:
             if self._closed:
                 raise StoreClosed
-            pool = part.pools[origin] = Pool(origin, parser_class(), partial(self._tls_context, part))
+            pool = Pool(origin, parser_class(), partial(self._tls_context, part))
+            pools = part.pools if origin in self._origins else part.others
+            pools[origin] = pool
         return pool
-
-    def _forget(self, pool: Pool) -> None:
-        """Drop the empty pool of a server that only the application uses: there may be very many."""
-        if not pool.open and all(target.origin != pool.origin for target in self._targets.values()):
-            self._loops.get().pools.pop(pool.origin, None)
 
     async def _tls_context(self, part: _Loop) -> ssl.SSLContext:
         """The TLS settings, loaded by the first connection that needs them, in a thread."""
@@ -185,10 +196,12 @@ class AsyncioEngine:
             pool.release(connection)
             return status, content, headers
 
-    async def close(self) -> None:
-        self._closed = True
+    async def close_http(self) -> None:
         if self._http is not None:
             await self._http.aclose()
+
+    async def close(self) -> None:
+        self._closed = True
         for loop, part in self._loops.others():
             try:
                 loop.call_soon_threadsafe(part.close)
@@ -196,7 +209,7 @@ class AsyncioEngine:
                 part.discard()
         mine = self._loops.peek()
         if mine is not None:
-            await asyncio.gather(*[pool.aclose() for pool in mine.pools.values()])
+            await asyncio.gather(*[pool.aclose() for pool in mine.all_pools])
 
 
 def _field(fields: dict[bytes, bytes], name: str) -> str | None:

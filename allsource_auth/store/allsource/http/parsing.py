@@ -5,6 +5,7 @@ A parser holds the state of the one reply that it is receiving. `Connection` fee
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from importlib.util import find_spec
 from typing import Any, Protocol
 
@@ -25,6 +26,7 @@ class ReplyParser(Protocol):
 
     Attributes:
         status: the status of the reply; 0 before its head is complete.
+        reason: the reason phrase, if `begin` was asked for it.
         headers: names and values, as received.
         parts: the parts of the body that have not been taken.
         size: bytes of the body that have been received.
@@ -33,13 +35,19 @@ class ReplyParser(Protocol):
     """
 
     status: int
+    reason: bytes
     headers: Headers
     parts: list[bytes]
     size: int
     complete: bool
     keep_alive: bool
 
-    def begin(self, method: bytes) -> None:
+    @property
+    def version(self) -> str:
+        """The version of HTTP that the reply has, such as ``1.1``. Valid after its head, until the next `begin`."""
+        ...
+
+    def begin(self, method: bytes, *, with_reason: bool = False) -> None:
         """Expect the reply to a request with this method."""
         ...
 
@@ -55,6 +63,8 @@ class ReplyParser(Protocol):
 class HttptoolsParser:
     """A `ReplyParser` on llhttp. Methods with ``on_`` are its callbacks."""
 
+    on_status: Callable[[bytes], None] | None = None  # looked up when a parser is created
+
     def __init__(self) -> None:
         self._chunked = True  # the first call of `begin` creates the parser
         self._reset(b"GET")
@@ -62,12 +72,21 @@ class HttptoolsParser:
     def _reset(self, method: bytes) -> None:
         self._method = method
         self.status = 0
+        self.reason = b""
         self.headers: Headers = []
         self.parts: list[bytes] = []
         self.size = 0
         self.complete = self.keep_alive = False
 
-    def begin(self, method: bytes) -> None:
+    @property
+    def version(self) -> str:
+        version: str = self._parser.get_http_version()
+        return version
+
+    def begin(self, method: bytes, *, with_reason: bool = False) -> None:
+        if with_reason and self.on_status is None:
+            self.on_status = self._add_reason
+            self._chunked = True
         if self._chunked or self._method == b"HEAD":
             # A new parser: trailers of a chunked reply are reported late, as headers of the next one, and the parser expects
             # the body of which the reply to HEAD only names the length.
@@ -92,6 +111,9 @@ class HttptoolsParser:
         if self.complete:
             raise Malformed  # a second reply to one request
 
+    def _add_reason(self, reason: bytes) -> None:
+        self.reason += reason
+
     def on_header(self, name: bytes, value: bytes) -> None:
         if not self.status:
             self.headers.append((name, value))
@@ -102,6 +124,7 @@ class HttptoolsParser:
             raise Malformed  # the parser accepts it, with a body
         if status < 200:
             self.headers.clear()
+            self.reason = b""
             return
         self.status = status
         if self._method == b"HEAD":
@@ -137,12 +160,18 @@ class H11Parser:
         self._h11: Any = h11
         self.begin(b"GET")
 
-    def begin(self, method: bytes) -> None:
+    @property
+    def version(self) -> str:
+        return self._version.decode("ascii")
+
+    def begin(self, method: bytes, *, with_reason: bool = False) -> None:
         h11 = self._h11
         self._connection = connection = h11.Connection(h11.CLIENT, max_incomplete_event_size=NO_LIMIT)
         connection.send(h11.Request(method=method, target=b"/", headers=[(b"host", b"x")]))
         connection.send(h11.EndOfMessage())
+        self._version = b""
         self.status = 0
+        self.reason = b""
         self.headers: Headers = []
         self.parts: list[bytes] = []
         self.size = 0
@@ -163,7 +192,7 @@ class H11Parser:
         while not self.complete:
             event = connection.next_event()
             if isinstance(event, h11.Response):
-                self.status = event.status_code
+                self.status, self.reason, self._version = event.status_code, bytes(event.reason), event.http_version
                 self.headers = [(bytes(name), bytes(value)) for name, value in event.headers]
                 if {b"content-length", b"transfer-encoding"}.issubset(name for name, _ in self.headers):
                     raise Malformed  # conflicting lengths, which h11 accepts
