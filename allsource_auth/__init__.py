@@ -50,6 +50,7 @@ from allsource_auth.errors import (
     UserNotFound,
     VerificationNotFound,
     VersionConflict,
+    WrongLoop,
 )
 from allsource_auth.kind import EventLabel
 from allsource_auth.maintenance.findings import Checked, Finding, Reindexed, Upgraded
@@ -119,6 +120,7 @@ __all__ = [
     "Verification",
     "VerificationNotFound",
     "VersionConflict",
+    "WrongLoop",
     "__version__",
     "audit",
 ]

@@ -40,7 +40,8 @@ class AllsourceAuthAdapter(Repositories):
     variables, and `with_store` uses any `EventStore`.
 
     The store is opened on first use, so an adapter can be created outside a running event loop. Close it with ``async with`` or
-    `aclose`. All tasks of an event loop can share one adapter. A closed adapter raises `StoreClosed`.
+    `aclose`. All tasks of an event loop can share one adapter, and one event loop after another can use it. Over HTTP, several
+    event loops can use it at the same time, in threads; embedded, that raises `WrongLoop`. A closed one raises `StoreClosed`.
 
     Args:
         core_url: URL of Core, such as ``http://localhost:3900``. Writes, and the reads they depend on, go there.

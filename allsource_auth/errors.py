@@ -17,7 +17,8 @@
     ├── InvalidInput      an invalid value or option; also a ValueError  .field .reason
     ├── Storage           the embedded file cannot be used               .reason
     ├── Overloaded        the request queue is full
-    └── StoreClosed       the adapter, store or transaction is closed
+    ├── StoreClosed       the adapter, store or transaction is closed
+    └── WrongLoop         a second event loop uses an embedded store; also a RuntimeError
 
 Facts are available as attributes. Messages name kinds, fields and options, never values.
 """
@@ -49,6 +50,7 @@ __all__ = [
     "UserNotFound",
     "VerificationNotFound",
     "VersionConflict",
+    "WrongLoop",
 ]
 
 
@@ -258,7 +260,7 @@ class Storage(AllsourceAuthError):
 
     Attributes:
         reason: ``"locked"``, ``"full"``, ``"read-only"``, ``"corrupt"``, ``"newer format"``, ``"another application"``,
-            ``"cannot open"`` or ``"input/output"``.
+            ``"cannot open"``, ``"input/output"`` or ``"forked"``.
     """
 
     def __init__(self, message: str, *, reason: str, ambiguous: bool = False) -> None:
@@ -276,3 +278,15 @@ class StoreClosed(AllsourceAuthError):
 
     def __init__(self, message: str = "this adapter is closed") -> None:
         super().__init__(message)
+
+
+class WrongLoop(AllsourceAuthError, RuntimeError):
+    """Another event loop has a call of this embedded adapter in flight. Nothing was written by this call.
+
+    An embedded adapter may be used by one event loop after another, but not by two at the same time.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(
+            "another event loop is using this store; open one adapter per event loop; one file may be opened many times"
+        )

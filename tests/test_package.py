@@ -65,7 +65,7 @@ def test_the_package_ships_its_types() -> None:
 
 def test_importing_leaves_out_what_is_not_needed_at_once() -> None:
     """Slow imports wait until they are used; an application pays for what it calls."""
-    lazy = ("structlog", "httpx", "pyreqwest", "rich", "cyclopts", "hypothesis")
+    lazy = ("structlog", "httpx", "httptools", "h11", "certifi", "rich", "cyclopts", "hypothesis")
     code = f"import sys, allsource_auth; print([name for name in {lazy!r} if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

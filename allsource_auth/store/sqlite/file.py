@@ -5,8 +5,11 @@ The file is a SQLite database in WAL mode, which any SQLite tool can read::
     event   one row per event, in stored order; payload and metadata are JSON text
     head    one row per stream id of all tenants: its version, and the tenant and position of its newest event
 
-All functions are synchronous; `allsource_auth.store.sqlite.log` chooses the thread. Connections do not survive a ``fork``:
-open the file in the child process.
+All functions are synchronous; `allsource_auth.store.sqlite.log` chooses the thread.
+
+A forked process must neither use nor close the connections that it inherits. It cannot open the same file anew either: SQLite
+keeps the locks of all connections to a file in one place in the process, and would rely on locks that only the parent process
+has. See "How To Corrupt An SQLite Database File", section 2.6, in the documentation of SQLite.
 """
 
 from __future__ import annotations
@@ -24,7 +27,7 @@ from typing import Literal
 from allsource_auth.errors import InvalidInput, Storage
 from allsource_auth.store.sqlite.append import Batch, Committed, insert
 
-__all__ = ["APPLICATION_ID", "FILE_FORMAT", "SqliteFile", "snapshot", "storage_error"]
+__all__ = ["APPLICATION_ID", "FILE_FORMAT", "SqliteFile", "forked_error", "snapshot", "storage_error"]
 
 APPLICATION_ID = 0x41534175
 """``ASAu``, at offset 68 of the file. It distinguishes the file from other SQLite databases, also for ``file(1)``."""
@@ -84,7 +87,13 @@ _ADVICE = {
     "another application": "it is not an event log of allsource_auth; choose another path (the file was not changed)",
     "cannot open": "it cannot be opened as a file; check that its directory exists and that both are accessible",
     "input/output": "the disk reported an error; check the disk and the system log",
+    "forked": "it was open when this process was forked, and SQLite cannot use it here; close it before the fork, or open it "
+    "only after the fork",
 }
+
+
+_inherited: set[tuple[int, int]] = set()
+"""Device and inode of each file that was open in a process from which this one was forked."""
 
 
 def _error(path: str | None, reason: str, *, ambiguous: bool = False) -> Storage:
@@ -100,6 +109,11 @@ def storage_error(error: sqlite3.Error, path: str | None, *, committing: bool = 
     code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_CORRUPT)
     reason = _REASONS.get(code & 0xFF, "corrupt")
     return _error(path, reason, ambiguous=committing and reason == "input/output")
+
+
+def forked_error(path: str) -> Storage:
+    """The error of a file that was open when this process was forked."""
+    return _error(path, "forked")
 
 
 class SqliteFile:
@@ -131,6 +145,8 @@ class SqliteFile:
         self._scanner: sqlite3.Connection | None = None
         self._failure: str | None = None
         self._failed_at = 0.0
+        self._opening = False
+        self._identity = (0, 0)  # device and inode, known before the first connection is opened
 
     @property
     def reader(self) -> sqlite3.Connection:
@@ -149,6 +165,7 @@ class SqliteFile:
         if self._failure is not None and requested_at < self._failed_at:
             raise _error(self.path, self._failure)
         opened: list[sqlite3.Connection] = []
+        self._opening = True
         try:
             if self.path is None:
                 writer = reader = sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False)
@@ -166,12 +183,14 @@ class SqliteFile:
         except BaseException as error:
             for connection in opened:
                 connection.close()
+            self._opening = False
             if not isinstance(error, Storage | sqlite3.Error):
                 raise
             failure = error if isinstance(error, Storage) else self._open_error(error)
             self._failure, self._failed_at = failure.reason, time.monotonic()
             raise failure from None
         self._writer, self._reader, self._failure = writer, reader, None
+        self._opening = False
 
     def scanner(self) -> sqlite3.Connection:
         """The connection for long reads, which run on another thread. Requires `open`. Raises `sqlite3.Error`."""
@@ -220,11 +239,30 @@ class SqliteFile:
                 connection.close()
         self._reader = self._writer = None
 
+    def abandon(self, cursors: Sequence[sqlite3.Cursor]) -> bool:
+        """In a forked process: give up the inherited connections, without closing them. Returns whether there are any.
+
+        ``cursors``: cursors of these connections that must not be used any more either.
+        """
+        inherited = [each for each in (self._reader, self._writer, self._scanner) if each is not None]
+        if not inherited and not self._opening:
+            return False
+        for connection in inherited:
+            _never_delete(connection)
+        for cursor in cursors:
+            _never_delete(cursor)
+        self._reader = self._writer = self._scanner = None
+        if self.path is not None:
+            _inherited.add(self._identity)
+        return True
+
     def _create_or_check(self, target: str) -> None:
         """Create an empty file that only its owner can access, or check an existing one without changing it."""
         try:
             # SQLite gives the -wal and -shm files the mode of the database file.
-            os.close(os.open(target, os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_CLOEXEC", 0), 0o600))
+            descriptor = os.open(target, os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_CLOEXEC", 0), 0o600)
+            self._identity = _identity(os.fstat(descriptor))
+            os.close(descriptor)
             return
         except FileExistsError:
             pass
@@ -241,6 +279,9 @@ class SqliteFile:
         # SQLite would silently open the file read-only.
         if not _accessible(target, os.W_OK):
             raise _error(self.path, "read-only")
+        if _identity(status) in _inherited:
+            raise _error(self.path, "forked")
+        self._identity = _identity(status)
         if status.st_size:
             self._check_readonly(target)
 
@@ -335,6 +376,17 @@ class SqliteFile:
         if failure.reason == "cannot open" and not _accessible(Path(self.path or "").parent, os.W_OK):
             return _error(self.path, "read-only")
         return failure
+
+
+def _identity(status: os.stat_result) -> tuple[int, int]:
+    return status.st_dev, status.st_ino
+
+
+def _never_delete(inherited: sqlite3.Connection | sqlite3.Cursor) -> None:
+    """Keep an inherited object even when the process ends, because deleting it would close or reset it."""
+    import ctypes
+
+    ctypes.pythonapi.Py_IncRef(ctypes.py_object(inherited))
 
 
 def _accessible(path: str | Path, mode: int) -> bool:

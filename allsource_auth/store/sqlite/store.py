@@ -14,7 +14,7 @@ from typing import Any, Final
 
 import msgspec
 
-from allsource_auth.errors import InvalidInput, StoreClosed
+from allsource_auth.errors import InvalidInput, StoreClosed, WrongLoop
 from allsource_auth.store.base import Acknowledged, Event, Info, Latest, Link, NewEvent, is_newer_by_time
 from allsource_auth.store.sqlite.append import Batch, Record
 from allsource_auth.store.sqlite.file import snapshot
@@ -167,13 +167,12 @@ class SqliteStore:
         log = self._log
         arguments = (self._tenant, self._tenant, stream, stream)
         try:
-            row = (log.reader or await log.open()).execute(_LATEST, arguments).fetchone()
+            rows = log.execute(_LATEST, arguments) if log.ready else await log.read(_LATEST, arguments)
         except sqlite3.Error:
             rows = await log.read(_LATEST, arguments)
-            row = rows[0] if rows else None
-        if row is None:
+        if not rows:
             return Latest(event=None, version=0)
-        return self._to_latest(stream, row)
+        return self._to_latest(stream, rows[0])
 
     async def latest_linked(self, stream: str, link: Link) -> tuple[Latest, Latest | None]:
         """Read both streams with one statement; see `LinkedReads.latest_linked`. Raises the errors of `latest`."""
@@ -183,11 +182,14 @@ class SqliteStore:
         path = f'$."{link.member}"'
         arguments = (tenant, tenant, stream, link.prefix, path, tenant, tenant, stream)
         try:
-            row = (log.reader or await log.open()).execute(_LATEST_LINKED, arguments).fetchone()
+            if not log.ready:
+                await log.open()
+            rows = log.execute(_LATEST_LINKED, arguments)
         except sqlite3.Error:  # busy, or the payload is not JSON, or this SQLite has no JSON functions
             return await self.latest(stream), None
-        if row is None:
+        if not rows:
             return Latest(event=None, version=0), None
+        row = rows[0]
         return self._to_latest(stream, row[:7]), None if row[14] is None else self._to_latest(row[14], row[7:14])
 
     async def latest_many(self, streams: Sequence[str]) -> list[Latest]:
@@ -202,7 +204,9 @@ class SqliteStore:
             statement = _LATEST_MANY.format(places=", ".join("?" * len(part)))
             arguments = (self._tenant, self._tenant, *part)
             try:
-                rows = (self._log.reader or await self._log.open()).execute(statement, arguments).fetchall()
+                if not self._log.ready:
+                    await self._log.open()
+                rows = self._log.execute(statement, arguments)
             except sqlite3.Error:  # busy
                 found |= {stream: await self.latest(stream) for stream in part}
             else:
@@ -305,12 +309,19 @@ class SqliteStore:
         )
 
     async def close(self) -> None:
-        """Wait for accepted appends, then close the log if this store owns it. Further calls do nothing."""
-        self._closed = True
-        if self._owns_log:
-            await self._log.close()
-        else:
-            await self._log.flush()
+        """Wait for accepted appends, then close the log if this store owns it. Further calls do nothing.
+
+        Raises `WrongLoop`, and closes nothing, if another event loop has a call in flight.
+        """
+        was_closed, self._closed = self._closed, True
+        try:
+            if self._owns_log:
+                await self._log.close()
+            else:
+                await self._log.flush()
+        except WrongLoop:
+            self._closed = was_closed
+            raise
 
 
 def _record(event: NewEvent) -> Record:

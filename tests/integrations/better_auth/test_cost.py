@@ -119,7 +119,7 @@ async def test_a_list_of_any_length_is_two_statements(model: str, where: list[Wh
         await database.create("member", {"userId": f"m{n}", "organizationId": "o", "createdAt": NOW})
         await database.create("apikey", {"id": n, "key": n, "referenceId": "u", "createdAt": NOW, "updatedAt": NOW})
     statements: list[str] = []
-    (await log.open()).connection.set_trace_callback(statements.append)
+    (await log.open()).set_trace_callback(statements.append)
     assert len(await database.find_many(model, where, **options)) == options.get("limit", 40)
     assert len(statements) <= 2
 

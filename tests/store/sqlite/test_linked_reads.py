@@ -34,10 +34,10 @@ async def test_sqlite_runs_one_statement(log: SqliteLog) -> None:
     session = await signed_in(adapter)
     reader = await log.open()
     statements: list[str] = []
-    reader.connection.set_trace_callback(statements.append)
+    reader.set_trace_callback(statements.append)
     assert await adapter.load_session(session.token) is not None
     assert await adapter.load_session("nothing") is None
-    reader.connection.set_trace_callback(None)
+    reader.set_trace_callback(None)
     assert len(statements) == 2
 
 
@@ -49,8 +49,8 @@ async def test_sqlite_without_json_takes_two_reads(log: SqliteLog, monkeypatch: 
     def deny(action: int, first: str | None, function: str | None, *rest: object) -> int:
         return sqlite3.SQLITE_DENY if function == "json_extract" else sqlite3.SQLITE_OK
 
-    reader.connection.set_authorizer(deny)
+    reader.set_authorizer(deny)
     found = await adapter.load_session(session.token)
-    reader.connection.set_authorizer(None)
+    reader.set_authorizer(None)
     assert found is not None
     assert (found.session, found.user.id) == (session, "ada")

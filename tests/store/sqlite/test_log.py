@@ -383,10 +383,11 @@ async def test_concurrent_first_calls_open_one_file(tmp_path: Path) -> None:
 async def test_read_of_a_busy_file_is_retried(tmp_path: Path) -> None:
     store = SqliteStore(SqliteLog(tmp_path / "events.db"))
     await store.append([event("s")])
-    reader = await store._log.open()
-    store._log.reader = BusyOnce(reader)  # type: ignore[assignment]
+    await store._log.open()
+    busy = BusyOnce(store._log._idle_reader.pop())
+    store._log._idle_reader.append(busy)  # type: ignore[arg-type]
     assert (await store.latest("s")).version == 1
-    assert store._log.reader.refusals == []  # type: ignore[union-attr]
+    assert busy.refusals == []
     await store.close()
 
 

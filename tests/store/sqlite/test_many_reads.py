@@ -43,7 +43,7 @@ def adapter(store: SqliteStore) -> AllsourceAuthAdapter:
 
 async def statements(log: SqliteLog, found: list[str]) -> None:
     """Record every statement of the reader from now on."""
-    (await log.open()).connection.set_trace_callback(found.append)
+    (await log.open()).set_trace_callback(found.append)
 
 
 @pytest.mark.parametrize("count", [0, 1, 5, 99, 100, 101, 250])

@@ -160,9 +160,9 @@ async def test_latest_does_not_walk_over_another_tenants_events(log: SqliteLog) 
         steps += 1
         return 0
 
-    reader.connection.set_progress_handler(count, 100)
+    reader.set_progress_handler(count, 100)
     latest = await mine.latest("s")
-    reader.connection.set_progress_handler(None, 0)
+    reader.set_progress_handler(None, 0)
     assert latest.event is not None
     assert bytes(latest.event.payload) == b"1"
     assert latest.version == 10_001
@@ -344,6 +344,6 @@ async def test_abandoned_scan_leaves_nothing_open(store: SqliteStore, log: Sqlit
     # An open snapshot would prevent a complete checkpoint of the write-ahead log.
     reader = await log.open()
     await store.append([event("s")])
-    busy, _, _ = reader.connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+    busy, _, _ = reader.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
     assert busy == 0
     assert (await store.latest("s")).version == 1

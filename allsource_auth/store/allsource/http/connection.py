@@ -9,7 +9,7 @@ import socket
 import ssl
 from collections.abc import Callable
 from math import inf
-from typing import cast
+from typing import Any, cast
 
 from allsource_auth.store.allsource.http.failures import BadReply, Broken, ConnectFailed, Failure, TimedOut
 from allsource_auth.store.allsource.http.parsing import Malformed, ReplyParser
@@ -191,6 +191,7 @@ class Connection(asyncio.Protocol):
         if self.sock is not None:
             with contextlib.suppress(OSError):
                 self.sock.close()
+            _mark_closed(self._transport)
 
     def _end(self, failure: Failure) -> None:
         self.open = False
@@ -324,3 +325,16 @@ def _input_check(descriptor: int) -> Callable[[], bool]:
     poll = select.poll()
     poll.register(descriptor, select.POLLIN)
     return lambda: bool(poll.poll(0))
+
+
+def _mark_closed(transport: Any) -> None:
+    """Keep a transport, whose socket is closed, from warning that it was not closed. No public method does that.
+
+    `asyncio.Transport.close` and `abort` would call the event loop.
+    """
+    tls = getattr(transport, "_ssl_protocol", None)
+    with contextlib.suppress(AttributeError):  # uvloop, which closes and reports transports with the loop
+        if tls is not None:
+            transport._closed = True
+            transport = tls._transport
+        transport._sock = None
