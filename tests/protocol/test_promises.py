@@ -38,6 +38,7 @@ def _snapshot_for_every_entry(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_scenarios_that_the_matrix_explores_exist() -> None:
     assert set(LARGE) <= {scenario.name for scenario in (*EVERY, *TRANSACTIONS)}
+    assert set(SPLIT_LONG) <= {scenario.name for scenario in SPLIT}
 
 
 @pytest.mark.parametrize("scenario", EVERY, ids=named)
@@ -80,8 +81,15 @@ LARGE = (
     "restoration and sign-up as one, and a sign-up with the former email",
     "change and deletion as one, and a change of the deleted user",
     "change and sign-up as one, and a sign-up and deletion with the new id",
+    "two sign-ups with one email",
+    "two changes to the same email",
+    "sign-up and change to its email",
+    "two restorations",
+    "sign-in and a reader that compacts the index",
+    "two changes as one, and a change of the second",
+    "two changes as one, and deletion of the second",
 )
-"""With faults these have tens of thousands of schedules each. ``nox -s matrix`` explores them. The gate explores them without
+"""With faults these have thousands of schedules each. ``nox -s matrix`` explores them. The gate explores them without
 faults and takes samples with faults."""
 
 
@@ -141,13 +149,30 @@ def test_promises_hold_in_a_sample_with_two_faults(scenario: Scenario) -> None:
     assert result.schedules == runs
 
 
+SPLIT_LARGE = ("two sign-ups with one email", "sign-up and change to its email", "sign-up and restoration of the owner")
+"""Scenarios with some hundred thousand runs each if reads are split and all faults are possible."""
+
+SPLIT_LONG = (
+    "change and deletion",
+    "deletion and restoration",
+    "two sign-ups with one id that another tenant has",
+)
+"""Scenarios with thousands of schedules each if reads are split and a fault is possible: ``nox -s matrix`` explores them with
+faults."""
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("scenario", [scenario for scenario in SPLIT if scenario.name in SPLIT_LONG], ids=named)
+def test_promises_hold_with_split_reads_in_a_sample_with_two_faults(scenario: Scenario) -> None:
+    runs = size(500, 2000)
+    result = sample(scenario, seed=20261127, runs=runs, faults=2, chance=0.05)
+    print(f"{scenario.name}: {result}")
+    assert result.schedules == runs
+
+
 @pytest.mark.parametrize("scenario", TRANSACTIONS, ids=named)
 def test_transactions_are_atomic_in_a_small_sample(scenario: Scenario) -> None:
     assert sample(scenario, seed=7, runs=60, faults=1, chance=0.05).schedules == 60
-
-
-SPLIT_LARGE = ("two sign-ups with one email", "sign-up and change to its email", "sign-up and restoration of the owner")
-"""Scenarios with some hundred thousand runs each if reads are split and all faults are possible."""
 
 
 @pytest.mark.parametrize("versions", ["ones", "true"])
@@ -160,7 +185,9 @@ def test_promises_hold_with_split_reads(scenario: Scenario, versions: Literal["o
 
 @pytest.mark.long
 @pytest.mark.parametrize("half", HALVES)
-@pytest.mark.parametrize("scenario", [scenario for scenario in SPLIT if scenario.name not in SPLIT_LARGE], ids=named)
+@pytest.mark.parametrize(
+    "scenario", some([one for one in SPLIT if one.name not in SPLIT_LARGE], SPLIT_LONG, pytest.mark.matrix)
+)
 def test_promises_hold_with_split_reads_and_a_fault_at_every_step(scenario: Scenario, half: str) -> None:
     result = explore(replace(scenario, faults=HALVES[half]), faults=1, limit=LIMIT)
     print(f"{scenario.name}: {result}")
@@ -169,7 +196,7 @@ def test_promises_hold_with_split_reads_and_a_fault_at_every_step(scenario: Scen
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("fault", ["death", "lost", "cancel", "restart"])
+@pytest.mark.parametrize("fault", ["death", "lost", "cancel", pytest.param("restart", marks=pytest.mark.matrix)])
 def test_an_email_has_one_owner_with_split_reads_and_a_fault_at_every_step(
     fault: Fault,
 ) -> None:
