@@ -177,7 +177,8 @@ async def test_error_names_the_connect_timeout(options: dict[str, Any]) -> None:
 
 
 async def test_timeouts_of_the_callers_client_apply_by_default() -> None:
-    async with answering(silent) as server, httpx.AsyncClient(timeout=0.2) as client:
+    limits = httpx.Timeout(30, read=0.2)  # so that a slow machine connects in time
+    async with answering(silent) as server, httpx.AsyncClient(timeout=limits) as client:
         store = AllsourceStore(server.url, http_client=client)
         with pytest.raises(Http) as caught:
             await store.latest(STREAM)
