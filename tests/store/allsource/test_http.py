@@ -209,7 +209,7 @@ async def test_http_libraries_log_no_token_and_no_key(newer: Local, caplog: pyte
     user = await adapter.users.create(email=f"{CANARY}@example.org")
     session = await adapter.sessions.create(user_id=user.id, expires_at=START, token=token("a"))
     assert await adapter.sessions.get(session.token) == session
-    told = [
+    messages = [
         record.getMessage() for record in caplog.records if record.name.startswith(("http", "aiohttp", "pyreqwest"))
     ]
-    assert not any(CANARY in line or "auth-session" in line for line in told)
+    assert not any(CANARY in line or "auth-session" in line for line in messages)
