@@ -255,7 +255,7 @@ def mutants(session: nox.Session) -> None:
 
 
 READ_BY_OTHERS = {
-    "github-workflows": [".github/workflows/tests.yml"],
+    "github-workflows": [".github/workflows/tests.yml", ".github/workflows/weekly.yml"],
     "github-issue-forms": [".github/ISSUE_TEMPLATE/bug.yml", ".github/ISSUE_TEMPLATE/feature.yml"],
     "github-issue-config": [".github/ISSUE_TEMPLATE/config.yml"],
 }
@@ -264,7 +264,7 @@ READ_BY_OTHERS = {
 
 @nox.session(python=NEWEST)
 def lint(session: nox.Session) -> None:
-    """Format and lint; the forms, the workflow and the hooks that other tools read."""
+    """Format and lint; the forms, the workflows and the hooks that other tools read."""
     session.install("-q", "check-jsonschema", "pre-commit", "ruff")
     session.run("ruff", "format", "--check", ".")
     session.run("ruff", "check", ".")

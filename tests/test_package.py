@@ -12,12 +12,15 @@ import tomllib
 from importlib.metadata import requires
 from importlib.resources import files
 from pathlib import Path
+from typing import get_type_hints
 
 import pytest
 
 import allsource_auth
 from allsource_auth import AllsourceAuthAdapter
 from allsource_auth.engine.repository import Repository
+from allsource_auth.kinds import KINDS
+from allsource_auth.repositories import Repositories
 from allsource_auth.repositories.sessions import Sessions
 from allsource_auth.repositories.users import Users
 
@@ -57,6 +60,27 @@ def test_every_public_method_is_documented_and_typed(owner: type) -> None:
             assert inspect.getdoc(method), f"{owner.__name__}.{name} is not documented"
             signature = inspect.signature(method)
             assert signature.return_annotation is not inspect.Signature.empty, f"{owner.__name__}.{name}"
+
+
+KEYS = {"key", "keys"} | {kind.key for kind in KINDS} | {attribute for kind in KINDS for _, attribute in kind.parents}
+"""Names of parameters that are the key of an entity or of its parent."""
+
+SEVERAL_VALUES = {"create", "find", "find_pending"}
+"""Methods whose parameters are several attributes of one entity."""
+
+
+REPOSITORIES = [owner for name, owner in get_type_hints(Repositories).items() if name != "context"]
+
+
+@pytest.mark.parametrize("owner", [AllsourceAuthAdapter, *REPOSITORIES])
+def test_keys_are_positional_only(owner: type) -> None:
+    found = set()
+    for name, method in inspect.getmembers(owner, inspect.isfunction):
+        _, *parameters = inspect.signature(method).parameters.values()
+        if parameters and parameters[0].name in KEYS and not name.startswith("_") and name not in SEVERAL_VALUES:
+            found.add(name)
+            assert parameters[0].kind is inspect.Parameter.POSITIONAL_ONLY, f"{owner.__name__}.{name}"
+    assert found
 
 
 def test_the_package_ships_its_types() -> None:

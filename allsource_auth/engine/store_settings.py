@@ -82,12 +82,11 @@ class StoreSettings:
         self._checked_at = float("-inf")
 
     async def before_read(self) -> None:
-        """Compare the settings before the first read. Raises `InvalidInput`, naming the setting that differs."""
-        if self.unread:
-            if self._compare((await self._store.latest(self._stream, require_leader=True)).event) is not None:
-                self.unwritten = False
-            self.unread = False
-            self._checked_at = self._now()
+        """Compare the settings, while they are ``unread``. Raises `InvalidInput`, naming the setting that differs."""
+        if self._compare((await self._store.latest(self._stream, require_leader=True)).event) is not None:
+            self.unwritten = False
+        self.unread = False
+        self._checked_at = self._now()
 
     async def before_append(self) -> None:
         """Store the settings if the store has none. Raises `InvalidInput` if it has others."""

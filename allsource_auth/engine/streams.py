@@ -49,7 +49,6 @@ class Streams:
         self.settings: StoreSettings | None = (
             None if settings is None else StoreSettings(settings, store, Streams(store).head)
         )
-        self._settings_unread = settings is not None
         self._settling = Settling(self)
         # By stream: (expected, actual) of the last version conflict, and of one that was repeated.
         self._refused: dict[str, tuple[int, int]] = {}
@@ -72,7 +71,6 @@ class Streams:
         if settings is None:
             return await self._append(events)
         await settings.before_append()
-        self._settings_unread = False
         if not settings.due:
             return await self._append(events)
         try:
@@ -125,8 +123,8 @@ class Streams:
 
     async def newest(self, stream: str, *, require_leader: bool = False) -> Event | None:
         """Return the newest event of a stream. One read; with ``require_leader`` from the side that accepts writes."""
-        if self._settings_unread:
-            await self._read_settings()
+        if self.settings is not None and self.settings.unread:
+            await self.settings.before_read()
         latest = await timed("latest", stream, self.store.latest(stream, require_leader=require_leader))
         if latest.version > 1 and may_be_outdated(latest, ordered=not self.store.time_skew):
             return newest_of(await self.newest_until_seq(stream, latest.version, require_leader=require_leader))
@@ -137,8 +135,8 @@ class Streams:
         wanted = list(dict.fromkeys(streams))
         if self._many is None or len(wanted) < 2:
             return await concurrently(wanted, partial(self.newest, require_leader=require_leader))
-        if self._settings_unread:
-            await self._read_settings()
+        if self.settings is not None and self.settings.unread:
+            await self.settings.before_read()
         found = await timed("latest_many", wanted[0], self._many.latest_many(wanted))
         events: dict[str, Event | None] = {}
         for stream, latest in zip(wanted, found, strict=True):
@@ -153,8 +151,8 @@ class Streams:
         """
         if self._linked is None:
             return await self.newest(stream), None
-        if self._settings_unread:
-            await self._read_settings()
+        if self.settings is not None and self.settings.unread:
+            await self.settings.before_read()
         first, second = await timed("latest", stream, self._linked.latest_linked(stream, link))
         if first.version > 1 and may_be_outdated(first, ordered=not self.store.time_skew):
             return newest_of(await self.newest_until_seq(stream, first.version, require_leader=False)), None
@@ -164,8 +162,8 @@ class Streams:
 
     async def head(self, stream: str) -> Head:
         """Return the head of a stream for a decision, read from the side that accepts writes."""
-        if self._settings_unread:
-            await self._read_settings()
+        if self.settings is not None and self.settings.unread:
+            await self.settings.before_read()
         # A correction that is learned during the read does not apply to its result.
         corrected = self._corrected.get(stream)
         latest = await self.latest_from_leader(stream)
@@ -214,8 +212,8 @@ class Streams:
         require_leader: bool = False,
     ) -> list[Event]:
         """Return a page of a stream in stored order."""
-        if self._settings_unread:
-            await self._read_settings()
+        if self.settings is not None and self.settings.unread:
+            await self.settings.before_read()
         call = self.store.read(
             stream, until=until, newest_first=newest_first, offset=offset, limit=limit, require_leader=require_leader
         )
@@ -223,8 +221,8 @@ class Streams:
 
     async def scan(self, type_prefix: str, *, since: int | None = None) -> AsyncGenerator[list[Event]]:
         """Iterate over pages of the events whose type has the prefix, in time order."""
-        if self._settings_unread:
-            await self._read_settings()
+        if self.settings is not None and self.settings.unread:
+            await self.settings.before_read()
         async with aclosing(self.store.scan(type_prefix, since=since)) as pages:
             async for events in pages:
                 yield events
@@ -261,16 +259,11 @@ class Streams:
 
     async def heads(self, stream_prefix: str, type_prefix: str) -> AsyncGenerator[list[Event]]:
         """Iterate over pages of the newest event of each stream whose id has the prefix, ordered by stream."""
-        if self._settings_unread:
-            await self._read_settings()
+        if self.settings is not None and self.settings.unread:
+            await self.settings.before_read()
         async with aclosing(self.store.heads(stream_prefix, type_prefix, newer=is_newer)) as pages:
             async for events in pages:
                 yield events
-
-    async def _read_settings(self) -> None:
-        if self.settings is not None:
-            await self.settings.before_read()
-        self._settings_unread = False
 
     async def read_all(self, stream: str, *, until: int | None = None, require_leader: bool = False) -> list[Event]:
         """Return all events of a stream, oldest first, in the order in which they were decided."""

@@ -76,7 +76,7 @@ class Accounts(RestorableRepository[Account]):
         """
         return await self._collection.authenticate_by_unique(self._provider_account, (provider_id, account_id))
 
-    async def list_for_user(self, user_id: str) -> list[Account]:
+    async def list_for_user(self, user_id: str, /) -> list[Account]:
         """Return the accounts of a user, newest first. One read, and one for each account."""
         return await self._collection.list_by_index("user", user_id)
 

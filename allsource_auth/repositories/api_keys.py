@@ -107,7 +107,7 @@ class ApiKeys(RestorableRepository[ApiKey]):
         """
         return await self._collection.find_by_unique(self._hash, (key_hash,))
 
-    async def list_for_user(self, user_id: str) -> list[ApiKey]:
+    async def list_for_user(self, user_id: str, /) -> list[ApiKey]:
         """Return the API keys of a user, newest first. One read, and one for each key."""
         return await self._collection.list_by_index("user", user_id)
 

@@ -102,7 +102,7 @@ class Invitations(RestorableRepository[Invitation]):
 
         return await self._collection.change(id, decide, state_dependent=expected is not UNSET)
 
-    async def list_for_organization(self, organization_id: str) -> list[Invitation]:
+    async def list_for_organization(self, organization_id: str, /) -> list[Invitation]:
         """Return all invitations to an organization, of any status, newest first. One read, and one for each invitation."""
         return await self._collection.list_by_index("organization", organization_id)
 

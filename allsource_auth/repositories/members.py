@@ -61,14 +61,14 @@ class Members(RestorableRepository[Member]):
         """Delete a membership. Does nothing if it does not exist."""
         await self._collection.delete(id)
 
-    async def list_for_organization(self, organization_id: str) -> list[Member]:
+    async def list_for_organization(self, organization_id: str, /) -> list[Member]:
         """Return the memberships of an organization, oldest first. One read, and one for each membership."""
         return await self._collection.list_by_index("organization", organization_id, oldest_first=True)
 
-    async def count(self, organization_id: str) -> int:
+    async def count(self, organization_id: str, /) -> int:
         """Return the number of members of an organization. It reads each membership, like `list_for_organization`."""
         return len(await self.list_for_organization(organization_id))
 
-    async def count_owners(self, organization_id: str) -> int:
+    async def count_owners(self, organization_id: str, /) -> int:
         """Return the number of members with the role ``owner``, alone or among other roles. It reads each membership."""
         return sum(OWNER in member.roles for member in await self.list_for_organization(organization_id))

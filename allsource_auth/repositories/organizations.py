@@ -81,7 +81,7 @@ class Organizations(RestorableRepository[Organization]):
         """
         await self._collection.delete(id)
 
-    async def list_for_user(self, user_id: str) -> list[Organization]:
+    async def list_for_user(self, user_id: str, /) -> list[Organization]:
         """Return the organizations of which a user is a member, newest first.
 
         One read, and two for each organization. Organizations whose state cannot be decoded are skipped.

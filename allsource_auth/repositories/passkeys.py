@@ -72,7 +72,7 @@ class Passkeys(RestorableRepository[Passkey]):
         """
         return await self._collection.authenticate_by_unique(self._credential, (credential_id,))
 
-    async def list_for_user(self, user_id: str) -> list[Passkey]:
+    async def list_for_user(self, user_id: str, /) -> list[Passkey]:
         """Return the passkeys of a user, newest first. One read, and one for each passkey."""
         return await self._collection.list_by_index("user", user_id)
 

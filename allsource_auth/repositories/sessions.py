@@ -63,7 +63,7 @@ class Sessions(Repository[Session]):
         }
         return await self._collection.create(given, key=token)
 
-    async def list_for_user(self, user_id: str) -> list[Session]:
+    async def list_for_user(self, user_id: str, /) -> list[Session]:
         """Return the sessions of a user, newest first. One read, and one for each session.
 
         Expired sessions are included until `delete_expired` deletes them.
@@ -94,7 +94,7 @@ class Sessions(Repository[Session]):
         """Revoke a session permanently. Does nothing if it does not exist."""
         await self._collection.delete(token)
 
-    async def delete_for_user(self, user_id: str) -> int:
+    async def delete_for_user(self, user_id: str, /) -> int:
         """Revoke all sessions of a user.
 
         A session that is created at the same time may remain.

@@ -52,7 +52,7 @@ class TwoFactors(RestorableRepository[TwoFactor]):
             {"user_id": user_id, "secret": secret, "backup_codes": backup_codes}, key=id
         )
 
-    async def get_by_user(self, user_id: str) -> TwoFactor | None:
+    async def get_by_user(self, user_id: str, /) -> TwoFactor | None:
         """Return the second factor of a user, or ``None``. At most two reads."""
         return await self._collection.find_by_unique(self._user, (user_id,))
 

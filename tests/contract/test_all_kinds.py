@@ -228,10 +228,10 @@ async def test_late_index_entry_is_ignored(
     await adapter.members.delete(member.id)
     await adapter.members.restore(member.id)
     for verb, seq in late:
-        said = {"v": 1, "op": "f" * 32} | ({} if seq is None else {"entitySeq": seq})
+        written = {"v": 1, "op": "f" * 32} | ({} if seq is None else {"entitySeq": seq})
         entry = {"v": 1, "stream": f"auth-member:{member.id}"}
         await store.append(
-            [new_event(list_of("member", "organization", "o"), entry, type=f"auth.index.{verb}", metadata=said)]
+            [new_event(list_of("member", "organization", "o"), entry, type=f"auth.index.{verb}", metadata=written)]
         )
     found = await adapter.members.list_for_organization("o")
     assert {entity.id for entity in found} == ({member.id, "other"} if listed else {"other"})

@@ -58,13 +58,13 @@ def tombstone_of(user: User) -> NewEvent:
 
 
 def claim_by(owner: str, version: int) -> NewEvent:
-    said = {"v": 1, "owner": owner, "ownerVersion": version}
-    return new_event(WANTED, said, type="auth.index.claimed", metadata={"op": "f" * 32, "seq": 1})
+    claim = {"v": 1, "owner": owner, "ownerVersion": version}
+    return new_event(WANTED, claim, type="auth.index.claimed", metadata={"op": "f" * 32, "seq": 1})
 
 
 def entry_of(stream: str, user_id: str = "u", *, seq: int = 1) -> NewEvent:
-    said = {"v": 1, "stream": stream}
-    return new_event(index_stream(user_id), said, type="auth.index.added", metadata={"op": "e", "entitySeq": seq})
+    entry = {"v": 1, "stream": stream}
+    return new_event(index_stream(user_id), entry, type="auth.index.added", metadata={"op": "e", "entitySeq": seq})
 
 
 async def found(adapter: AllsourceAuthAdapter, store: EventStore) -> tuple[Finding, ...]:

@@ -365,13 +365,13 @@ async def test_what_the_rust_crate_wrote_is_read(
         if "_deleted" in their:
             assert found is None
             continue
-        said = msgspec.to_builtins(found)
-        assert set(said) == set(their)
+        members = msgspec.to_builtins(found)
+        assert set(members) == set(their)
         for key, value in their.items():
             if value is not None and (key.endswith("At") or key == "lastRequest"):
-                assert said[key] == f"{value[:26]}Z"
+                assert members[key] == f"{value[:26]}Z"
             else:
-                assert said[key] == value
+                assert members[key] == value
 
 
 @each()

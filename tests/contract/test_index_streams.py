@@ -112,8 +112,8 @@ async def test_index_is_the_newest_complete_snapshot_and_later_entries(
     until = str((await stored(store, listed))[2].time)
 
     async def snapshot(streams: list[str], part: int, parts: int, op: str) -> None:
-        said = {"v": 1, "until": until, "streams": streams, "part": part, "parts": parts}
-        await store.append([new_event(listed, said, type="auth.index.snapshot", metadata={"v": 1, "op": op})])
+        content = {"v": 1, "until": until, "streams": streams, "part": part, "parts": parts}
+        await store.append([new_event(listed, content, type="auth.index.snapshot", metadata={"v": 1, "op": op})])
 
     await snapshot([], 1, 2, "incomplete")
     assert len(await adapter.sessions.list_for_user("u")) == 4

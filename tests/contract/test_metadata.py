@@ -60,9 +60,9 @@ async def test_metadata_has_exactly_the_documented_keys(adapter: AllsourceAuthAd
         await adapter.users.delete(user.id)
     assert len(written.events) > 6
     for event in written.events:
-        said = metadata(event)
-        assert set(said) == {"v", "op", "seq", "lib"}
-        assert (said["v"], said["lib"]) == (1, f"allsource_auth/{__version__}")
+        found = metadata(event)
+        assert set(found) == {"v", "op", "seq", "lib"}
+        assert (found["v"], found["lib"]) == (1, f"allsource_auth/{__version__}")
 
 
 async def test_sequence_counts_every_stream(adapter: AllsourceAuthAdapter, store: EventStore) -> None:
@@ -111,8 +111,8 @@ async def test_events_written_inside_have_the_audit_fields(
             await adapter.users.delete(user.id)
     assert len(written.events) > 6
     for event in written.events:
-        said = metadata(event)
-        assert {name: said.get(name) for name in WRITTEN} == WRITTEN
+        found = metadata(event)
+        assert {name: found.get(name) for name in WRITTEN} == WRITTEN
     for change in await adapter.users.history(user.id):
         assert {name: getattr(change, name) for name in WHO} == WHO
 
@@ -179,8 +179,8 @@ def test_audit_field_that_is_not_text_is_refused(name: str, value: Any) -> None:
 
 async def test_foreign_metadata_reads_as_empty(adapter: AllsourceAuthAdapter, store: EventStore) -> None:
     foreign: list[Any] = [None, [], "text", {"op": 7}, {"seq": "many"}, {"actor": "them", "more": {"x": 1}}]
-    for said in foreign:
-        await store.append([new_event("auth-user:x", stored_user("x"), metadata=said)])
+    for value in foreign:
+        await store.append([new_event("auth-user:x", stored_user("x"), metadata=value)])
     changes = await adapter.users.history("x")
     assert [change.actor for change in changes] == [None, None, None, None, None, "them"]
     assert (await adapter.users.update("x", name="ours")).name == "ours"

@@ -110,8 +110,8 @@ async def test_checkpoint_moves_and_is_written_as_documented(
     events = await stored(store, sweep_stream())
     assert [event.type for event in events] == ["auth.index.swept"] * len(events)
     checkpoints = [payload(event) for event in events]
-    assert all(set(said) == {"v", "until"} and said["v"] == 1 for said in checkpoints)
-    untils = [int(said["until"]) for said in checkpoints]
+    assert all(set(checkpoint) == {"v", "until"} and checkpoint["v"] == 1 for checkpoint in checkpoints)
+    untils = [int(checkpoint["until"]) for checkpoint in checkpoints]
     assert untils == sorted(set(untils))
     assert [metadata(event)["seq"] for event in events] == list(range(1, len(events) + 1))
     newest = max([event.time async for page in store.scan("auth.session.") for event in page])

@@ -41,11 +41,11 @@ async def test_pending_claim_is_taken_over_after_2_seconds_and_20_slow_appends(
     store = SlowStore(SqliteStore(SqliteLog(None, clock_ns=clock.nanoseconds)), append_takes)
     monkeypatch.setattr("allsource_auth.engine.streams.time", SimpleNamespace(perf_counter=store.perf_counter))
     claim = {"v": 1, "owner": "auth-user:slow", "ownerVersion": 0}
-    said = {"v": 1, "op": "f" * 32, "seq": 1}
+    metadata = {"v": 1, "op": "f" * 32, "seq": 1}
     async with AllsourceAuthAdapter.with_store(store, clock=clock) as adapter:
         await adapter.users.create()
         await store.append(
-            [new_event(claim_stream("email", "eve@example.org"), claim, type="auth.index.claimed", metadata=said)]
+            [new_event(claim_stream("email", "eve@example.org"), claim, type="auth.index.claimed", metadata=metadata)]
         )
         clock.move(timedelta(seconds=age))
         if young:

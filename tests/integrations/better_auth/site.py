@@ -47,12 +47,12 @@ class Browser:
             body = answer.json()
         except ValueError:
             body = answer.text
-        said: dict[str, Any] = {name: answer.headers[name] for name in HEADERS if name in answer.headers}
-        if "x-retry-after" in said:
-            said["x-retry-after"] = int(said["x-retry-after"])
+        headers: dict[str, Any] = {name: answer.headers[name] for name in HEADERS if name in answer.headers}
+        if "x-retry-after" in headers:
+            headers["x-retry-after"] = int(headers["x-retry-after"])
         cookies = [_cookie(text) for text in answer.headers.get_list("set-cookie")]
-        asked = f"{method} {re.sub(r'[?].*', '', path)}"
-        self._site.transcript.append((asked, answer.status_code, body, said, cookies))
+        request = f"{method} {re.sub(r'[?].*', '', path)}"
+        self._site.transcript.append((request, answer.status_code, body, headers, cookies))
         return answer
 
     async def post(self, path: str, expect: int = 200, /, **body: Any) -> Any:

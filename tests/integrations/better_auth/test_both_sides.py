@@ -364,7 +364,7 @@ async def test_two_schemas_on_one_store_add_up(store: AllsourceAuthAdapter) -> N
 
 
 @pytest.mark.parametrize(
-    ("schema", "lists", "told"),
+    ("schema", "lists", "message"),
     [
         ({"org": {"a": Field("string")}}, {}, "'org'"),
         ({"2fa": {"a": Field("string")}}, {}, "must start with a letter"),
@@ -377,8 +377,8 @@ async def test_two_schemas_on_one_store_add_up(store: AllsourceAuthAdapter) -> N
         ({"x": {"a": Field("number")}}, {"x": ["b"]}, "no field 'b'"),
     ],
 )
-def test_unsupported_schema_is_refused(store: AllsourceAuthAdapter, schema: Any, lists: Any, told: str) -> None:
-    with pytest.raises(InvalidInput, match=told):
+def test_unsupported_schema_is_refused(store: AllsourceAuthAdapter, schema: Any, lists: Any, message: str) -> None:
+    with pytest.raises(InvalidInput, match=message):
         AllsourceDatabaseAdapter(store, indexes=lists).init(schema)
 
 
@@ -507,20 +507,20 @@ async def test_no_secret_in_repr_logs_or_errors(
     row = await database.create("deviceCode", device)
     session = {"token": secret, "userId": secret, "expiresAt": now() + WEEK}
     await database.create("session", session)
-    told = [repr(database), repr(database.repository("deviceCode"))]
+    texts = [repr(database), repr(database.repository("deviceCode"))]
     for model, given in (("deviceCode", device), ("session", session), ("deviceCode", {**device, "status": [secret]})):
         with pytest.raises((UniqueViolation, InvalidInput)) as refused:
             await database.create(model, given)
-        told += [str(refused.value), repr(refused.value)]
+        texts += [str(refused.value), repr(refused.value)]
     assert await database.count("jwks", [Where("privateKey", secret)]) == 1
     for model in ("jwks", "deviceCode"):
         async for entity in database.repository(model).scan():
-            told += [
+            texts += [
                 repr(entity),
                 *(repr(change.diff) for change in await database.repository(model).history(entity.id)),
             ]
-    told += [repr(change) for change in await database.repository("deviceCode").history(row["id"])]
-    told += [
+    texts += [repr(change) for change in await database.repository("deviceCode").history(row["id"])]
+    texts += [
         record.getMessage() + repr(record.__dict__) for record in caplog.records if record.name.startswith("allsource")
     ]
-    assert not [text for text in told if secret in text]
+    assert not [text for text in texts if secret in text]

@@ -150,8 +150,8 @@ async def test_other_conditions_scan_all_rows_and_warn_once(
     assert await filled.count("user", [Where("email", "@e.org", "contains")]) == 30
     assert await filled.count("user", [Where("id", "7"), Where("banned", True, connector="OR")]) == 1
     assert await filled.count("user") == 30
-    told = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
-    assert told == [
+    warnings = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
+    assert warnings == [
         "a query scans all rows (user: name eq AND role eq); indexes={'user': ['name']} avoids the scan",
         "a query scans all rows (user: email contains)",
         "a query scans all rows (user: id eq OR banned eq)",

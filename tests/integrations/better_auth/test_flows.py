@@ -143,18 +143,18 @@ def route(site: Site, asked: str) -> str | None:
 async def test_flows_cover_every_route_of_every_plugin() -> None:
     """Each route also succeeds at least once: neither an error status nor a redirect with an error."""
     used: set[type[Plugin]] = set()
-    known, asked, succeeded = written(), set(), set()
+    known, requested, succeeded = written(), set(), set()
     for options, steps in FLOWS.values():
         async with AllsourceAuthAdapter.embedded() as store, opened(AllsourceDatabaseAdapter(store), options) as site:
             await steps(site)
             used |= {type(plugin) for plugin in site.auth.plugins}
             known |= {f"{method} /{'/'.join(segments)}" for method, segments, _ in site.auth._routes}
-            for request, status, _, said, _ in site.transcript:
+            for request, status, _, headers, _ in site.transcript:
                 found = route(site, request)
-                asked.add(found)
-                if status < 400 and "error=" not in said.get("location", ""):
+                requested.add(found)
+                if status < 400 and "error=" not in headers.get("location", ""):
                     succeeded.add(found)
     assert shipped() - used == set()
-    assert known - asked == set()
+    assert known - requested == set()
     assert known - succeeded == set()
     assert len(known) > 180

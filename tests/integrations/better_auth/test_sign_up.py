@@ -271,8 +271,8 @@ async def test_concurrent_sign_ups_with_one_email_get_equal_responses(store: All
     """If the application does not disclose registered emails, the response to the losers of a race does not either."""
     async with served(store, verifying) as site:
         browsers = [await site.browser() for _ in range(50)]
-        told = await asyncio.gather(*(browser.post("/sign-up/email", **ADA) for browser in browsers))
-        assert {(answer["token"], answer["user"]["email"]) for answer in told} == {(None, "ada@example.org")}
+        answers = await asyncio.gather(*(browser.post("/sign-up/email", **ADA) for browser in browsers))
+        assert {(answer["token"], answer["user"]["email"]) for answer in answers} == {(None, "ada@example.org")}
         assert len(site.sent) == 1
     assert await left(store) == [1, 1, 0]
 

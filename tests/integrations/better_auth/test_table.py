@@ -189,9 +189,9 @@ def combined() -> Iterator[list[Where]]:
 
 async def test_conditions_are_joined_from_the_left(three: Adapters) -> None:
     for where in combined():
-        said = [(clause.connector, clause.field, clause.operator, clause.value) for clause in where]
+        clauses = [(clause.connector, clause.field, clause.operator, clause.value) for clause in where]
         # Without a sort a database may give them in the order of an index.
-        assert await answer(three.ours, where) == sorted(await answer(three.sql, where)), said
+        assert await answer(three.ours, where) == sorted(await answer(three.sql, where)), clauses
 
 
 @pytest.mark.parametrize("field", ["id", "text", "note", "code", "size", "flag", "when", "ownerId"])
@@ -329,13 +329,13 @@ async def test_writes_match_the_other_adapters(fresh: Adapters, method: str) -> 
         found, theirs = await answer(fresh.ours, where), await answer(fresh.sql, where)
         expected = done(method, found, where)
         ours, sql = await outcome(fresh.ours, write, where), await outcome(fresh.sql, write, where)
-        said = [(clause.connector, clause.field, clause.operator, clause.value) for clause in where]
-        assert ours == expected, said
+        clauses = [(clause.connector, clause.field, clause.operator, clause.value) for clause in where]
+        assert ours == expected, clauses
         changed += found not in ([], REFUSED)
         if theirs == found:
             same += 1
             # After an update it looks for a row that matches still, or again, which may be none or another one.
-            assert ours[1] == sql[1], said
-            assert method == "update" or ours[0] == sql[0], said
+            assert ours[1] == sql[1], clauses
+            assert method == "update" or ours[0] == sql[0], clauses
     assert changed > 100
     assert same > 200

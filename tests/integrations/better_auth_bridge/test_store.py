@@ -117,9 +117,9 @@ async def test_revoked_session_or_deleted_user_is_none(
 async def test_impersonation_is_returned(
     sessions: AllsourceSessionStore, adapter: AllsourceAuthAdapter, signed_in: str, clock: ManualClock
 ) -> None:
-    for said, found_as in (("an-admin", "an-admin"), ("", None)):
+    for stored, found_as in (("an-admin", "an-admin"), ("", None)):
         made = await adapter.sessions.create(
-            user_id=signed_in, expires_at=clock() + timedelta(days=1), impersonated_by=said
+            user_id=signed_in, expires_at=clock() + timedelta(days=1), impersonated_by=stored
         )
         found = await sessions.fetch_session_by_token(made.token)
         assert found is not None

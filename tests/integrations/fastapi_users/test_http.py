@@ -70,7 +70,7 @@ async def log_in(client: httpx.AsyncClient, name: str = ADA["email"], password: 
     return {"Authorization": f"Bearer {reply.json()['access_token']}"}
 
 
-def said(reply: httpx.Response) -> tuple[int, Any]:
+def status_and_detail(reply: httpx.Response) -> tuple[int, Any]:
     return reply.status_code, reply.json()["detail"]
 
 
@@ -104,7 +104,7 @@ async def test_unknown_user_or_wrong_password_is_refused(client: httpx.AsyncClie
     await register(client)
     for name, password in ((ADA["email"], "another password"), ("nobody@example.org", PASSWORD), (" ", PASSWORD)):
         reply = await client.post("/auth/bearer/login", data={"username": name, "password": password})
-        assert said(reply) == (400, "LOGIN_BAD_CREDENTIALS")
+        assert status_and_detail(reply) == (400, "LOGIN_BAD_CREDENTIALS")
     assert (await client.get("/users/me")).status_code == 401
     for unknown in ("unknown", "session_" + "x" * 43, "x" * 500):
         assert (await client.get("/users/me", headers={"Authorization": f"Bearer {unknown}"})).status_code == 401
@@ -113,7 +113,7 @@ async def test_unknown_user_or_wrong_password_is_refused(client: httpx.AsyncClie
 async def test_a_second_registration_is_refused(client: httpx.AsyncClient, mail: Mail) -> None:
     await register(client)
     reply = await client.post("/auth/register", json=ADA | {"email": ADA["email"].upper()})
-    assert said(reply) == (400, "REGISTER_USER_ALREADY_EXISTS")
+    assert status_and_detail(reply) == (400, "REGISTER_USER_ALREADY_EXISTS")
     reply = await client.post("/auth/register", json=ADA | {"password": "short", "email": "b@example.org"})
     assert reply.json()["detail"]["code"] == "REGISTER_INVALID_PASSWORD"
     assert len(mail) == 1
@@ -130,14 +130,17 @@ async def test_nobody_registers_as_a_superuser(client: httpx.AsyncClient, adapte
 async def test_an_email_is_verified(client: httpx.AsyncClient, mail: Mail) -> None:
     await register(client)
     login = {"username": ADA["email"], "password": PASSWORD}
-    assert said(await client.post("/auth/cookie/login", data=login)) == (400, "LOGIN_USER_NOT_VERIFIED")
+    assert status_and_detail(await client.post("/auth/cookie/login", data=login)) == (400, "LOGIN_USER_NOT_VERIFIED")
     assert (await client.post("/auth/request-verify-token", json={"email": ADA["email"]})).status_code == 202
     subject, to, token = mail[-1]
     assert (subject, to) == ("verify", ADA["email"])
-    assert said(await client.post("/auth/verify", json={"token": token + "x"})) == (400, "VERIFY_USER_BAD_TOKEN")
+    assert status_and_detail(await client.post("/auth/verify", json={"token": token + "x"})) == (
+        400,
+        "VERIFY_USER_BAD_TOKEN",
+    )
     assert (await client.post("/auth/verify", json={"token": token})).json()["is_verified"] is True
     reply = await client.post("/auth/verify", json={"token": token})
-    assert said(reply) == (400, "VERIFY_USER_ALREADY_VERIFIED")
+    assert status_and_detail(reply) == (400, "VERIFY_USER_ALREADY_VERIFIED")
     assert (await client.post("/auth/cookie/login", data=login)).status_code == 204
     assert (await client.get("/users/me")).json()["is_verified"] is True  # by the cookie
     assert (await client.post("/auth/cookie/logout")).status_code == 204
@@ -151,7 +154,7 @@ async def test_verification_applies_to_the_email_it_was_sent_to(client: httpx.As
     token = mail[-1][2]
     changed = await client.patch("/users/me", headers=headers, json={"email": email("Grace")})
     assert changed.json()["email"] == email("Grace")
-    assert said(await client.post("/auth/verify", json={"token": token})) == (400, "VERIFY_USER_BAD_TOKEN")
+    assert status_and_detail(await client.post("/auth/verify", json={"token": token})) == (400, "VERIFY_USER_BAD_TOKEN")
 
 
 async def test_a_password_is_reset_once(client: httpx.AsyncClient, mail: Mail) -> None:
@@ -164,10 +167,10 @@ async def test_a_password_is_reset_once(client: httpx.AsyncClient, mail: Mail) -
     new = f"another password {CANARY}"
     assert (await client.post("/auth/reset-password", json={"token": token, "password": new})).status_code == 200
     reply = await client.post("/auth/reset-password", json={"token": token, "password": PASSWORD})
-    assert said(reply) == (400, "RESET_PASSWORD_BAD_TOKEN")
+    assert status_and_detail(reply) == (400, "RESET_PASSWORD_BAD_TOKEN")
     await log_in(client, password=new)
     reply = await client.post("/auth/bearer/login", data={"username": ADA["email"], "password": PASSWORD})
-    assert said(reply) == (400, "LOGIN_BAD_CREDENTIALS")
+    assert status_and_detail(reply) == (400, "LOGIN_BAD_CREDENTIALS")
 
 
 async def test_one_of_200_resets_with_one_token_succeeds(client: httpx.AsyncClient, mail: Mail) -> None:
@@ -181,7 +184,9 @@ async def test_one_of_200_resets_with_one_token_succeeds(client: httpx.AsyncClie
     replies = await asyncio.gather(*map(reset, range(200)))
     won = [number for number, reply in enumerate(replies) if reply.status_code == 200]
     assert len(won) == 1
-    assert {said(reply) for reply in replies if reply.status_code != 200} == {(400, "RESET_PASSWORD_BAD_TOKEN")}
+    assert {status_and_detail(reply) for reply in replies if reply.status_code != 200} == {
+        (400, "RESET_PASSWORD_BAD_TOKEN")
+    }
     await log_in(client, password=f"new password {won[0]}")
 
 
@@ -192,7 +197,7 @@ async def test_user_changes_its_own_fields(client: httpx.AsyncClient) -> None:
     reply = await client.patch("/users/me", headers=headers, json={"first_name": "A.", "is_superuser": True})
     assert reply.json() == made | {"first_name": "A."}
     reply = await client.patch("/users/me", headers=headers, json={"email": email("Grace").upper()})
-    assert said(reply) == (400, "UPDATE_USER_EMAIL_ALREADY_EXISTS")
+    assert status_and_detail(reply) == (400, "UPDATE_USER_EMAIL_ALREADY_EXISTS")
     changes = {"email": email("Countess"), "password": "one more password"}
     reply = await client.patch("/users/me", headers=headers, json=changes)
     assert reply.json()["email"] == email("Countess")
@@ -217,7 +222,7 @@ async def test_superuser_manages_other_users(
     assert (await client.patch(theirs, headers=headers, json={"is_active": False})).json()["is_active"] is False
     assert (await client.get("/users/me", headers=hers)).status_code == 401
     login = {"username": email("Grace"), "password": PASSWORD}
-    assert said(await client.post("/auth/bearer/login", data=login)) == (400, "LOGIN_BAD_CREDENTIALS")
+    assert status_and_detail(await client.post("/auth/bearer/login", data=login)) == (400, "LOGIN_BAD_CREDENTIALS")
     assert (await client.post("/auth/forgot-password", json={"email": email("Grace")})).status_code == 202
     assert [subject for subject, _, _ in mail] == ["welcome", "welcome"]
 
@@ -317,13 +322,13 @@ async def test_register_and_log_in_by_oauth(
         )
     assert mail == [("welcome", "ada.private@example.org", "")]
     assert (await adapter.users.list()).total == 1
-    assert said(await callback(client, "/auth/service", "ghost")) == (400, "OAUTH_NOT_AVAILABLE_EMAIL")
+    assert status_and_detail(await callback(client, "/auth/service", "ghost")) == (400, "OAUTH_NOT_AVAILABLE_EMAIL")
     assert not (await adapter.check()).findings
 
 
 async def test_taken_email_does_not_log_in_by_oauth(client: httpx.AsyncClient) -> None:
     await register(client, email="Ada.Private@example.org")
-    assert said(await callback(client, "/auth/service", "ada")) == (400, "OAUTH_USER_ALREADY_EXISTS")
+    assert status_and_detail(await callback(client, "/auth/service", "ada")) == (400, "OAUTH_USER_ALREADY_EXISTS")
 
 
 async def test_an_account_is_linked_to_one_user(client: httpx.AsyncClient) -> None:
@@ -336,7 +341,7 @@ async def test_an_account_is_linked_to_one_user(client: httpx.AsyncClient) -> No
     await register(client, email=email("Grace"))
     hers = await log_in(client, email("Grace"))
     reply = await callback(client, "/auth/associate/service", "ada", hers)
-    assert said(reply) == (400, "OAUTH_USER_ALREADY_EXISTS")
+    assert status_and_detail(reply) == (400, "OAUTH_USER_ALREADY_EXISTS")
     reply = await callback(client, "/auth/service", "ada")
     me = await client.get("/users/me", headers={"Authorization": f"Bearer {reply.json()['access_token']}"})
     assert me.json()["email"] == ADA["email"]
@@ -351,7 +356,7 @@ async def test_one_of_200_registrations_gets_the_email(
     replies = await asyncio.gather(*(client.post("/auth/register", json=ADA) for _ in range(200)))
     won = [reply for reply in replies if reply.status_code == 201]
     assert len(won) == 1
-    refused = [said(reply) for reply in replies if reply.status_code != 201]
+    refused = [status_and_detail(reply) for reply in replies if reply.status_code != 201]
     assert refused == [(400, "REGISTER_USER_ALREADY_EXISTS")] * 199
     assert [user.id async for user in adapter.users.scan()] == [won[0].json()["id"]]
     assert [account.user_id async for account in adapter.accounts.scan()] == [won[0].json()["id"]]
@@ -411,7 +416,7 @@ async def test_unavailable_store_is_a_503(failure: Exception, answer: tuple[int,
             headers = await log_in(client)
             store.failure = failure
             reply = await client.get("/users/me", headers=headers)
-            assert said(reply) == answer
+            assert status_and_detail(reply) == answer
             assert reply.headers.get("Retry-After") == retry_after
             store.failure = None
             assert (await client.get("/users/me", headers=headers)).status_code == 200
@@ -433,7 +438,7 @@ async def test_invalid_value_is_a_422(client: httpx.AsyncClient) -> None:
     headers = await log_in(client)
     content = b'{"first_name": "\\ud800"}'
     reply = await client.patch("/users/me", headers={**headers, "Content-Type": "application/json"}, content=content)
-    assert said(reply) == (422, "INVALID_INPUT")
+    assert status_and_detail(reply) == (422, "INVALID_INPUT")
     assert (await client.get("/users/me", headers=headers)).json() == made
 
 
@@ -453,4 +458,4 @@ async def test_concurrently_deleted_user_is_a_404(adapter: AllsourceAuthAdapter,
 
         adapter.users.get = get  # type: ignore[method-assign]
         reply = await client.patch(f"/users/{grace['id']}", headers=headers, json={"first_name": "G."})
-        assert said(reply) == (404, "USER_GONE")
+        assert status_and_detail(reply) == (404, "USER_GONE")

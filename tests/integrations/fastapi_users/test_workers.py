@@ -55,8 +55,8 @@ async def workers(environment: Mapping[str, str]) -> AsyncIterator[str]:
     finally:
         if child.returncode is None:
             child.terminate()
-        said, _ = await child.communicate()
-        assert b"Traceback" not in said, said.decode()
+        output, _ = await child.communicate()
+        assert b"Traceback" not in output, output.decode()
 
 
 async def _listening(child: Process, port: int) -> None:

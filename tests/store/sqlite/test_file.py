@@ -8,7 +8,7 @@ import shutil
 import sqlite3
 import threading
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -16,34 +16,11 @@ from typing import Any
 import pytest
 
 from allsource_auth.errors import InvalidInput, Storage
-from allsource_auth.store.base import NewEvent
 from allsource_auth.store.sqlite import file as sqlite_file
 from allsource_auth.store.sqlite.file import APPLICATION_ID, FILE_FORMAT
 from allsource_auth.store.sqlite.log import SqliteLog
 from allsource_auth.store.sqlite.store import SqliteStore
-
-CANARY = "hunter2-canary"
-
-
-def event(stream: str = "s", *, guard: int | None = None, payload: str = f'"{CANARY}"') -> NewEvent:
-    return NewEvent(type="auth.user.updated", stream=stream, payload=payload.encode(), metadata=b"", guard=guard)
-
-
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "events.db"
-
-
-@pytest.fixture
-async def store(path: Path) -> AsyncIterator[SqliteStore]:
-    store = SqliteStore(SqliteLog(path, busy_timeout=0.05))
-    yield store
-    await store.close()
-
-
-def files(folder: Path) -> dict[str, bytes]:
-    """The contents of a directory, without the shared memory of SQLite, which has locks but no content."""
-    return {entry.name: entry.read_bytes() for entry in folder.iterdir() if not entry.name.endswith("-shm")}
+from tests.store.sqlite.files import CANARY, event, files
 
 
 async def refused(path: Path, reason: str, **options: Any) -> Storage:

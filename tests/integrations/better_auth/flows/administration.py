@@ -138,9 +138,9 @@ async def api_key(site: Site) -> None:
     server = {"userId": ada_id, "rateLimitEnabled": False}
     limited = await plugin.create_api_key(ctx, remaining=2, permissions={"a": ["b"]}, **server)
     refilled = await plugin.create_api_key(ctx, remaining=0, refillAmount=3, refillInterval=1, **server)
-    said = [await plugin.verify_api_key(ctx, key=limited["key"], permissions={"a": ["b"]}) for _ in range(3)]
-    said += [await plugin.verify_api_key(ctx, key=key) for key in (refilled["key"], refilled["key"], "unknown")]
-    note(site, "verify_api_key", said)
+    results = [await plugin.verify_api_key(ctx, key=limited["key"], permissions={"a": ["b"]}) for _ in range(3)]
+    results += [await plugin.verify_api_key(ctx, key=key) for key in (refilled["key"], refilled["key"], "unknown")]
+    note(site, "verify_api_key", results)
     await ada.post("/api-key/update", keyId=made["id"], enabled=False)
     await ada.post("/api-key/delete", keyId=made["id"])
     await ada.get("/api-key/list")

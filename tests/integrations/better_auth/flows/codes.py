@@ -346,7 +346,7 @@ async def _linked(site: Site, guest: Browser) -> None:
 
 
 def _moved(site: Site) -> Any:
-    """What belonged to the guest goes to the account."""
+    """Return a callback that copies the guest's theme to the new user."""
 
     async def move(given: dict[str, Any]) -> None:
         guest, person = given["anonymous_user"]["user"], given["new_user"]["user"]

@@ -219,7 +219,7 @@ async def address_confirmed_twice(site: Site) -> None:
     }
 )
 async def password_later(site: Site) -> None:
-    """Whoever came without a password gets one, in three ways; and an address that nobody proved is changed at once."""
+    """Three ways to set the first password of a user. An unverified email is changed without a confirmation."""
     for name in ("ada", "bob"):
         person = await site.browser()
         await person.post("/sign-in/magic-link", email=f"{name}@example.org", name=name.title())
@@ -381,7 +381,7 @@ async def hooks(site: Site) -> None:
 
 
 async def _kept_elsewhere(site: Site, *, impersonating: bool = True) -> None:
-    """Some of what is kept is kept in another store, where the flow's options have one."""
+    """Use sessions and verifications, which the flow's options may keep in a secondary storage."""
     ada, root = await site.browser(), await site.browser()
     await ada.post("/sign-in/magic-link", email="ada@example.org", name="Ada")
     token = site.sent[-1]["token"]

@@ -20,12 +20,12 @@ GRANT = "urn:ietf:params:oauth:grant-type:device_code"
 
 
 def _user_code() -> str:
-    """One that can be told from a word, and read aloud."""
+    """Return a user code that begins with ``A7`` and contains neither 0 nor 1."""
     return f"A7{secrets.token_hex(3).upper()}".replace("0", "G").replace("1", "H")
 
 
 def _now_and_then() -> Any:
-    """Codes of which the second is the first again."""
+    """Return a generator of user codes whose second code repeats the first."""
     made: list[str] = []
 
     def make() -> str:
@@ -36,7 +36,7 @@ def _now_and_then() -> Any:
 
 
 async def _later(site: Site, code: str) -> None:
-    """Five seconds later."""
+    """Simulate that the polling interval of a device code is over."""
     await put(site, "deviceCode", "deviceCode", code, lastPolledAt=None)
 
 

@@ -21,7 +21,7 @@ NAVIGATION = {"accept": "text/html"}
 async def _leave(
     browser: Browser, method: str, expect: int, /, headers: dict[str, str] | None = None, **given: Any
 ) -> str:
-    """Ask for the end of the session; where that leads to."""
+    """Send a logout request. Return the location of the redirect, or an empty string."""
     name = "params" if method == "GET" else "data"
     answer = await browser.ask(method, "/oauth2/end-session", headers=headers or {}, **{name: given})
     assert answer.status_code == expect, (given, answer.status_code, answer.text)
@@ -45,7 +45,7 @@ async def oauth_logout(site: Site) -> None:
     await ada.sign_up("ada")
 
     async def enter(browser: Browser) -> dict[str, Any]:
-        """Sign in here, and in the program."""
+        """Sign in to the application, then to the client."""
         await browser.post("/sign-in/email", email="ada@example.org", password=PASSWORD)
         return await program.tokens(browser, scope="openid email")
 
@@ -93,7 +93,7 @@ async def oauth_logout(site: Site) -> None:
     await phone.post("/oauth2/end-session/confirm", 400, action="confirm")
     await _leave(nobody, "GET", 400)
     await _leave(nobody, "GET", 200, NAVIGATION)
-    # The program is told of every other end, too.
+    # The client is also notified of sessions that end in another way.
     tokens = await enter(phone)
     await phone.post("/sign-out")
     assert not await program.introspect(tokens["access_token"])

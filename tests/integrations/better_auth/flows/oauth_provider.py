@@ -145,7 +145,7 @@ async def oauth_provider(site: Site) -> None:
 
 
 def _more(given: dict[str, Any]) -> bool:
-    """Whether somebody has to choose something before a program is let in."""
+    """Whether the user must select an organization after signing in."""
     return "profile" in given["scopes"]
 
 
@@ -167,7 +167,7 @@ def _more(given: dict[str, Any]) -> bool:
     }
 )
 async def oauth_pages(site: Site) -> None:
-    """The pages on the way: who is it, which account, what may the program see."""
+    """The pages of an authorization: sign-in, selection of the account, consent."""
     ada, person = await site.browser(), await site.browser()
     await ada.sign_up("ada")
     program = Program(await site.browser(), await _client(ada))
@@ -239,7 +239,7 @@ POSSESSED = ec.generate_private_key(ec.SECP256R1())
 
 
 def _proof(path: str, number: int, access_token: str | None = None) -> dict[str, str]:
-    """A proof that whoever asks has a key."""
+    """The header with a DPoP proof: the sender of the request has the private key."""
     jwk = json.loads(ECAlgorithm.to_jwk(POSSESSED.public_key()))
     claims = {"htm": "POST", "htu": f"{BASE}/api/auth{path}", "jti": f"proof {number}", "iat": int(time.time())}
     if access_token is not None:
@@ -274,7 +274,7 @@ def _proof(path: str, number: int, access_token: str | None = None) -> dict[str,
     }
 )
 async def oauth_resources(site: Site) -> None:
-    """What the tokens are for: resources with rules of their own, and programs that may ask for them."""
+    """Resources with rules of their own, and clients that may request tokens for them."""
     ada = await site.browser()
     await ada.sign_up("ada")
     provider = site.auth.plugins[1]
@@ -388,7 +388,7 @@ async def oauth_resources(site: Site) -> None:
 
 
 async def _by_reference(given: dict[str, Any]) -> dict[str, Any] | None:
-    """A request that the program has left here before."""
+    """Resolve the URI of a pushed authorization request."""
     if given["requestUri"] != "urn:request:1":
         return None
     return Program.asking(_Named(given["clientId"]), scope="openid")
@@ -425,7 +425,7 @@ class _Named(Program):
     }
 )
 async def oauth_without_signing(site: Site) -> None:
-    """No keys: tokens are looked up, and what a program learns about people is signed with its secret."""
+    """Without signing keys: access tokens are opaque, and ID tokens are signed with the secret of the client."""
     ada, bob, nobody = await site.browser(), await site.browser(), await site.browser()
     await ada.sign_up("ada")
     await bob.sign_up("bob")

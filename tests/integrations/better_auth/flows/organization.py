@@ -113,12 +113,12 @@ async def organization(site: Site) -> None:
 
 
 def _hooks(site: Site) -> dict[str, Any]:
-    """What an application adds to rows, and what it wants to hear of."""
+    """Hooks that add fields to rows, and hooks that record their calls in ``site.sent``."""
 
-    def tell(name: str) -> Any:
+    def record(name: str) -> Any:
         return lambda given, *more: site.sent.append({"hook": name, "about": sorted(given)})
 
-    told = (
+    names = (
         "add_member",
         "accept_invitation",
         "create_team",
@@ -131,7 +131,7 @@ def _hooks(site: Site) -> dict[str, Any]:
         "before_create_invitation": lambda given: {"data": {"note": "Welcome"}},
         "before_update_member_role": lambda given: {"data": {"role": given["newRole"]}},
         "before_update_team": lambda given: {"data": {**given["updates"], "color": "red"}},
-    } | {f"after_{name}": tell(name) for name in told}
+    } | {f"after_{name}": record(name) for name in names}
 
 
 @flow(

@@ -58,12 +58,12 @@ def jwks() -> dict[str, Any]:
 
 
 def identity_provider(*, expires_in: int | None = None) -> httpx.AsyncClient:
-    """Somebody who signs people in: whoever comes with the code of a person is that person.
+    """An HTTP client that answers as an identity provider. The authorization code is the name of one of `PEOPLE`.
 
-    With ``expires_in`` it gives tokens that end, and tokens for further ones.
+    With ``expires_in`` its access tokens expire, and it issues refresh tokens.
     """
     given: Counter[str] = Counter()
-    heard: list[str] = []
+    logouts: list[str] = []
 
     def tokens(form: dict[str, list[str]]) -> httpx.Response:
         refreshing = form["grant_type"] == ["refresh_token"]
@@ -96,11 +96,11 @@ def identity_provider(*, expires_in: int | None = None) -> httpx.AsyncClient:
             return httpx.Response(200, json=jwks())
         if path == "/.well-known/openid-configuration":
             return httpx.Response(200, json=DISCOVERED)
-        if path == "/logged-out":  # an application that is told who has left
-            heard.append(request.content.decode())
-            return httpx.Response(200 if len(heard) == 1 else 503)
-        if path.startswith("/range/"):  # passwords that are known, by the first digits of their hashes
-            known = hashlib.sha1(b"password1234").hexdigest().upper()  # what the service speaks
+        if path == "/logged-out":  # back-channel logout of a client
+            logouts.append(request.content.decode())
+            return httpx.Response(200 if len(logouts) == 1 else 503)
+        if path.startswith("/range/"):  # leaked passwords by the prefix of their hash
+            known = hashlib.sha1(b"password1234").hexdigest().upper()  # the service uses SHA-1
             return httpx.Response(200, text=f"{known[5:]}:42\r\n" if path.endswith(known[:5]) else "")
         if "turnstile" in path or "challenges" in host:
             return httpx.Response(200, json={"success": "good" in request.content.decode()})

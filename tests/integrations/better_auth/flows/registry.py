@@ -49,6 +49,6 @@ async def put(site: Site, model: str, field: str, value: Any, **changes: Any) ->
     assert await site.auth.adapter.update(model, [where(field, value)], changes) is not None
 
 
-def note(site: Site, name: str, said: Any) -> None:
+def note(site: Site, name: str, result: Any) -> None:
     """Add the result of a function without a route to the transcript."""
-    site.transcript.append((name, 0, json.loads(json.dumps(said, default=str)), {}, []))
+    site.transcript.append((name, 0, json.loads(json.dumps(result, default=str)), {}, []))

@@ -88,6 +88,6 @@ async def as_server(site: Site, browser: Browser, function: Any, *arguments: Any
         body=dump_json(body),
     )
     answer = await function(Ctx(auth=site.auth, request=request), *arguments)
-    said = answer.body if isinstance(answer, AuthResponse) else answer
-    note(site, function.__name__, said)
-    return said
+    result = answer.body if isinstance(answer, AuthResponse) else answer
+    note(site, function.__name__, result)
+    return result

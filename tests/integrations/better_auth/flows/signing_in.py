@@ -53,7 +53,7 @@ async def username(site: Site) -> None:
     }
 )
 async def username_of_another_way_in(site: Site) -> None:
-    """A name that is chosen where the plugin does not look itself."""
+    """A username that is set through the routes of other plugins."""
     ada, bob = await site.browser(), await site.browser()
 
     async def come(browser: Browser, who: str, expect: int = 200, /, **more: Any) -> None:
@@ -74,7 +74,7 @@ async def username_of_another_way_in(site: Site) -> None:
 
 
 def _totp(uri: str) -> str:
-    """The code of this half minute."""
+    """Return the TOTP code of the current 30 seconds."""
     key = base64.b32decode(
         parse_qs(urlsplit(uri).query)["secret"][0] + "======"[: -len(parse_qs(urlsplit(uri).query)["secret"][0]) % 8]
     )

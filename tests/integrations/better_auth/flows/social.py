@@ -85,7 +85,7 @@ def _generic(site: Site, *plugins: Any, expires_in: int | None = None, **options
 
 
 async def _signed_in(browser: Browser, who: str, expect: str = "/home", **given: Any) -> httpx.Response:
-    """Go to the identity provider, and come back as somebody; where that leads."""
+    """Sign in at the identity provider as ``who``. Return the redirect of the callback."""
     start = await browser.post("/sign-in/social", provider="idp", callbackURL="/home", **given)
     return await _back(browser, start["url"], who, expect)
 
@@ -120,8 +120,8 @@ async def _refreshed(site: Site) -> None:
     assert answer.headers["location"].endswith("/home")
     await octo.ask("POST", "/callback/idp", data=form)
     account = {"accountId": (await octo.get("/list-accounts"))[0]["id"]}
-    said = [await octo.post("/get-access-token", **account) for _ in range(2)]
-    assert [one["accessToken"] for one in said] == ["one-2", "one-3"]
+    answers = [await octo.post("/get-access-token", **account) for _ in range(2)]
+    assert [one["accessToken"] for one in answers] == ["one-2", "one-3"]
     assert (await octo.post("/refresh-token", **account))["accessToken"] == "one-4"
     await octo.get("/account-info", **account)
     await octo.get("/list-accounts")
@@ -159,7 +159,7 @@ async def tokens_encrypted(site: Site) -> None:
     }
 )
 async def addresses_of_before(site: Site) -> None:
-    """The routes and the choice of accounts that older clients know."""
+    """Routes and parameters for older clients."""
     octo, ada = await site.browser(), await site.browser()
     for method, name in (("GET", "params"), ("POST", "data")):
         start = await octo.post("/sign-in/oauth2", providerId="idp", callbackURL="/home")
@@ -303,10 +303,10 @@ async def oauth_popup(site: Site) -> None:
     asked = {"provider": "idp", "popupOrigin": BASE, "popupNonce": "n" * 32, "callbackURL": "/home"}
     await octo.get("/oauth-popup/start", 403, **asked | {"popupOrigin": "https://evil.example.org"})
     await octo.get("/oauth-popup/start", **asked | {"provider": "unknown"})
-    for code, said in (("one", "token"), ("nobody", "error"), ("one", "token")):
+    for code, member in (("one", "token"), ("nobody", "error"), ("one", "token")):
         start = await octo.get("/oauth-popup/start", 302, **asked, additionalData='{"from": "popup", "link": {}}')
         page = await octo.get("/callback/idp", state=query(start.headers["location"])["state"], code=code)
-        assert f'"{said}"' in page.text
+        assert f'"{member}"' in page.text
     await octo.get("/get-session")
     await octo.get("/list-accounts")
 
@@ -318,11 +318,11 @@ async def oauth_popup(site: Site) -> None:
     )
 )
 async def oauth_proxy(site: Site) -> None:
-    """The application is both: the one in production that the identity provider knows, and the one that was asked."""
+    """One application has both roles: the production site of the redirect URI, and the site that the user visits."""
     octo, ada = await site.browser(), await site.browser()
 
     async def through(browser: Browser, url: str, who: str) -> str:
-        """Come back to the one in production; where it sends the browser on to."""
+        """Send the callback to the production site. Return the path that it redirects to."""
         browser.client.cookies.delete("better-auth.state")
         answer = await browser.get("/callback/idp", 302, state=query(url)["state"], code=who)
         return str(answer.headers["location"]).removeprefix(f"{BASE}/api/auth")

@@ -23,7 +23,7 @@ async def _public(*host: Any) -> list[str]:
 async def _signed_in(
     browser: Browser, who: str, expect: str = "/home", *, at: str = "/sso/callback", **given: Any
 ) -> None:
-    """Go to the identity provider, and come back as somebody, to where ``expect`` says."""
+    """Sign in at the identity provider as ``who``. Asserts that the redirect leads to ``expect``."""
     start = await browser.post("/sign-in/sso", callbackURL="/home", errorCallbackURL="/oops", **given)
     answer = await browser.get(at, 302, state=query(start["url"])["state"], code=who)
     assert answer.headers["location"].removeprefix(BASE).startswith(expect), answer.headers["location"]
@@ -76,7 +76,7 @@ async def sso(site: Site) -> None:
 
 
 def _texts(site: Site) -> Any:
-    """The text records of a domain: what the flow has put among the letters."""
+    """Return a resolver of TXT records. A flow adds the records of a domain to ``site.sent``."""
 
     def resolve(name: str) -> list[str]:
         return [one["text"] for one in site.sent if one.get("at") == name]
@@ -188,7 +188,7 @@ async def sso_with_proven_domains(site: Site) -> None:
 
 
 async def _resolve(given: dict[str, Any], tools: dict[str, Any]) -> dict[str, Any]:
-    """Whom somebody is: the user of that name, whatever the address."""
+    """Link an account to the user with the same name, whatever its email."""
     name = given["providerUser"]["name"]
     if name == "Carl":
         return {"action": "reject", "code": "not_welcome", "message": "Not Carl"}

@@ -183,7 +183,8 @@ async def test_error_names_the_connect_timeout(options: dict[str, Any]) -> None:
 
 
 async def test_timeouts_of_the_callers_client_apply_by_default() -> None:
-    async with answering(silent) as server, httpx.AsyncClient(timeout=0.2) as client:
+    limits = httpx.Timeout(30, read=0.2)  # so that a slow machine connects in time
+    async with answering(silent) as server, httpx.AsyncClient(timeout=limits) as client:
         store = AllsourceStore(server.url, http_client=client)
         with pytest.raises(Http) as caught:
             await store.latest(STREAM)
@@ -214,5 +215,5 @@ async def test_http_libraries_log_no_token_and_no_key(newer: Local, caplog: pyte
     user = await adapter.users.create(email=f"{CANARY}@example.org")
     session = await adapter.sessions.create(user_id=user.id, expires_at=START, token=token("a"))
     assert await adapter.sessions.get(session.token) == session
-    told = [record.getMessage() for record in caplog.records if record.name.startswith("http")]
-    assert not any(CANARY in line or "auth-session" in line for line in told)
+    messages = [record.getMessage() for record in caplog.records if record.name.startswith("http")]
+    assert not any(CANARY in line or "auth-session" in line for line in messages)
