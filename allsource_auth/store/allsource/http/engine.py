@@ -179,7 +179,12 @@ class AsyncioEngine:
                 left = ends_at - loop.time()
                 if left <= 0:
                     raise TimedOut("total", timeouts.total, unsent=True)
-                connection = await pool.connect(min(timeouts.connect, left))
+                try:
+                    connection = await pool.connect(min(timeouts.connect, left))
+                except TimedOut:
+                    if left > timeouts.connect:
+                        raise
+                    raise TimedOut("total", timeouts.total, unsent=True) from None
             try:
                 await connection.send(method, message, read=timeouts.read, total=timeouts.total, ends_at=ends_at)
             except Broken as failure:
