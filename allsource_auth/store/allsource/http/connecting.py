@@ -11,7 +11,7 @@ import ssl
 from collections.abc import Callable
 
 from allsource_auth.store.allsource.http.connection import Connection
-from allsource_auth.store.allsource.http.failures import ConnectFailed, TimedOut
+from allsource_auth.store.allsource.http.failures import ConnectFailed, TimedOut, client_certificate_problem
 from allsource_auth.store.allsource.http.origin import Origin
 
 __all__ = ["open_connection"]
@@ -133,10 +133,9 @@ def explain(error: Exception) -> str:
     if isinstance(error, ssl.SSLCertVerificationError):
         return _certificate_reason(error)
     if isinstance(error, ssl.SSLError):
-        reason = error.reason or ""
-        if "CERTIFICATE_REQUIRED" in reason or "HANDSHAKE_FAILURE" in reason:
+        if "HANDSHAKE_FAILURE" in (error.reason or ""):
             return "TLS could not be negotiated; does the server require a client certificate?"
-        return "TLS could not be negotiated"
+        return client_certificate_problem(error) or "TLS could not be negotiated"
     if isinstance(error, ssl.CertificateError):
         return "its TLS certificate is for another name"
     if isinstance(error, socket.gaierror | UnicodeError):

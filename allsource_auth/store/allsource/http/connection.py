@@ -6,12 +6,18 @@ import asyncio
 import contextlib
 import select
 import socket
-import ssl
 from collections.abc import Callable
 from math import inf
 from typing import Any, cast
 
-from allsource_auth.store.allsource.http.failures import BadReply, Broken, ConnectFailed, Failure, TimedOut
+from allsource_auth.store.allsource.http.failures import (
+    BadReply,
+    Broken,
+    ConnectFailed,
+    Failure,
+    TimedOut,
+    client_certificate_problem,
+)
 from allsource_auth.store.allsource.http.parsing import Malformed, ReplyParser
 
 __all__ = ["MAX_BODY", "MAX_HEAD", "Connection"]
@@ -298,12 +304,9 @@ class Connection(asyncio.Protocol):
         return False  # the transport closes itself
 
     def connection_lost(self, exc: Exception | None) -> None:
-        if isinstance(exc, ssl.SSLError) and "CERTIFICATE_REQUIRED" in (exc.reason or ""):
-            failure: Failure = ConnectFailed(
-                "the server requires a client certificate; see Tls(client_cert=, client_key=)"
-            )
-        else:
-            failure = Broken(unanswered=not self._received, by_error=exc is not None)
+        failure: Failure = Broken(unanswered=not self._received, by_error=exc is not None)
+        if not self.used and (problem := client_certificate_problem(exc)) is not None:
+            failure = ConnectFailed(problem)
         self._end(failure)
         self._lost(self)
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-__all__ = ["BadReply", "Broken", "ConnectFailed", "Failure", "PoolClosed", "TimedOut"]
+import ssl
+
+__all__ = ["BadReply", "Broken", "ConnectFailed", "Failure", "PoolClosed", "TimedOut", "client_certificate_problem"]
 
 
 class Failure(Exception):
@@ -55,3 +57,18 @@ class PoolClosed(Failure):
     """The pool was closed before the request was sent."""
 
     unsent = True
+
+
+def client_certificate_problem(error: BaseException | None) -> str | None:
+    """What is wrong with the client certificate, if the server has ended the TLS handshake for that reason.
+
+    With TLS 1.3 the client has completed the handshake and sent a request by then, which the server has not processed.
+    """
+    reason = error.reason or "" if isinstance(error, ssl.SSLError) else ""
+    if "ALERT" not in reason:
+        return None
+    if "CERTIFICATE_REQUIRED" in reason:
+        return "the server requires a client certificate; see Tls(client_cert=, client_key=)"
+    if "CERTIFICATE" in reason or "UNKNOWN_CA" in reason:
+        return "the server does not accept the client certificate"
+    return None

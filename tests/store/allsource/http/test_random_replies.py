@@ -14,7 +14,7 @@ from allsource_auth import AllsourceAuthError, AllsourceStore, Api, Http, Json, 
 from allsource_auth.store.allsource import client as allsource_client
 from allsource_auth.store.allsource.http import Reply
 from allsource_auth.store.allsource.http.parsing import H11Parser, HttptoolsParser, Malformed, ReplyParser
-from tests.store.allsource.http.clients import client_of, get, post, reply
+from tests.store.allsource.http.clients import client_of, get, pool_of, post, reply
 from tests.store.allsource.local import Pauses
 from tests.store.allsource.raw_server import PAGE, RIGHT, Peer, Server, scripted
 from tests.support.exploring import size
@@ -122,6 +122,8 @@ def test_random_reply_is_an_answer_or_an_error(parser: type[ReplyParser]) -> Non
                 else:
                     assert 200 <= found.status <= 999
                     assert len(found.body) <= len(raw)
+                while pool_of(client).open:  # the server closes the connection
+                    await asyncio.sleep(0)
                 replies.raw, replies.cuts = reply(b"right", b"connection: close"), []
                 assert (await call(client)).body == b"right"
 
