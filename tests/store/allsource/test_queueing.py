@@ -129,7 +129,7 @@ async def test_hanging_query_service_leaves_writes_alone(newer: Local) -> None:
 async def test_appends_leave_a_quarter_of_the_slots_to_reads(newer: Local, proxy: FaultProxy) -> None:
     await create_users(newer, 4)
     adapter = adapter_through(proxy, newer, max_in_flight=8)
-    await adapter.users.get("u0")
+    await adapter.users.create()
     gate = Gate(proxy)
     writes = started(*(adapter.users.create() for _ in range(40)))
     await proxy.held(6)
