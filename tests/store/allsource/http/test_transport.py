@@ -384,6 +384,28 @@ async def test_upload_stops_when_the_server_refuses_it(late_body: bool) -> None:
         assert server.connections == 2
 
 
+async def test_upload_that_makes_its_next_part_stops_when_the_server_refuses_it() -> None:
+    """The connection is not used again, because the request on it is incomplete."""
+
+    async def body() -> AsyncIterator[bytes]:
+        yield b"first"
+        await until(lambda: any(connection.parser.status for connection in face.pool._open))
+        yield b"second"
+
+    async def script(peer: Peer) -> None:
+        await peer.request()
+        if peer.number == 1:
+            await anext(body_parts(peer))
+            await peer.send(reply(b"no", status=b"403 Forbidden"))
+            assert await peer.ended() == b"\r\n"  # the end of the first part
+        await peer.send(reply(b"next"))
+
+    async with scripted(script) as server, face_of(server.url) as face:
+        assert (await face.http.post("/", content=body())).text == "no"
+        assert (await face.http.get("/")).text == "next"
+        assert server.connections == 2
+
+
 async def test_upload_that_waits_for_room_stops_when_the_server_refuses_it() -> None:
     async def script(peer: Peer) -> None:
         await peer.request()
