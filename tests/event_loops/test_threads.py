@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 import threading
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -18,6 +19,9 @@ from allsource_auth.store.base import Acknowledged
 T = TypeVar("T")
 
 THREADS = 4
+
+READS = 4000
+"""Reads of each thread. Two threads that use the same cursor crash the process within a few thousand."""
 
 
 def in_threads(calls: list[Coroutine[Any, Any, T]]) -> list[T]:
@@ -153,13 +157,25 @@ def test_a_loop_that_went_on_after_a_cancelled_append_drops_no_append_of_the_nex
     asyncio.run(store.close())
 
 
-def test_concurrent_reads_of_two_loops_are_right_or_refused(tmp_path: Path) -> None:
+@pytest.fixture
+def frequent_switches() -> Iterator[None]:
+    """Let the interpreter switch between threads as often as it can."""
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    yield
+    sys.setswitchinterval(before)
+
+
+@pytest.mark.usefixtures("frequent_switches")
+def test_concurrent_reads_of_several_loops_are_right_or_refused(tmp_path: Path) -> None:
     store = SqliteStore(SqliteLog(tmp_path / "events.db"))
     asyncio.run(store.append([event(stream) for stream in "abbcccdddd"]))
     outcomes: list[str] = []
+    all_started = threading.Barrier(THREADS, timeout=60)
 
     async def read(stream: str, version: int) -> None:
-        for _ in range(300):
+        all_started.wait()
+        for _ in range(READS):
             try:
                 latest = await store.latest(stream)
             except WrongLoop:
@@ -170,6 +186,6 @@ def test_concurrent_reads_of_two_loops_are_right_or_refused(tmp_path: Path) -> N
                 outcomes.append("right")
 
     in_threads([read(stream, version) for version, stream in enumerate("abcd", 1)])
-    assert len(outcomes) == 4 * 300
+    assert len(outcomes) == THREADS * READS
     assert "right" in outcomes
     asyncio.run(store.close())

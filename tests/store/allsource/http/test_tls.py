@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import datetime
+import gc
 import socket
 import ssl
 import threading
@@ -70,6 +71,30 @@ async def test_given_authority_is_trusted(ca: trustme.CA, trusting: Tls) -> None
         store = AllsourceStore(server.url, tls=trusting)
         assert (await store.latest(STREAM)).event is None
         await store.close()
+
+
+def test_tls_connections_of_a_closed_loop_are_discarded_silently(ca: trustme.CA, ca_file: Path) -> None:
+    loop, stop = asyncio.new_event_loop(), asyncio.Event()  # of the server, which runs in another thread
+    urls: list[str] = []
+    started = threading.Event()
+
+    async def serve() -> None:
+        async with answering(right, context=shown_by(ca)) as server:
+            urls.append(server.url)
+            started.set()
+            await stop.wait()
+
+    thread = threading.Thread(target=loop.run_until_complete, args=(serve(),))
+    thread.start()
+    assert started.wait(60)
+    store = AllsourceStore(urls[0], tls=Tls(ca_file=ca_file))
+    for _ in range(3):
+        assert asyncio.run(store.latest(STREAM)).event is None
+    asyncio.run(store.close())
+    gc.collect()  # a transport that was not closed would warn, which is an error in tests
+    loop.call_soon_threadsafe(stop.set)
+    thread.join()
+    loop.close()
 
 
 async def test_authorities_that_the_environment_names_are_trusted(
