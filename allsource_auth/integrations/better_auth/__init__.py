@@ -23,7 +23,8 @@ except ModuleNotFoundError as _missing:
         "this module requires better-auth-server: pip install 'allsource-auth[better-auth]'"
     ) from _missing
 
-from allsource_auth.integrations.better_auth.adapter import AllsourceDatabaseAdapter, UniqueViolation
+from allsource_auth.integrations.better_auth.adapter import AllsourceDatabaseAdapter
 from allsource_auth.integrations.better_auth.sign_up import AtomicSignUp
+from allsource_auth.integrations.better_auth.unique_violation import UniqueViolation
 
 __all__ = ["AllsourceDatabaseAdapter", "AtomicSignUp", "UniqueViolation"]

@@ -1,25 +1,23 @@
 """``AllsourceDatabaseAdapter``: the framework's database interface, implemented on an `AllsourceAuthAdapter`.
 
-Calls of the framework are translated to calls of the library's collections. `models` maps models to kinds, and `where`
-chooses how to find rows. Uniqueness, indexes, cascades, transactions and history are those of the library.
+Calls of the framework are translated to calls of the library's collections. `models` maps models to kinds, `where` chooses
+how to find rows, and `reading` reads them. Uniqueness, indexes, cascades, transactions and history are those of the library.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable, Generator, Iterable, Mapping, Sequence
-from contextlib import aclosing, contextmanager
+from collections.abc import Awaitable, Callable, Generator, Mapping, Sequence
+from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import partial
-from importlib import import_module
 from typing import Any, TypeVar
 
-import anyio.to_thread
 from better_auth.adapters.base import BaseAdapter, SortBy, Where, check_increment
 from better_auth.adapters.transform import Caps
 from better_auth.config import AdvancedDatabase
 from better_auth.schema import Schema
-from better_auth.types import APIError, BetterAuthError
+from better_auth.types import BetterAuthError
 from msgspec import json
 
 from allsource_auth.adapter import AllsourceAuthAdapter
@@ -28,14 +26,14 @@ from allsource_auth.engine.concurrency import concurrently
 from allsource_auth.engine.repository import Repository, RestorableRepository
 from allsource_auth.entities import Entity
 from allsource_auth.errors import Conflict, InvalidInput, NotFound, VersionConflict
-from allsource_auth.integrations.better_auth.models import TEXT_TYPES, Table, tables
-from allsource_auth.integrations.better_auth.where import AccessPath, access_path, matcher
-from allsource_auth.kind import Kind
+from allsource_auth.integrations.better_auth.models import Table, tables
+from allsource_auth.integrations.better_auth.reading import advice_for, fetch, scan, shape_of
+from allsource_auth.integrations.better_auth.unique_violation import UniqueViolation
+from allsource_auth.integrations.better_auth.where import access_path, matcher
 from allsource_auth.kinds import VERIFICATION
-from allsource_auth.store.base import Event
 from allsource_auth.transactions.transaction import Transaction
 
-__all__ = ["AllsourceDatabaseAdapter", "UniqueViolation"]
+__all__ = ["AllsourceDatabaseAdapter"]
 
 _log = logging.getLogger("allsource_auth.integrations.better_auth")
 
@@ -43,49 +41,8 @@ T = TypeVar("T")
 
 NO_INDEXES: Mapping[str, Sequence[str]] = {}
 
-MAX_EVENTS_ON_LOOP = 50
-"""Maximum events of a scanned page that are decoded on the event loop. Larger pages are decoded in a worker thread."""
-
 MAX_ATTEMPTS = 20
 """Maximum attempts of a transaction or a write that fails with `VersionConflict`."""
-
-REFUSALS: Mapping[tuple[str, str], tuple[int, str, str | None]] = {
-    ("user", "email"): (422, "USER_ALREADY_EXISTS_USE_ANOTHER_EMAIL", None),
-    ("user", "username"): (400, "USERNAME_IS_ALREADY_TAKEN", "username"),
-    ("user", "phone_number"): (400, "PHONE_NUMBER_EXIST", "phone_number"),
-    ("organization", "slug"): (400, "ORGANIZATION_ALREADY_EXISTS", "organization"),
-}
-"""The framework's own refusal of a taken value, by model and unique value: status, code, and the plugin that defines the
-message."""
-
-
-class UniqueViolation(Conflict, APIError):
-    """A unique value is taken. It is both a `Conflict` and the ``APIError`` that the framework raises for a taken value.
-
-    The framework checks for a taken value before it writes. Concurrent requests can all pass this check; then one of them
-    succeeds, and the others raise this error. Their clients receive the same response as if the check had failed.
-    """
-
-    def __init__(self, model: str, conflict: Conflict) -> None:
-        status, code, plugin = REFUSALS.get((model, conflict.field), (409, "UNIQUE_CONSTRAINT_VIOLATION", None))
-        message = _framework_message(code, plugin) or f"unique constraint: this {conflict.field} of a {model} is taken"
-        Exception.__init__(self, message)
-        self.kind: str = conflict.kind
-        self.field: str = conflict.field
-        self.status: int = status
-        self.code: str = code
-        self.message: str = message
-        self.extra: dict[str, Any] | None = None
-        self.headers: list[tuple[str, str]] | None = None
-
-
-def _framework_message(code: str, plugin: str | None) -> str | None:
-    """Return the framework's message for an error code, or ``None`` if it has none."""
-    if plugin is not None:
-        module = import_module(f"better_auth.plugins_ext.{plugin}")
-        found: str | None = getattr(module, "ERROR_CODES", {}).get(code)
-        return found
-    return "User already exists. Use another email." if code == "USER_ALREADY_EXISTS_USE_ANOTHER_EMAIL" else None
 
 
 class AllsourceDatabaseAdapter(BaseAdapter):
@@ -364,9 +321,11 @@ class AllsourceDatabaseAdapter(BaseAdapter):
         matches = matcher(table, where)
         path = access_path(table, where) if where else None
         if path is None:
-            found = await self._scan(table, where, matches)
+            if where:
+                self._warn_of_scan(table, where)
+            found = await scan(self._context, table, matches)
         else:
-            found = [entity for entity in await self._fetch(table.kind, path) if matches(table.row(entity))]
+            found = [entity for entity in await fetch(self._context, table.kind, path) if matches(table.row(entity))]
         if len(found) > 1:
             found.sort(key=lambda entity: (entity.created_at, entity.id))
         return found
@@ -383,60 +342,12 @@ class AllsourceDatabaseAdapter(BaseAdapter):
                 return entity
         return None
 
-    async def _fetch(self, kind: Kind[Any], path: AccessPath) -> Iterable[Any]:
-        """Return the candidates of an access path, without duplicates."""
-        context, collection = self._context, self._context.collections[kind.name]
-        if len(path.keys) == 1 and not path.claims and not path.indexes:
-            only = await collection.get(path.keys[0])
-            return () if only is None else (only,)
-        found: dict[str, Any] = await collection.get_many(path.keys)
-        for unique, value in path.claims:
-            owner = await context.claims.owner(kind, unique, value)
-            if owner is not None:
-                found[getattr(owner, kind.key)] = owner
-        for index, text in path.indexes:
-            for member in await collection.members_of(index, text):
-                found[getattr(member, kind.key)] = member
-        return found.values()
-
-    async def _scan(
-        self, table: Table, where: Sequence[Where] | None, matches: Callable[[dict[str, Any]], bool]
-    ) -> list[Any]:
-        """Return the matching entities after reading all entities of the kind."""
-        if where:
-            self._warn_of_scan(table, where)
-        kind = self._collection(table).kind
-
-        def select(events: list[Event]) -> list[Any]:
-            states = map(kind.decode_if_readable, events)
-            return [state for state in states if state is not None and matches(table.row(state))]
-
-        found: list[Any] = []
-        async with aclosing(self._context.streams.newest_of_each(kind.prefix, kind.types)) as pages:
-            async for events in pages:
-                if len(events) <= MAX_EVENTS_ON_LOOP:
-                    found += select(events)
-                else:
-                    found += await anyio.to_thread.run_sync(select, events)
-        return found
-
     def _warn_of_scan(self, table: Table, where: Sequence[Where]) -> None:
         """Log a warning that a condition scans all rows, once per shape of the condition. Values are not logged."""
-        shape = " ".join(f"{clause.connector} {clause.field} {clause.operator}" for clause in where)
-        shape = f"{table.model}: {shape.removeprefix('AND ').removeprefix('OR ')}"
-        if shape in self._warned or len(self._warned) >= 1000:
-            return
-        self._warned.add(shape)
-        found = {table.kind.key, "id", *(index.attribute for index in table.kind.indexes)}
-        found |= {unique.attributes[0] for unique in table.kind.unique if len(unique.attributes) == 1}
-        worth = [
-            clause.field
-            for clause in where
-            if clause.operator in ("eq", "in") and clause.value is not None and clause.mode != "insensitive"
-            if table.columns[clause.field].type in TEXT_TYPES and table.columns[clause.field].attribute not in found
-        ]
-        advice = f"; indexes={{{table.model!r}: [{worth[0]!r}]}} avoids the scan" if worth else ""
-        _log.warning("a query scans all rows (%s)%s", shape, advice)
+        shape = shape_of(table, where)
+        if shape not in self._warned and len(self._warned) < 1000:
+            self._warned.add(shape)
+            _log.warning("a query scans all rows (%s)%s", shape, advice_for(table, where))
 
     async def _change_all(self, table: Table, where: Sequence[Where], row: Mapping[str, Any]) -> list[Any]:
         """Change all matching entities. Return the new states of those that were changed, oldest first."""

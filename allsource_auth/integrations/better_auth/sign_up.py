@@ -19,7 +19,8 @@ from better_auth.plugins import Plugin, Route
 from better_auth.types import AuthResponse, Ctx
 
 from allsource_auth.errors import Conflict, InvalidInput
-from allsource_auth.integrations.better_auth.adapter import AllsourceDatabaseAdapter, UniqueViolation
+from allsource_auth.integrations.better_auth.adapter import AllsourceDatabaseAdapter
+from allsource_auth.integrations.better_auth.unique_violation import UniqueViolation
 
 __all__ = ["AtomicSignUp"]
 
