@@ -22,6 +22,7 @@ TEST_TOOLS = (
     "pytest-xdist>=3.6",
     "hypothesis>=6.100",
     "trustme>=1.1",
+    "uvloop>=0.21; sys_platform != 'win32'",
 )
 
 LOWEST = (
@@ -223,9 +224,11 @@ def matrix(session: nox.Session) -> None:
 
 @nox.session(python=PYTHONS[:1])
 def campaign(session: nox.Session) -> None:
-    """Kills, restarts, lost replies and contention at full size, on files and on real Cores: up to two hours."""
+    """Kills, restarts, lost replies and contention at full size, on files and on real Cores; the HTTP engine's tests at full
+    size: up to two hours."""
     _install(session, *TEST_TOOLS)
     session.run("python", "-m", "tests.support.cores", "build")
+    _test(session, "", "tests/store/allsource/http", env=EXPLORE_ALL)
     _test(session, "crash or core", "tests/processes", "tests/cores", env=EXPLORE_ALL)
 
 

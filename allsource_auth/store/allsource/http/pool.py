@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable
 
 from allsource_auth.store.allsource.http.connecting import open_connection
 from allsource_auth.store.allsource.http.connection import Connection
-from allsource_auth.store.allsource.http.failures import PoolClosed
+from allsource_auth.store.allsource.http.failures import ConnectFailed, PoolClosed
 from allsource_auth.store.allsource.http.origin import Origin
 from allsource_auth.store.allsource.http.parsing import ReplyParser
 
@@ -63,8 +63,9 @@ class Pool:
         except PoolClosed:
             connection.abort()
             raise
-        if connection.open:
-            self._open[connection] = None
+        if not connection.open:
+            raise ConnectFailed("the server closed the connection at once")
+        self._open[connection] = None
         return connection
 
     def _check_open(self) -> None:

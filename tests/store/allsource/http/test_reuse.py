@@ -6,11 +6,13 @@ import asyncio
 import random
 import socket
 from collections.abc import Awaitable, Callable
+from typing import Any
 
 import pytest
 
 from allsource_auth import Http, Timeouts
-from allsource_auth.store.allsource.http import Reply, pool
+from allsource_auth.store.allsource.http import Reply, connecting, pool
+from allsource_auth.store.allsource.http.connection import Connection
 from tests.store.allsource.http.clients import client_of, get, pool_of, post, reply
 from tests.store.allsource.raw_server import Peer, answering, ending, scripted
 from tests.support.exploring import size
@@ -242,6 +244,29 @@ async def test_connection_closed_at_a_random_moment_fails_no_read() -> None:
             writes = [request for request in server.received if path_of(request) == b"/w%d" % number]
             assert len(writes) <= 1
         assert stored > ATTEMPTS / 4
+
+
+async def test_connection_closed_before_it_is_used_is_a_failed_attempt(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing was sent: a failed append is not ambiguous."""
+    original = connecting.open_connection
+
+    async def slow(*args: Any, **named: Any) -> Connection:
+        connection = await original(*args, **named)
+        while connection.open:
+            await asyncio.sleep(0)
+        return connection
+
+    async def script(peer: Peer) -> None:
+        peer.shut_down()
+
+    monkeypatch.setattr(pool, "open_connection", slow)
+    async with scripted(script) as server, client_of(server.url) as client:
+        for call in (get, post):
+            with pytest.raises(Http) as caught:
+                await call(client)
+            assert str(caught.value) == f"cannot connect to {server.url}: the server closed the connection at once"
+            assert not caught.value.ambiguous
+        assert pool_of(client).open == 0
 
 
 # Bytes that nobody has asked for

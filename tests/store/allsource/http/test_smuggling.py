@@ -65,7 +65,7 @@ async def test_stream_id_is_escaped(text: str) -> None:
         await outcome(store.read(text))
         await outcome(store.append([new_event(text)]))
         await outcome(store.append([new_event(text, type=text, guard=1), new_event(text)]))
-        await outcome(anext(store.scan(text), None))  # type: ignore[arg-type]
+        await outcome(anext(store.scan(text), None))
         await store.close()
         assert_clean(server)
         asked = [line.split(" ")[1] for line in server.requests if "entity_id=" in line]

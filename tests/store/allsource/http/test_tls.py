@@ -247,7 +247,8 @@ async def test_client_certificate_is_sent(ca: trustme.CA, trusting: Tls, client_
         assert server.requests == []
 
 
-VERSIONS = pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3], ids=["1.2", "1.3"])
+BOTH_VERSIONS = (ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3)
+VERSIONS = pytest.mark.parametrize("version", BOTH_VERSIONS, ids=["1.2", "1.3"])
 
 
 def requiring(ca: trustme.CA, version: ssl.TLSVersion) -> ssl.SSLContext:
@@ -310,11 +311,12 @@ async def test_error_says_that_the_client_certificate_is_refused(
     ca: trustme.CA, ca_file: Path, tmp_path: Path, version: ssl.TLSVersion
 ) -> None:
     issued = trustme.CA().issue_cert("client@example.org")
-    files = {"client_cert": tmp_path / "client.pem", "client_key": tmp_path / "client.key"}
-    files["client_cert"].write_bytes(b"".join(part.bytes() for part in issued.cert_chain_pems))
-    issued.private_key_pem.write_to_path(files["client_key"])
+    certificate, key = tmp_path / "client.pem", tmp_path / "client.key"
+    certificate.write_bytes(b"".join(part.bytes() for part in issued.cert_chain_pems))
+    issued.private_key_pem.write_to_path(key)
+    presenting = Tls(ca_file=ca_file, client_cert=certificate, client_key=key)
     with refusing_clients(requiring(ca, version)) as url:
-        async with client_of(url, tls=Tls(ca_file=ca_file, **files)) as client:
+        async with client_of(url, tls=presenting) as client:
             for call in (get, post):
                 with pytest.raises(Http) as caught:
                     await call(client)
