@@ -15,9 +15,10 @@ __all__ = ["PerLoop", "shared_lock"]
 
 T = TypeVar("T")
 
-shared_lock = threading.Lock()
+shared_lock = threading.RLock()
 """Guards the state that event loops in different threads share. It is held for a few statements, never over an ``await``.
 
+It is reentrant, because the garbage collector may end an abandoned coroutine in these statements, and run its ``finally``.
 A ``fork`` waits until it is free, so that the child process gets a consistent state and a lock that nobody holds.
 """
 

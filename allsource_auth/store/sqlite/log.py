@@ -117,7 +117,7 @@ class SqliteLog:
 
     def _start(self) -> None:
         """Set what belongs to this process: the calls, the lock, and the threads, which start when they are needed."""
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # reentrant for the reason that `shared_lock` has
         self._calls = _Calls(None)
         self._closing: list[Future[None]] = []
         self._writer_thread = ThreadPoolExecutor(1, thread_name_prefix="allsource-auth-writer")
