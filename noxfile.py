@@ -30,7 +30,7 @@ LOWEST = (
     "certifi==2024.2.2",
     "cyclopts==3.0.0",
     "hdrhistogram==0.10.3",
-    "httptools==0.6.2",
+    "httptools==0.6.4",
     "httpx==0.28.0",
     "msgspec==0.19.0",
     "rich==13.7.0",

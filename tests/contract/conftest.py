@@ -48,7 +48,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """
     if "target" not in metafunc.fixturenames:
         return
-    name = Path(metafunc.module.__file__).relative_to(HERE).as_posix()
+    name = metafunc.definition.path.relative_to(HERE).as_posix()
     table = metafunc.definition.get_closest_marker("tables") is not None
     race = metafunc.definition.get_closest_marker("race") is not None
     depends = race or (name.startswith(STORE_DEPENDENT) and not table)
