@@ -55,6 +55,8 @@ class Peer:
         return head + body
 
     async def send(self, data: bytes) -> None:
+        if self.writer.is_closing():
+            raise ConnectionError  # uvloop raises a RuntimeError for a write then
         self.writer.write(data)
         await self.writer.drain()
 
