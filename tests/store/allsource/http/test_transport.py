@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gzip
+import socket
 import ssl
 import zlib
 from collections.abc import AsyncIterator, Callable
@@ -16,7 +17,7 @@ import trustme
 
 from allsource_auth import Tls
 from allsource_auth.store.allsource.http.connection import READ_AHEAD
-from tests.store.allsource.http.clients import reply
+from tests.store.allsource.http.clients import get, reply
 from tests.store.allsource.http.faces import body_parts, echo, endless, face_of, generated, until
 from tests.store.allsource.raw_server import Peer, answering, ending, scripted
 
@@ -188,6 +189,7 @@ async def test_url_of_no_http_server_is_refused(url: str) -> None:
 
 async def test_response_has_version_reason_and_headers() -> None:
     replies = (
+        reply(),  # the connection is used by the store first
         b"HTTP/1.1 299 Quite Fine\r\nX-Name: a\r\nx-name: b\r\ncontent-length: 0\r\n\r\n",
         b"HTTP/1.1 100 Wait\r\n\r\nHTTP/1.1 102 Wait\r\nx: y\r\n\r\nHTTP/1.1 404 No Such\r\ncontent-length: 0\r\n\r\n",
         b"HTTP/1.1 204 \r\n\r\n",
@@ -200,6 +202,7 @@ async def test_response_has_version_reason_and_headers() -> None:
             await peer.send(raw)
 
     async with scripted(script) as server, face_of(server.url) as face:
+        await get(face.client)
         first = await face.http.get("/")
         assert (first.status_code, first.reason_phrase, first.http_version) == (299, "Quite Fine", "HTTP/1.1")
         assert first.headers.get_list("X-NAME") == ["a", "b"]
@@ -408,13 +411,32 @@ async def test_upload_that_makes_its_next_part_stops_when_the_server_refuses_it(
 
 async def test_upload_that_waits_for_room_stops_when_the_server_refuses_it() -> None:
     async def script(peer: Peer) -> None:
-        await peer.request()
-        await asyncio.sleep(0.05)
+        await peer.reader.readuntil(b"\r\n\r\n")
         await peer.send(reply(b"no", status=b"401 Unauthorized"))
-        await peer.ended()
+        await asyncio.Event().wait()
 
     async with scripted(script) as server, face_of(server.url) as face:
-        assert (await face.http.put("/", content=b"x" * (32 << 20))).text == "no"
+        assert (await face.http.put("/", content=b"x" * (32 << 20), timeout=None)).text == "no"
+
+
+@pytest.mark.parametrize("answers", [False, True])
+async def test_upload_that_waits_for_room_stops_when_the_server_ends_the_connection(answers: bool) -> None:
+    """The server still reads, or not: no other response can come."""
+
+    async def script(peer: Peer) -> None:
+        await peer.reader.readuntil(b"\r\n\r\n")
+        if answers:
+            await peer.send(reply(b"done"))
+        peer.shut_down(socket.SHUT_WR)
+        await asyncio.Event().wait()
+
+    async with scripted(script) as server, face_of(server.url) as face:
+        upload = face.http.put("/", content=b"x" * (32 << 20), timeout=None)
+        if answers:
+            assert (await upload).text == "done"
+        else:
+            with pytest.raises(httpx.RemoteProtocolError):
+                await upload
 
 
 async def test_early_success_does_not_cut_the_upload_short() -> None:

@@ -126,6 +126,21 @@ async def test_other_servers_are_forgotten_with_their_last_connection() -> None:
         assert len(part.pools) == len(queues.own) == 1
 
 
+async def test_connections_to_other_servers_are_closed_with_the_adapter() -> None:
+    ended = asyncio.Event()
+
+    async def script(peer: Peer) -> None:
+        await peer.request()
+        await peer.send(reply())
+        await peer.ended()
+        ended.set()
+
+    async with scripted(echo) as server, scripted(script) as other:
+        async with face_of(server.url) as face:
+            await face.http.get(other.url)
+        await ended.wait()
+
+
 # Limits
 
 
@@ -213,11 +228,17 @@ async def test_request_on_a_connection_closed_meanwhile_is_repeated_if_it_is_saf
             assert server.connections == before + 1
             assert server.methods[-2:] == [method, method]
             face.pool._idle[-1].abort()
-        for method, content in (("POST", b""), ("DELETE", b""), ("GET", b"body")):
+        chunked = {"Transfer-Encoding": "chunked"}
+        for method, content, headers in (
+            ("POST", b"", {}),
+            ("DELETE", b"", {}),
+            ("GET", b"1", {}),
+            ("GET", b"1", chunked),
+        ):
             await face.http.get("/")
             before = server.connections
             with pytest.raises((httpx.RemoteProtocolError, httpx.ReadError)):
-                await face.http.request(method, "/again", content=content)
+                await face.http.request(method, "/again", content=content, headers=headers)
             assert server.connections == before
             assert server.methods[-2:] == ["GET", method]
 
