@@ -106,6 +106,7 @@ class Tls(msgspec.Struct, frozen=True, kw_only=True):
             if not self.ca_only:
                 _load_default_authorities(context)
         self.load(context)
+        context.options |= ssl.OP_NO_RENEGOTIATION
         context.set_alpn_protocols(["http/1.1"])
         return context
 

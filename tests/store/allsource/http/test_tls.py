@@ -501,3 +501,11 @@ async def test_tls_settings_are_loaded_once_in_another_thread(
     async with answering(right) as server, client_of(server.url) as client:
         await get(client)
     assert len(threads) == 1
+
+
+def test_renegotiation_is_refused(ca_file: Path) -> None:
+    for tls in (Tls(), Tls(store="system"), Tls(ca_file=ca_file, ca_only=True)):
+        context = tls.context()
+        assert context.options & ssl.OP_NO_RENEGOTIATION
+        assert context.minimum_version >= ssl.TLSVersion.TLSv1_2
+        assert (context.verify_mode, context.check_hostname) == (ssl.CERT_REQUIRED, True)
