@@ -25,6 +25,9 @@ TEST_TOOLS = (
     "uvloop>=0.21; sys_platform != 'win32'",
 )
 
+OF_PREVIOUS = ("pyreqwest>=0.11",)
+"""What the previous version of the library needs in `tests/compat`, and this one does not."""
+
 LOWEST = (
     "anyio==4.4.0",
     "certifi==2024.2.2",
@@ -180,7 +183,7 @@ def core(session: nox.Session) -> None:
 
     Builds the Cores once, which needs Rust.
     """
-    _install(session, *TEST_TOOLS)
+    _install(session, *OF_PREVIOUS, *TEST_TOOLS)
     session.run("python", "-m", "tests.support.cores", "build")
     _test(session, CORES)
     session.run("python", "tests/docs/commands.py", "--core")

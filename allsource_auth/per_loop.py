@@ -15,7 +15,7 @@ __all__ = ["PerLoop", "shared_lock"]
 
 T = TypeVar("T")
 
-shared_lock = threading.RLock()
+shared_lock: threading.RLock = threading.RLock()
 """Guards the state that event loops in different threads share. It is held for a few statements, never over an ``await``.
 
 It is reentrant, because the garbage collector may end an abandoned coroutine in these statements, and run its ``finally``.

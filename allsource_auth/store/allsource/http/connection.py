@@ -47,9 +47,9 @@ class Connection(asyncio.Protocol):
         self, loop: asyncio.AbstractEventLoop, parser: ReplyParser, lost: Callable[[Connection], None]
     ) -> None:
         self.parser = parser
-        self.idle_since = 0.0
-        self.used = False
-        self.open = False
+        self.idle_since: float = 0.0
+        self.used: bool = False
+        self.open: bool = False
         self.sock: socket.socket | None = None
         self._loop = loop
         self._lost = lost

@@ -71,12 +71,13 @@ class HttptoolsParser:
 
     def _reset(self, method: bytes) -> None:
         self._method = method
-        self.status = 0
-        self.reason = b""
+        self.status: int = 0
+        self.reason: bytes = b""
         self.headers: Headers = []
         self.parts: list[bytes] = []
-        self.size = 0
-        self.complete = self.keep_alive = False
+        self.size: int = 0
+        self.complete: bool = False
+        self.keep_alive: bool = False
 
     @property
     def version(self) -> str:
@@ -170,12 +171,13 @@ class H11Parser:
         connection.send(h11.Request(method=method, target=b"/", headers=[(b"host", b"x")]))
         connection.send(h11.EndOfMessage())
         self._version = b""
-        self.status = 0
-        self.reason = b""
+        self.status: int = 0
+        self.reason: bytes = b""
         self.headers: Headers = []
         self.parts: list[bytes] = []
-        self.size = 0
-        self.complete = self.keep_alive = False
+        self.size: int = 0
+        self.complete: bool = False
+        self.keep_alive: bool = False
 
     def feed(self, data: bytes) -> bool:
         try:

@@ -31,7 +31,7 @@ class Pool:
         self, origin: Origin, parser: Callable[[], ReplyParser], tls: Callable[[], Awaitable[ssl.SSLContext]]
     ) -> None:
         self.origin = origin
-        self.closed = False
+        self.closed: bool = False
         self._loop = asyncio.get_running_loop()
         self._parser = parser
         self._tls = tls
