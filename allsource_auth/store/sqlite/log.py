@@ -361,10 +361,8 @@ class SqliteLog:
                 if self.path is None:
                     self._file.close()
                 else:
-                    self._closing = [
-                        self._scanner_thread.submit(self._file.close_scanner),
-                        self._writer_thread.submit(self._file.close),
-                    ]
+                    scanner = self._scanner_thread.submit(self._file.close_scanner)
+                    self._closing = [scanner, self._writer_thread.submit(self._close_file, scanner)]
                 # Submitted work still runs. Shut down here, so that no thread is left if this call is cancelled below.
                 self._scanner_thread.shutdown(wait=False)
                 self._writer_thread.shutdown(wait=False)
@@ -373,6 +371,12 @@ class SqliteLog:
             # The queues are empty, so this only waits for the threads to end.
             self._scanner_thread.shutdown()
             self._writer_thread.shutdown()
+
+    def _close_file(self, scanner: Future[None]) -> None:
+        """Close the other connections after the scanner's: if the last two close at once, neither removes the write-ahead log."""
+        with suppress(sqlite3.Error):  # `close` raises it
+            scanner.result()
+        self._file.close()
 
     def after_fork(self) -> None:
         """In a forked process: give up the connections, the threads and the calls of the parent process."""

@@ -8,6 +8,7 @@ import os
 import sqlite3
 import sys
 import threading
+import time
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
@@ -15,6 +16,7 @@ import pytest
 
 from allsource_auth.errors import Storage, StoreClosed, VersionConflict
 from allsource_auth.store.base import Acknowledged, NewEvent
+from allsource_auth.store.sqlite.file import SqliteFile
 from allsource_auth.store.sqlite.log import GROUP_APPENDS, GROUP_BYTES, SqliteLog
 from allsource_auth.store.sqlite.store import SqliteStore
 
@@ -318,6 +320,29 @@ async def test_close_releases_files_and_threads(tmp_path: Path) -> None:
     assert open_files() == []
     assert ours() == []
     assert [entry.name for entry in tmp_path.iterdir()] == ["events.db"]
+
+
+async def test_connections_are_closed_one_after_another(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """If two connections to a file close at the same time, SQLite leaves the write-ahead log."""
+    closed: list[str] = []
+    close_scanner, close = SqliteFile.close_scanner, SqliteFile.close
+
+    def slowly(file: SqliteFile) -> None:
+        time.sleep(0.05)
+        close_scanner(file)
+        closed.append("scanner")
+
+    def others(file: SqliteFile) -> None:
+        closed.append("others")
+        close(file)
+
+    monkeypatch.setattr(SqliteFile, "close_scanner", slowly)
+    monkeypatch.setattr(SqliteFile, "close", others)
+    store = SqliteStore(SqliteLog(tmp_path / "events.db"))
+    await store.append([event("s")])
+    assert len([page async for page in store.scan("")]) == 1
+    await store.close()
+    assert closed == ["scanner", "others"]
 
 
 @pytest.mark.parametrize("where", ["file", "memory"])
