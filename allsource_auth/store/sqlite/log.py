@@ -373,7 +373,7 @@ class SqliteLog:
             self._writer_thread.shutdown()
 
     def _close_file(self, scanner: Future[None]) -> None:
-        """Close the other connections after the scanner's: if the last two close at once, neither removes the write-ahead log."""
+        """Close the other connections after the scanner's: if the last two close at once, the write-ahead log remains."""
         with suppress(sqlite3.Error):  # `close` raises it
             scanner.result()
         self._file.close()
