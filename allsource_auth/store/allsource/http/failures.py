@@ -8,15 +8,11 @@ __all__ = ["BadReply", "Broken", "ConnectFailed", "Failure", "PoolClosed", "Time
 
 
 class Failure(Exception):
-    """A request failed. ``unsent``: the server cannot have received any of it."""
-
-    unsent: bool = False
+    """A request failed."""
 
 
 class ConnectFailed(Failure):
     """No connection could be made. ``reason`` says why, without quoting a URL."""
-
-    unsent = True
 
     def __init__(self, reason: str) -> None:
         super().__init__(reason)
@@ -24,7 +20,11 @@ class ConnectFailed(Failure):
 
 
 class TimedOut(Failure):
-    """A time limit has expired. ``phase``: ``connect``, ``write``, ``read`` or ``total``; ``seconds``: the limit."""
+    """A time limit has expired.
+
+    ``phase``: ``connect``, ``write``, ``read`` or ``total``; ``seconds``: the limit; ``unsent``: whether it expired before
+    anything was sent.
+    """
 
     def __init__(self, phase: str, seconds: float, *, unsent: bool = False) -> None:
         super().__init__(phase)
@@ -55,8 +55,6 @@ class BadReply(Failure):
 
 class PoolClosed(Failure):
     """The pool was closed before the request was sent."""
-
-    unsent = True
 
 
 def client_certificate_problem(error: BaseException | None) -> str | None:
