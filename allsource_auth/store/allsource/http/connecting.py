@@ -9,6 +9,7 @@ import os
 import socket
 import ssl
 from collections.abc import Callable
+from math import inf
 
 from allsource_auth.store.allsource.http.connection import Connection
 from allsource_auth.store.allsource.http.failures import ConnectFailed, TimedOut, client_certificate_problem
@@ -31,7 +32,7 @@ async def open_connection(
     connection: Connection | None = None
     failure: BaseException
     try:
-        async with asyncio.timeout(seconds if seconds < 1e9 else None):
+        async with asyncio.timeout(None if seconds == inf else seconds):
             sock = await _connect(origin)
             loop = asyncio.get_running_loop()
             _, connection = await loop.create_connection(
