@@ -144,7 +144,8 @@ class Tls(msgspec.Struct, frozen=True, kw_only=True):
 def _load_default_authorities(context: ssl.SSLContext) -> None:
     """Load what the environment names, else the authorities of certifi: the same ones on every machine."""
     file, folder = os.environ.get("SSL_CERT_FILE") or None, os.environ.get("SSL_CERT_DIR") or None
-    if file is None and folder is None:
+    bundled = file is None and folder is None
+    if bundled:
         import certifi
 
         file = certifi.where()
@@ -154,7 +155,8 @@ def _load_default_authorities(context: ssl.SSLContext) -> None:
         pass
     else:
         return
-    raise InvalidInput("tls", "the file or folder that SSL_CERT_FILE or SSL_CERT_DIR names cannot be used")
+    source = "of certifi" if bundled else "that SSL_CERT_FILE or SSL_CERT_DIR names"
+    raise InvalidInput("tls", f"the trusted authorities {source} cannot be loaded")
 
 
 class ConnectionOptions(TypedDict, total=False):

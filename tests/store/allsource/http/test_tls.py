@@ -475,6 +475,11 @@ async def test_plain_http_needs_no_certificates(monkeypatch: pytest.MonkeyPatch,
             with pytest.raises(InvalidInput) as caught:
                 await call(client)
             assert caught.value.field == "tls"
+            assert caught.value.reason == "the trusted authorities of certifi cannot be loaded"
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "missing.pem"))
+    async with client_of("https://127.0.0.1:1") as client:
+        with pytest.raises(InvalidInput, match="SSL_CERT_FILE"):
+            await get(client)
 
 
 async def test_tls_settings_are_loaded_once_in_another_thread(
