@@ -15,6 +15,7 @@ import pytest
 
 from allsource_auth import AllsourceAuthAdapter, NewEvent, SqliteLog, SqliteStore, WrongLoop
 from allsource_auth.store.base import Acknowledged
+from tests.support.clocks import Gate
 
 T = TypeVar("T")
 
@@ -77,19 +78,6 @@ def test_two_running_loops_update_one_user_over_http(core_url: str) -> None:
     assert found is not None
     assert (found.name, found.role) == ("name 19", "role 19")
     asyncio.run(adapter.aclose())
-
-
-class Gate:
-    """A clock that blocks the commit that reads it, until the test opens the gate."""
-
-    def __init__(self) -> None:
-        self.entered = threading.Event()
-        self.opened = threading.Event()
-
-    def __call__(self) -> int:
-        self.entered.set()
-        assert self.opened.wait(60)
-        return 1
 
 
 def event(stream: str) -> NewEvent:

@@ -19,26 +19,11 @@ from allsource_auth.store.base import Acknowledged, NewEvent
 from allsource_auth.store.sqlite.file import SqliteFile
 from allsource_auth.store.sqlite.log import GROUP_APPENDS, GROUP_BYTES, SqliteLog
 from allsource_auth.store.sqlite.store import SqliteStore
+from tests.support.clocks import Gate
 
 
 def event(stream: str, *, guard: int | None = None, payload: bytes = b"{}") -> NewEvent:
     return NewEvent(type="auth.user.updated", stream=stream, payload=payload, metadata=b"", guard=guard)
-
-
-class Gate:
-    """A clock that blocks the commit that reads it, until the test opens the gate."""
-
-    def __init__(self) -> None:
-        self.entered = threading.Event()
-        self.opened = threading.Event()
-
-    def __call__(self) -> int:
-        self.entered.set()
-        assert self.opened.wait(60)
-        return 1
-
-    async def reached(self) -> None:
-        assert await asyncio.to_thread(self.entered.wait, 60)
 
 
 @pytest.fixture
